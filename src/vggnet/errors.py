@@ -1,0 +1,58 @@
+"""What a user can get wrong: every message says what was wrong, where, and the way out.
+
+The command line prints the message alone, without a traceback, and ends with
+the error's `exit_code`: 2 for wrong usage, 1 for a failure.
+"""
+
+from __future__ import annotations
+
+
+class VggnetError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+    exit_code = 1
+
+
+class ConfigError(VggnetError):
+    """A setting that is unknown, out of range, or at odds with another."""
+
+    exit_code = 2
+
+
+class DeviceError(VggnetError):
+    """A device or precision that this machine cannot give."""
+
+    exit_code = 2
+
+
+class KernelError(VggnetError):
+    """Compiled convolutions were demanded and cannot be had."""
+
+    exit_code = 2
+
+
+class DataError(VggnetError):
+    """A data file that is missing, damaged, or not what it claims to be."""
+
+
+class ModelFileError(VggnetError):
+    """A model file that is missing, damaged, or not a VGG network."""
+
+
+class OutputError(VggnetError):
+    """A file that cannot be written; what stood there before is untouched."""
+
+
+class TrainingDivergedError(VggnetError):
+    """The loss became NaN or infinite.
+
+    Attributes:
+        step: Steps completed before the one whose loss was not finite.
+    """
+
+    def __init__(self, step: int, loss: float, lr: float) -> None:
+        super().__init__(
+            f"the loss became {loss} at step {step + 1} (learning rate {lr:.2g}); "
+            f"training stopped. Try a smaller rate, for example --lr {lr / 10:.1g}"
+        )
+        self.step = step
