@@ -1,3 +1,53 @@
-"""Train, use and honestly time VGG networks on MNIST and images like it."""
+"""Train, use and honestly time VGG networks on MNIST and images like it.
+
+`vggnet.train()` trains and saves, `vggnet.load(path)` gives a `Classifier` whose
+`predict(images)` answers; `vggnet.cli` is the same for the command line.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vggnet.config import Config
+    from vggnet.data.storage import load_dataset
+    from vggnet.errors import VggnetError
+    from vggnet.inference.predict import Classifier, Predictions, load
+    from vggnet.run import Reporter, TrainResult, train
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Classifier",
+    "Config",
+    "Predictions",
+    "Reporter",
+    "TrainResult",
+    "VggnetError",
+    "__version__",
+    "load",
+    "load_dataset",
+    "train",
+]
+
+_HOMES = {
+    "Classifier": "vggnet.inference.predict",
+    "Config": "vggnet.config",
+    "Predictions": "vggnet.inference.predict",
+    "Reporter": "vggnet.run",
+    "TrainResult": "vggnet.run",
+    "VggnetError": "vggnet.errors",
+    "load": "vggnet.inference.predict",
+    "load_dataset": "vggnet.data.storage",
+    "train": "vggnet.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used: torch takes a second, `--help` must not."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vggnet' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

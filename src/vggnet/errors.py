@@ -52,7 +52,21 @@ class TrainingDivergedError(VggnetError):
 
     def __init__(self, step: int, loss: float, lr: float) -> None:
         super().__init__(
-            f"the loss became {loss} at step {step + 1} (learning rate {lr:.2g}); "
-            f"training stopped. Try a smaller rate, for example --lr {lr / 10:.1g}"
+            f"the loss became {loss} at step {step + 1} (learning rate {lr:.2g}) and training "
+            f"stopped; try a smaller rate, for example --lr {lr / 10:.1g}"
         )
+        self.step = step
+
+
+class InterruptedTrainingError(VggnetError):
+    """Ctrl-C or SIGTERM ended training at a step boundary.
+
+    Attributes:
+        step: Steps that were taken.
+    """
+
+    exit_code = 130  # 128 + SIGINT, as shells report it
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"training was interrupted after step {step}")
         self.step = step

@@ -1,0 +1,1 @@
+"""What training leaves: model files, run folders, pictures."""

@@ -1,0 +1,160 @@
+"""Curves, confusion matrices and sheets of pictures, as PNG; no window, no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vggnet.artifacts.atomic import write_file
+from vggnet.engine.evaluate import Evaluation
+from vggnet.engine.fit import EpochResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
+"""From the palette of Okabe and Ito, told apart by the colour-blind as well."""
+
+
+def render_curves(
+    path: Path,
+    epochs: Sequence[EpochResult],
+    validations: Sequence[Evaluation | None],
+    test: Evaluation,
+) -> None:
+    """Draw training loss and accuracy against steps, validation and test beside them."""
+    losses = np.concatenate([epoch.step_losses for epoch in epochs])
+    accuracies = np.concatenate([epoch.step_accuracies for epoch in epochs])
+    ends = [epoch.step for epoch in epochs]
+    held_out = [(end, one) for end, one in zip(ends, validations, strict=True) if one is not None]
+    figure = _figure(10, 4.2)
+    left, right = figure.subplots(1, 2)
+    _draw_curve(left, losses, BLUE, "training batch")
+    _draw_curve(right, 100 * accuracies, BLUE, "training batch")
+    if held_out:
+        steps = [end for end, _ in held_out]
+        left.plot(steps, [one.loss for _, one in held_out], "o-", color=GREY, label="validation")
+        shares = [100 * one.accuracy for _, one in held_out]
+        right.plot(steps, shares, "o-", color=GREY, label="validation")
+    left.plot(ends[-1], test.loss, "D", color=ORANGE, label=f"test: {test.loss:.4f}")
+    label = f"test: {100 * test.accuracy:.2f} %"
+    right.plot(ends[-1], 100 * test.accuracy, "D", color=ORANGE, label=label)
+    left.set(title="Loss", ylabel="cross-entropy, nats", yscale="log")
+    right.set(title="Accuracy", ylabel="classified right, %")
+    right.set_ylim(max(0.0, min(90.0, 100 * test.accuracy - 10)), 100.3)
+    for axes in (left, right):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> None:
+    """Draw how often each class was taken for each other; colours show mistakes alone."""
+    matrix = evaluation.confusion_matrix
+    mistakes = matrix.astype(float)
+    np.fill_diagonal(mistakes, 0)
+    many = len(classes)
+    side = min(20.0, 2.2 + 0.55 * many)
+    figure = _figure(side, side)
+    axes = figure.subplots()
+    axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1.0, mistakes.max() * 1.4))
+    size = 10 if many <= 12 else 6
+    if many <= 50:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                weight = "bold" if row == column else "normal"
+                colour = GREY if row == column else "black"
+                axes.text(
+                    column,
+                    row,
+                    str(count),
+                    ha="center",
+                    va="center",
+                    fontsize=size,
+                    color=colour,
+                    weight=weight,
+                )
+    turned = 90 if max(map(len, classes)) > 3 else 0
+    axes.set_xticks(range(many), classes, rotation=turned, fontsize=size)
+    axes.set_yticks(range(many), classes, fontsize=size)
+    axes.set(
+        xlabel="taken for",
+        ylabel="is",
+        title=f"{evaluation.count - evaluation.correct:,} mistakes in {evaluation.count:,}",
+    )
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    _save(figure, path)
+
+
+def render_mistakes(
+    path: Path,
+    images: npt.NDArray[np.uint8],
+    evaluation: Evaluation,
+    classes: Sequence[str],
+    most: int = 40,
+) -> None:
+    """Draw the surest mistakes, each with what it is and what it was taken for.
+
+    Args:
+        images: The evaluated pictures, uint8, (N, C, H, W), in the evaluation's order.
+    """
+    worst = evaluation.worst_mistakes(most)
+    captions = []
+    for index in worst:
+        taken = evaluation.predictions[index]
+        sure = 100 * evaluation.probabilities[index, taken]
+        true = classes[evaluation.labels[index]]
+        captions.append(f"{true} taken for {classes[taken]}\n{sure:.0f} % sure · no. {index}")
+    title = f"The {len(worst)} surest of {evaluation.count - evaluation.correct:,} mistakes"
+    render_sheet(path, images[worst], captions, title if len(worst) else "No mistakes")
+
+
+def render_sheet(
+    path: Path,
+    images: npt.NDArray[np.uint8],
+    captions: Sequence[str],
+    title: str,
+    columns: int = 8,
+) -> None:
+    """Draw pictures (N, C, H, W) in a grid, each with its caption."""
+    rows = max(1, -(-len(images) // columns))
+    figure = _figure(1.5 * columns, 1.85 * rows + 0.5)
+    figure.suptitle(title)
+    grid = np.asarray(figure.subplots(rows, columns, squeeze=False)).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, image, caption in zip(grid, images, captions, strict=False):
+        grey = image.shape[0] == 1
+        shown = image[0] if grey else np.moveaxis(image[:3], 0, -1)
+        axes.imshow(shown, cmap="gray_r" if grey else None, vmin=0, vmax=255)
+        axes.set_title(caption, fontsize=8)
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Imported here: it costs 0.3 s, which a command that draws nothing shall not pay.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+
+
+def _draw_curve(axes: Axes, values: npt.NDArray[np.float64], colour: str, label: str) -> None:
+    """Draw a value a step, thinly, and its running mean on top."""
+    steps = np.arange(1, len(values) + 1)
+    width = max(1, len(values) // 40)
+    kernel = np.ones(width) / width
+    axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7)
+    mean = np.convolve(values, kernel, mode="valid")
+    axes.plot(steps[width - 1 :], mean, color=colour, label=f"{label}, mean of {width}")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    write_file(path, lambda file: figure.savefig(file, format="png"))

@@ -1,0 +1,30 @@
+"""An evaluation as plain values: what `evaluate --json` prints and test.json holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vggnet.engine.evaluate import Evaluation
+
+
+def headline(evaluation: Evaluation) -> dict[str, float]:
+    """Return the three figures that a model file carries."""
+    return {
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "count": evaluation.count,
+    }
+
+
+def summarize(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return accuracy (0 to 1) with its 95 % interval, loss, and figures for each class."""
+    return {
+        "accuracy": evaluation.accuracy,
+        "accuracy_interval_95": list(evaluation.accuracy_interval),
+        "correct": evaluation.correct,
+        "count": evaluation.count,
+        "loss": evaluation.loss,
+        "classes": list(classes),
+        "per_class": evaluation.per_class(classes),
+        "confusion_matrix": evaluation.confusion_matrix.tolist(),
+    }

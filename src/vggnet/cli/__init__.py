@@ -1,0 +1,60 @@
+"""The command line: one file a command, each parses, calls and prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from vggnet import __version__
+from vggnet.cli import data, env, evaluate, train
+from vggnet.errors import VggnetError
+
+app = typer.Typer(
+    name="vggnet",
+    help="Train, use and honestly time VGG networks on MNIST and images like it.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(env.env)
+app.add_typer(data.app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vggnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends it with one sentence and an exit code."""
+    try:
+        app()
+    except VggnetError as error:
+        print(f"vggnet: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("vggnet: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of a pipe left (`vggnet … | head`); Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -1,0 +1,86 @@
+"""`vggnet evaluate`: how good a model file is, and what it gets wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from vggnet.engine.evaluate import Evaluation
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    dataset: Annotated[
+        str | None, typer.Option(help="Dataset to evaluate on; default: the one trained on.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder that holds it in torchvision's layout.")
+    ] = None,
+    mistakes: Annotated[
+        Path | None, typer.Option(help="Write a picture of the surest mistakes to this PNG file.")
+    ] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Write the confusion matrix to this PNG file.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Evaluate a model file on the test set, ours or one that the article's script saved."""
+    import json
+
+    from vggnet.artifacts.pictures import render_confusion_matrix, render_mistakes
+    from vggnet.artifacts.summary import summarize
+    from vggnet.data.storage import load_test
+    from vggnet.engine.device import computing, usable_cores
+    from vggnet.inference.predict import load
+
+    classifier = load(model, device)
+    trained_on = (classifier.card.config or {}).get("data", {}).get("dataset", "mnist")
+    test = load_test(dataset or trained_on, data_dir)
+    with computing("fp32", threads or usable_cores()):
+        found = classifier.evaluate(test)
+    if mistakes:
+        render_mistakes(mistakes, test.images, found, classifier.classes)
+    if confusion:
+        render_confusion_matrix(confusion, found, classifier.classes)
+    if as_json:
+        print(json.dumps(summarize(found, classifier.classes)))
+    else:
+        _print(found, classifier.classes, test.source)
+
+
+def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    low, high = found.accuracy_interval
+    console.print(
+        f"accuracy {100 * found.accuracy:.2f} % ({found.correct:,} of {found.count:,}; "
+        f"95 % interval {100 * low:.2f} to {100 * high:.2f} %)\n"
+        f"loss     {found.loss:.4f} nats\n"
+        f"data     {source}",
+        markup=False,
+    )
+    table = Table(box=box.SIMPLE_HEAD)
+    columns = ("class", "images", "precision %", "recall %", "F1 %", "most often taken for")
+    for column in columns:
+        table.add_column(column, justify="left" if column in (columns[0], columns[-1]) else "right")
+    for index, row in enumerate(found.per_class(classes)):
+        wrong = found.confusion_matrix[index].copy()
+        wrong[index] = 0
+        other = int(wrong.argmax())
+        table.add_row(
+            str(row["class"]),
+            f"{row['count']:,}",
+            *(f"{100 * float(row[key]):.2f}" for key in ("precision", "recall", "f1")),
+            f"{classes[other]} ({wrong[other]} times)" if wrong[other] else "",
+        )
+    console.print(table)

@@ -1,0 +1,79 @@
+"""Command line flags derived from the configuration's fields: one source for both."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from vggnet.config import SECTIONS
+
+
+def config_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one optional flag for every field of the configuration.
+
+    The command takes them as `**flags`, None where not given; `nest_flags` turns them
+    into nested settings.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    derived = [
+        inspect.Parameter(
+            f"{section}_{name}",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                _plain_type(field.annotation) | None,
+                typer.Option(
+                    *_spell(name, field),
+                    help=field.description,
+                    rich_help_panel=f"Settings: {section}",
+                    show_default=False,
+                ),
+            ],
+        )
+        for section, fields in SECTIONS.items()
+        for name, field in fields.model_fields.items()
+        if _spell(name, field)
+    ]
+    command.__signature__ = signature.replace(parameters=[*own, *derived])  # type: ignore[attr-defined]
+    return command
+
+
+def nest_flags(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the flags that were given, as settings nested by section."""
+    return {
+        section: {
+            name: flags[f"{section}_{name}"]
+            for name in fields.model_fields
+            if flags.get(f"{section}_{name}") is not None
+        }
+        for section, fields in SECTIONS.items()
+    }
+
+
+def _spell(name: str, field: Any) -> list[str]:
+    """Return a field's flag; an empty list means it has none."""
+    extra = field.json_schema_extra or {}
+    flag = name.replace("_", "-")
+    if field.annotation is bool:
+        return [f"--{flag}/--no-{flag}"]
+    spelling: list[str] = extra.get("flag", [f"--{flag}"])
+    return spelling
+
+
+def _plain_type(annotation: Any) -> Any:
+    """Return the type that the command line reads; the configuration checks the value."""
+    if annotation is bool or get_origin(annotation) is Literal:
+        return annotation
+    parts = get_args(annotation)
+    if get_origin(annotation) is tuple and Ellipsis not in parts:
+        return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))
+    for plain in (int, float, Path):
+        if annotation is plain or plain in parts:
+            return plain
+    return str

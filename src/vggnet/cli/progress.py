@@ -1,0 +1,165 @@
+"""What `vggnet train` prints: a bar on a terminal, plain lines in a pipe, rank 0 alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from vggnet.artifacts.summary import summarize
+from vggnet.engine.device import name_device
+from vggnet.engine.evaluate import Evaluation
+from vggnet.engine.fit import EpochResult
+from vggnet.run import Plan, Reporter, TrainResult
+
+_REDRAW = 0.1
+"""Seconds between two redrawings of the bar; each costs the training thread 0.3 ms."""
+
+
+class TerminalReporter(Reporter):
+    """For people."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps · {task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            auto_refresh=False,  # a thread that redraws would wait for, and take, the GIL
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task("training", total=None, rate="")
+        self._drawn = 0.0
+        self._silent = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, plan: Plan) -> None:
+        """Say what is going to happen."""
+        self._silent = not plan.session.is_main
+        self._batch = plan.config.train.global_batch_size
+        config = plan.config
+        kept = len(plan.dataset.train) - config.data.validation_size
+        self._print(
+            f"{config.model.architecture} on {plan.dataset.name}: recipe {config.recipe}, "
+            f"{config.train.epochs:g} {'epoch' if config.train.epochs == 1 else 'epochs'} of "
+            f"{kept:,} images, on {name_device(plan.device)}"
+            + (f" with {plan.threads} threads" if plan.device.type == "cpu" else "")
+        )
+        if not self._silent:
+            self._progress.start()
+        self._began = time.perf_counter()
+
+    def stepped(self, step: int, total: int) -> None:
+        """Move the bar."""
+        now = time.perf_counter()
+        if self._silent or self._progress.disable or now - self._drawn < _REDRAW:
+            return
+        self._drawn = now
+        rate = f"{step * self._batch / (now - self._began):,.0f} images/s"
+        self._progress.update(self._task, completed=step, total=total, rate=rate)
+        self._progress.refresh()
+
+    def epoch_ended(self, result: EpochResult, validation: Evaluation | None) -> None:
+        """Print an epoch's line."""
+        line = (
+            f"epoch {result.epoch:g} · loss {result.loss:.4f} · train {100 * result.accuracy:.2f} %"
+        )
+        if validation:
+            line += f" · validation {100 * validation.accuracy:.2f} %"
+        speed = result.images / result.seconds
+        self._print(f"{line} · {result.seconds:.1f} s · {speed:,.0f} images/s")
+
+    def warned(self, message: str) -> None:
+        """Print a warning to standard error."""
+        print(f"vggnet: warning: {message}", file=sys.stderr)
+
+    def finished(self, result: TrainResult) -> None:
+        """Say how good it is, how long it took, where it is, and what to do with it."""
+        self._progress.stop()
+        found = result.evaluation
+        low, high = found.accuracy_interval
+        self._print(
+            f"\ntest accuracy {100 * found.accuracy:.2f} % "
+            f"({found.correct:,} of {found.count:,}; 95 % interval {100 * low:.2f} to "
+            f"{100 * high:.2f} %) in {result.seconds:.1f} s"
+        )
+        self._print(f"model  {result.output}")
+        self._print(f"run    {result.folder}  (curves, confusion matrix, mistakes, metrics)")
+        self._print(f"next   vggnet evaluate {result.output}")
+
+    def _print(self, text: str) -> None:
+        if not self._silent:
+            self._console.print(text, markup=False)
+
+
+class JsonReporter(Reporter):
+    """For machines: one object at the end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def started(self, plan: Plan) -> None:
+        """Remember whether this is the process that prints."""
+        self._plan = plan
+
+    def warned(self, message: str) -> None:
+        """Print a warning to standard error."""
+        print(f"vggnet: warning: {message}", file=sys.stderr)
+
+    def finished(self, result: TrainResult) -> None:
+        """Print what the run came to."""
+        if not self._plan.session.is_main:
+            return
+        summary = summarize(result.evaluation, self._plan.dataset.classes)
+        print(
+            json.dumps(
+                {
+                    "test": summary,
+                    "seconds": result.seconds,
+                    "model": str(result.output),
+                    "run": str(result.folder),
+                    "epochs": [
+                        {
+                            "epoch": epoch.epoch,
+                            "loss": epoch.loss,
+                            "accuracy": epoch.accuracy,
+                            "seconds": epoch.seconds,
+                        }
+                        for epoch in result.epochs
+                    ],
+                }
+            )
+        )

@@ -1,0 +1,98 @@
+"""Arrays to batches: shuffle, shard, normalize, all on the device that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vggnet.data.dataset import LabeledImages
+
+
+def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float], size: int) -> Tensor:
+    """Scale pixels as torchvision's ToTensor and Normalize do, bit for bit.
+
+    Args:
+        pixels: uint8, (N, C, H, W).
+        mean: Subtracted from pixels in [0, 1]; one value, or one a channel.
+        std: Divides after that; likewise.
+        size: Smaller pictures are padded with zeros around to (size, size).
+
+    Returns:
+        float32, (N, C, size, size).
+    """
+    height, width = pixels.shape[-2:]
+    if (height, width) != (size, size):
+        top, left = (size - height) // 2, (size - width) // 2
+        pixels = F.pad(pixels, (left, size - width - left, top, size - height - top))
+    shape = (1, -1, 1, 1)
+    mean_, std_ = (torch.tensor(one, device=pixels.device).view(shape) for one in (mean, std))
+    return pixels.float().div_(255).sub_(mean_).div_(std_)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's share of a batch."""
+
+    images: Tensor
+    """Normalized float32, (n, C, S, S)."""
+    labels: Tensor
+    """Class indices, int64, (n,)."""
+    global_size: int
+    """Images in the batch over all processes."""
+
+
+class Batches:
+    """Pictures kept as uint8 on the device, given out as normalized batches.
+
+    The order of an epoch is a pure function of (seed, epoch, number of pictures), so
+    there is no sampler state to save. The last batch of an epoch may be short.
+
+    Args:
+        pictures: What to give out.
+        device: Where they live from now on.
+        batch_size: Images in a batch, over all processes.
+        mean, std, size: See `normalize`.
+        rank, world_size: This process takes every `world_size`-th image of a batch.
+    """
+
+    def __init__(
+        self,
+        pictures: LabeledImages,
+        device: torch.device,
+        *,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.pixels = torch.tensor(pictures.images, device=device)
+        self.labels = torch.tensor(pictures.labels, dtype=torch.int64, device=device)
+        self.batch_size = batch_size
+        self._mean, self._std, self._size = mean, std, size
+        self._rank, self._world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.batch_size)
+
+    def in_order(self) -> Iterator[Batch]:
+        """Give every picture once, as they are stored."""
+        return self._cut(torch.arange(len(self.labels), device=self.labels.device), 0)
+
+    def shuffled(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Give every picture once, in the epoch's own order, from batch `first_step` on."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.labels))
+        return self._cut(torch.from_numpy(order).to(self.labels.device), first_step)
+
+    def _cut(self, order: Tensor, first_step: int) -> Iterator[Batch]:
+        for start in range(first_step * self.batch_size, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            mine = chosen[self._rank :: self._world_size]
+            images = normalize(self.pixels[mine], self._mean, self._std, self._size)
+            yield Batch(images, self.labels[mine], len(chosen))

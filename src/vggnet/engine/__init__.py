@@ -1,0 +1,1 @@
+"""The training loop and evaluation, on whatever device and however many processes."""

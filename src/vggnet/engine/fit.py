@@ -1,0 +1,168 @@
+"""The training loop: one step, one epoch, one run, for every device and process count."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vggnet.config import TrainConfig
+from vggnet.data.batches import Batch, Batches
+from vggnet.engine.device import place, synchronize
+from vggnet.engine.schedule import count_steps, lr_at
+from vggnet.engine.session import Session
+from vggnet.errors import TrainingDivergedError
+from vggnet.model.vgg import VGG
+
+
+@dataclass
+class TrainState:
+    """What changes while training, and the rule that changes it."""
+
+    network: VGG
+    """The plain network; its parameters are the ones that are trained."""
+    replica: nn.Module
+    """The same parameters behind whatever runs them: compiled kernels, other processes."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    """Scales the loss under fp16, and does nothing under every other precision."""
+    config: TrainConfig
+    device: torch.device
+    session: Session
+    step: int = 0
+    """Optimizer steps taken so far."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch, or the part of it that was asked for, came to."""
+
+    epoch: float
+    """Passes over the data completed, counting from the start of the run."""
+    step: int
+    """Optimizer steps taken, counting from the start of the run."""
+    images: int
+    """Images trained on in this epoch, over all processes."""
+    loss: float
+    """Mean loss of this epoch's images, each under the weights of its own step."""
+    accuracy: float
+    """Share of this epoch's images classified right, likewise; 0 to 1."""
+    lr: float
+    """Learning rate of the last step."""
+    seconds: float
+    """From the first batch to the device having finished the last step."""
+    step_losses: list[float] = field(repr=False)
+    """Mean loss of each step's batch."""
+    step_accuracies: list[float] = field(repr=False)
+    """Share of each step's batch classified right; 0 to 1."""
+
+
+def build_state(
+    network: VGG, config: TrainConfig, device: torch.device, session: Session
+) -> TrainState:
+    """Put a network on its device, in place, and give it an optimizer."""
+    place(network, device)
+    rule = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    optimizer = rule(
+        network.parameters(),
+        lr=config.peak_lr,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    replica = session.replicate(network, device)
+    return TrainState(network, replica, optimizer, scaler, config, device, session)
+
+
+def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Take one optimizer step on a batch.
+
+    The loss is summed over this process's images and divided by the whole batch's
+    count, so that the average over processes is the mean over the batch, whatever
+    the shares.
+
+    Returns:
+        Summed loss, and count of images classified right, over this process's share:
+        detached scalars on the device. Reading them waits for the device.
+    """
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(state.config.precision)
+    with torch.autocast(state.device.type, dtype=half, enabled=half is not None):
+        logits = state.replica(batch.images).float()
+    smoothing = state.config.label_smoothing
+    loss = F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=smoothing)
+    scale = state.session.world_size / batch.global_size
+    state.optimizer.zero_grad()
+    state.scaler.scale(loss * scale).backward()  # type: ignore[no-untyped-call]
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.step += 1
+    return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
+
+
+def fit(
+    state: TrainState,
+    batches: Batches,
+    on_step: Callable[[TrainState], None] = lambda state: None,
+) -> Iterator[EpochResult]:
+    """Train from `state.step` to the run's end, yielding after each epoch.
+
+    It neither prints nor saves, and it does not wait for the device inside an epoch.
+
+    Args:
+        state: Advanced in place.
+        batches: The training pictures.
+        on_step: Called after each step; it may raise, to end the run at a step boundary.
+
+    Raises:
+        TrainingDivergedError: The loss is NaN or infinite. On a CPU it is raised at that
+            step, elsewhere at the end of its epoch, where the device is waited for anyway.
+    """
+    total = count_steps(state.config.epochs, len(batches))
+    while state.step < total:
+        yield _train_epoch(state, batches, total, on_step)
+
+
+def _train_epoch(
+    state: TrainState, batches: Batches, total: int, on_step: Callable[[TrainState], None]
+) -> EpochResult:
+    epoch, skipped = divmod(state.step, len(batches))
+    first = state.step
+    steps = min(len(batches) - skipped, total - first)
+    sums = torch.zeros(steps, 2, dtype=torch.float64, device=state.device)
+    sizes: list[int] = []
+    state.replica.train()
+    started = time.perf_counter()
+    for batch, row in zip(batches.shuffled(state.config.seed, epoch, skipped), sums, strict=False):
+        lr = lr_at(state.step, total, state.config)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        loss, correct = train_step(state, batch)
+        row[0], row[1] = loss, correct
+        sizes.append(batch.global_size)
+        if state.device.type == "cpu" and not math.isfinite(loss.item()):
+            raise TrainingDivergedError(state.step - 1, loss.item(), lr)
+        on_step(state)
+    synchronize(state.device)  # the epoch's one wait
+    seconds = time.perf_counter() - started
+    losses, corrects = state.session.sum_(sums).T.tolist()
+    for offset, loss_sum in enumerate(losses):
+        if not math.isfinite(loss_sum):
+            lr = lr_at(first + offset, total, state.config)
+            raise TrainingDivergedError(first + offset, loss_sum, lr)
+    return EpochResult(
+        epoch=state.step / len(batches),
+        step=state.step,
+        images=sum(sizes),
+        loss=sum(losses) / sum(sizes),
+        accuracy=sum(corrects) / sum(sizes),
+        lr=lr,
+        seconds=seconds,
+        step_losses=[loss / size for loss, size in zip(losses, sizes, strict=True)],
+        step_accuracies=[right / size for right, size in zip(corrects, sizes, strict=True)],
+    )

@@ -1,0 +1,24 @@
+"""The learning rate as a pure function of the step."""
+
+from __future__ import annotations
+
+from vggnet.config import TrainConfig
+
+
+def count_steps(epochs: float, steps_per_epoch: int) -> int:
+    """Return the steps in a run; any positive number of epochs takes at least one."""
+    return max(1, round(epochs * steps_per_epoch))
+
+
+def lr_at(step: int, total_steps: int, config: TrainConfig) -> float:
+    """Return the rate of step `step`, counted from 0.
+
+    Linear: from 0 up to the peak over the warm-up, then down to 0 at `total_steps`;
+    each step takes the value at its middle, so that none has a rate of zero.
+    """
+    if config.schedule == "constant":
+        return config.peak_lr
+    done = (step + 0.5) / total_steps
+    if done < config.warmup_fraction:
+        return config.peak_lr * done / config.warmup_fraction
+    return config.peak_lr * (1 - done) / (1 - config.warmup_fraction)

@@ -1,0 +1,1 @@
+"""VGG networks: built from the table, read off a file's shapes, batch norm folded."""

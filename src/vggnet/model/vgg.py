@@ -1,0 +1,101 @@
+"""Stages of 3×3 convolutions, then fully connected layers: any VGG from its table row.
+
+Source: arXiv 1409.1556. Parameter names are torchvision's (`features.N.weight`,
+`classifier.N.weight`), which are also those of the article's class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from vggnet.architectures import read_layer
+from vggnet.config import ModelConfig
+from vggnet.errors import ConfigError
+
+
+class VGG(nn.Module):
+    """A VGG network for square pictures of `config.image_size` pixels.
+
+    Raises:
+        ConfigError: The pools cannot halve the picture that often.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        side, rest = divmod(config.image_size, config.downsampling)
+        if rest or not side:
+            raise ConfigError(
+                f"{len(config.layers.stages)} pools cannot halve {config.image_size} pixels "
+                f"evenly; use an image size of {padded_size(config, config.image_size)}"
+            )
+        self.config = config
+        self.features = nn.Sequential(*_features(config))
+        self.classifier = nn.Sequential(*_classifier(config, side))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, C, S, S), float32, to logits (N, num_classes)."""
+        logits: Tensor = self.classifier(self.features(images).flatten(1))
+        return logits
+
+
+def padded_size(config: ModelConfig, pixels: int) -> int:
+    """Return the least image size that holds `pixels` and that the pools halve evenly."""
+    return -(-pixels // config.downsampling) * config.downsampling
+
+
+def build_network(config: ModelConfig, seed: int) -> VGG:
+    """Build a network with initial weights that depend on the seed alone.
+
+    Initialization "torch" is PyTorch's default for each layer: weights and biases
+    uniform within ±1/sqrt(fan_in). "he" (arXiv 1502.01852) draws convolutions from a
+    normal of variance 2/fan_out and fully connected layers from one of standard
+    deviation 0.01, biases zero, as torchvision does. Batch norm starts at weight 1
+    and bias 0 in both.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = VGG(config)
+        if config.initialization == "he":
+            for module in network.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                elif isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, 0, 0.01)
+                if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
+    return network
+
+
+def _features(config: ModelConfig) -> Iterator[nn.Module]:
+    channels = config.in_channels
+    for stage in config.layers.stages:
+        for position, layer in enumerate(stage):
+            match read_layer(layer):
+                case None:
+                    # Size, and k as in AlexNet, which the paper refers to for A-LRN.
+                    yield nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)
+                case kernel, width:
+                    yield nn.Conv2d(channels, width, kernel, padding=kernel // 2)
+                    channels = width
+                    if config.batch_norm:
+                        yield nn.BatchNorm2d(width)
+                    if position == len(stage) - 1:
+                        # max and ReLU commute; pooling first leaves ReLU a quarter of the work.
+                        yield nn.MaxPool2d(2)
+                    yield nn.ReLU(inplace=True)
+        if stage[-1] == "lrn":
+            yield nn.MaxPool2d(2)
+
+
+def _classifier(config: ModelConfig, side: int) -> Iterator[nn.Module]:
+    convolutions = [found for layer in config.layers.stages[-1] if (found := read_layer(layer))]
+    width = convolutions[-1][1] * side * side
+    for hidden in config.layers.hidden:
+        yield nn.Linear(width, hidden)
+        yield nn.ReLU(inplace=True)
+        yield nn.Dropout(config.dropout)
+        width = hidden
+    yield nn.Linear(width, config.num_classes)
