@@ -116,6 +116,13 @@ class ModelConfig(_Section):
         )
 
     @property
+    def name(self) -> str:
+        """The name of the table's row, or "custom" where `stages` or `hidden` differ from it."""
+        return (
+            self.architecture if self.layers == ARCHITECTURES.get(self.architecture) else "custom"
+        )
+
+    @property
     def downsampling(self) -> int:
         """Input pixels to a side of one pixel of the last feature map."""
         return int(2 ** len(self.layers.stages))

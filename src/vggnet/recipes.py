@@ -42,7 +42,7 @@ def resolve_config(*layers: Mapping[str, Any]) -> Config:
     recipe = DEFAULT_RECIPE
     for layer in layers:
         recipe = layer.get("recipe", recipe)
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(f"unknown recipe {recipe!r}; {suggest(str(recipe), RECIPES)}")
     merged: dict[str, Any] = {"recipe": recipe}
     for layer in (RECIPES[recipe], *layers):

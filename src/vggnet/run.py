@@ -85,6 +85,10 @@ class Plan:
     config: Config
     """Complete: classes, channels and image size are the data's."""
     dataset: Dataset
+    train: LabeledImages
+    """The pictures to learn from."""
+    validation: LabeledImages | None
+    """Those held out, if any."""
     device: torch.device
     session: Session
     threads: int
@@ -139,12 +143,13 @@ def run(
     with open_session(device.type) as session:
         dataset = load_dataset(config.data.dataset, config.data.data_dir)
         config = fit_to_data(config, dataset, session)
+        pictures = hold_out(dataset.train, config.data.validation_size, config.train.seed)
         threads = config.train.threads or max(1, usable_cores() // session.local_world_size)
         folder = None
         if session.is_main:
             folder = RunFolder(Path(runs), name, f"{config.recipe}-{dataset.name}", tensorboard)
         path = Path(session.share(str(folder.path) if folder else ""))
-        plan = Plan(config, dataset, device, session, threads, path, output)
+        plan = Plan(config, dataset, *pictures, device, session, threads, path, output)
         with (
             computing(config.train.precision, threads),
             _own_random_numbers(device, config.train.seed),
@@ -196,13 +201,12 @@ class _Run:
 
     def carry_out(self) -> tuple[Evaluation, list[EpochResult]]:
         """Train, evaluate on the test set, save."""
-        plan, seed = self.plan, self.plan.config.train.seed
+        plan = self.plan
         if self.folder:
             self.folder.write_json("config.json", plan.config.model_dump(mode="json"))
             self.folder.write_json("environment.json", self.environment)
-        train, held_out = hold_out(plan.dataset.train, plan.config.data.validation_size, seed)
         self.reporter.started(plan)
-        self._fit(self._batches(train, plan.config.train.global_batch_size), held_out)
+        self._fit()
         network = fold_batch_norm(self.state.network.eval())
         test = self._batches(plan.dataset.test, BATCH_SIZE)
         evaluation = evaluate(network, test, plan.session)
@@ -224,10 +228,12 @@ class _Run:
             world_size=session.world_size,
         )
 
-    def _fit(self, batches: Batches, held_out: LabeledImages | None) -> None:
+    def _fit(self) -> None:
         """Train to the end; when that is cut short, keep what was learnt."""
-        validation = self._batches(held_out, BATCH_SIZE) if held_out else None
-        total = count_steps(self.plan.config.train.epochs, len(batches))
+        plan, settings = self.plan, self.plan.config.train
+        batches = self._batches(plan.train, settings.global_batch_size)
+        validation = self._batches(plan.validation, BATCH_SIZE) if plan.validation else None
+        total = count_steps(settings.epochs, len(batches))
         last_good = None
         with _stop_requests() as stop_requested:
 
@@ -299,9 +305,12 @@ class _Run:
         dataset, path = self.plan.dataset, folder.path
         images, classes = dataset.test.images, dataset.classes
         test = summarize(evaluation, classes)
+        smoothing = self.plan.config.train.label_smoothing
         for write in (
             lambda: folder.write_json("test.json", test),
-            lambda: render_curves(path / "curves.png", self.epochs, self.validations, evaluation),
+            lambda: render_curves(
+                path / "curves.png", self.epochs, self.validations, evaluation, smoothing
+            ),
             lambda: render_confusion_matrix(path / "confusion_matrix.png", evaluation, classes),
             lambda: render_mistakes(path / "mistakes.png", images, evaluation, classes),
         ):

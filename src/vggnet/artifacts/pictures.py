@@ -26,16 +26,22 @@ def render_curves(
     epochs: Sequence[EpochResult],
     validations: Sequence[Evaluation | None],
     test: Evaluation,
+    label_smoothing: float,
 ) -> None:
-    """Draw training loss and accuracy against steps, validation and test beside them."""
+    """Draw training loss and accuracy against steps, validation and test beside them.
+
+    Args:
+        label_smoothing: Part of the training loss and not of the others; the legend says so.
+    """
     losses = np.concatenate([epoch.step_losses for epoch in epochs])
     accuracies = np.concatenate([epoch.step_accuracies for epoch in epochs])
     ends = [epoch.step for epoch in epochs]
     held_out = [(end, one) for end, one in zip(ends, validations, strict=True) if one is not None]
     figure = _figure(10, 4.2)
     left, right = figure.subplots(1, 2)
-    _draw_curve(left, losses, BLUE, "training batch")
-    _draw_curve(right, 100 * accuracies, BLUE, "training batch")
+    smoothed = f" (labels smoothed by {label_smoothing:g})" if label_smoothing else ""
+    _draw_curve(left, losses, "training" + smoothed)
+    _draw_curve(right, 100 * accuracies, "training")
     if held_out:
         steps = [end for end, _ in held_out]
         left.plot(steps, [one.loss for _, one in held_out], "o-", color=GREY, label="validation")
@@ -51,7 +57,8 @@ def render_curves(
         axes.set_xlabel("step")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+    left.legend(frameon=False, loc="upper right")
+    right.legend(frameon=False, loc="lower right")
     _save(figure, path)
 
 
@@ -146,14 +153,14 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def _draw_curve(axes: Axes, values: npt.NDArray[np.float64], colour: str, label: str) -> None:
+def _draw_curve(axes: Axes, values: npt.NDArray[np.float64], label: str) -> None:
     """Draw a value a step, thinly, and its running mean on top."""
     steps = np.arange(1, len(values) + 1)
     width = max(1, len(values) // 40)
     kernel = np.ones(width) / width
-    axes.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7)
+    axes.plot(steps, values, color=BLUE, alpha=0.2, linewidth=0.7)
     mean = np.convolve(values, kernel, mode="valid")
-    axes.plot(steps[width - 1 :], mean, color=colour, label=f"{label}, mean of {width}")
+    axes.plot(steps[width - 1 :], mean, color=BLUE, label=label)
 
 
 def _save(figure: Figure, path: Path) -> None:

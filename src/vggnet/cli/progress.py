@@ -63,11 +63,10 @@ class TerminalReporter(Reporter):
         self._silent = not plan.session.is_main
         self._batch = plan.config.train.global_batch_size
         config = plan.config
-        kept = len(plan.dataset.train) - config.data.validation_size
         self._print(
-            f"{config.model.architecture} on {plan.dataset.name}: recipe {config.recipe}, "
+            f"{config.model.name} on {plan.dataset.name}: recipe {config.recipe}, "
             f"{config.train.epochs:g} {'epoch' if config.train.epochs == 1 else 'epochs'} of "
-            f"{kept:,} images, on {name_device(plan.device)}"
+            f"{len(plan.train):,} images, on {name_device(plan.device)}"
             + (f" with {plan.threads} threads" if plan.device.type == "cpu" else "")
         )
         if not self._silent:
@@ -86,9 +85,8 @@ class TerminalReporter(Reporter):
 
     def epoch_ended(self, result: EpochResult, validation: Evaluation | None) -> None:
         """Print an epoch's line."""
-        line = (
-            f"epoch {result.epoch:g} · loss {result.loss:.4f} · train {100 * result.accuracy:.2f} %"
-        )
+        line = f"epoch {result.epoch:.4g} · loss {result.loss:.4f}"
+        line += f" · train {100 * result.accuracy:.2f} %"
         if validation:
             line += f" · validation {100 * validation.accuracy:.2f} %"
         speed = result.images / result.seconds

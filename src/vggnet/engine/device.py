@@ -6,7 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -113,6 +113,12 @@ def place(network: nn.Module, device: torch.device) -> None:
     convolution; on two cores it makes a training step 1.15 times faster.
     """
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Compute convolutions and products in half precision, if that is the precision."""
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    return torch.autocast(device.type, dtype=half) if half else nullcontext()
 
 
 def synchronize(device: torch.device) -> None:

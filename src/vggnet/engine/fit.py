@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vggnet.config import TrainConfig
 from vggnet.data.batches import Batch, Batches
-from vggnet.engine.device import place, synchronize
+from vggnet.engine.device import autocast, place, synchronize
 from vggnet.engine.schedule import count_steps, lr_at
 from vggnet.engine.session import Session
 from vggnet.errors import TrainingDivergedError
@@ -91,8 +91,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
         Summed loss, and count of images classified right, over this process's share:
         detached scalars on the device. Reading them waits for the device.
     """
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(state.config.precision)
-    with torch.autocast(state.device.type, dtype=half, enabled=half is not None):
+    with autocast(state.config.precision, state.device):
         logits = state.replica(batch.images).float()
     smoothing = state.config.label_smoothing
     loss = F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=smoothing)

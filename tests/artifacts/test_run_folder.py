@@ -1,0 +1,96 @@
+"""Run folders are made anew, and their tables hold what happened."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vggnet.artifacts.pictures import (
+    render_confusion_matrix,
+    render_curves,
+    render_mistakes,
+    render_sheet,
+)
+from vggnet.artifacts.run_folder import RunFolder
+from vggnet.engine.evaluate import Evaluation
+from vggnet.engine.fit import EpochResult
+from vggnet.errors import ConfigError, OutputError
+
+RESULT = EpochResult(
+    epoch=1.0,
+    step=3,
+    images=300,
+    loss=0.5,
+    accuracy=0.75,
+    lr=1e-3,
+    seconds=2.0,
+    step_losses=[0.7, 0.5, 0.3],
+    step_accuracies=[0.5, 0.75, 1.0],
+)
+EVALUATION = Evaluation(
+    np.random.default_rng(0).normal(size=(60, 10)).astype(np.float32), np.arange(60) % 10
+)
+CLASSES = tuple("0123456789")
+
+
+def test_no_run_overwrites_another(tmp_path: Path) -> None:
+    """Made-up names never collide, and a given name is refused when it is taken."""
+    paths = {RunFolder(tmp_path, None, "fast").path for _ in range(5)}
+    assert len(paths) == 5
+    RunFolder(tmp_path, "mine", "fast")
+    with pytest.raises(ConfigError, match="there already"):
+        RunFolder(tmp_path, "mine", "fast")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a"])
+def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+    """A run's folder lies in the folder of runs."""
+    with pytest.raises(ConfigError, match="no name for a run"):
+        RunFolder(tmp_path, name, "fast")
+
+
+def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
+    """Where `runs` is a file nothing can be made."""
+    (tmp_path / "runs").touch()
+    with pytest.raises(OutputError, match="cannot make"):
+        RunFolder(tmp_path / "runs", None, "fast")
+
+
+def test_tables_hold_epochs_and_steps(tmp_path: Path) -> None:
+    """metrics.csv has a row an epoch, steps.csv a row a step, counted from 1."""
+    folder = RunFolder(tmp_path, "run", "fast")
+    folder.write_epoch(RESULT, None)
+    folder.write_epoch(RESULT, EVALUATION)
+    rows = list(csv.DictReader(io.StringIO((folder.path / "metrics.csv").read_text())))
+    assert [row["epoch"] for row in rows] == ["1", "1"]
+    assert float(rows[0]["images_per_second"]) == 150
+    assert rows[0]["validation_accuracy"] == ""
+    assert float(rows[1]["validation_accuracy"]) == pytest.approx(EVALUATION.accuracy, abs=1e-6)
+    steps = list(csv.DictReader(io.StringIO((folder.path / "steps.csv").read_text())))
+    assert [(row["step"], float(row["loss"])) for row in steps[:3]] == [
+        ("1", 0.7),
+        ("2", 0.5),
+        ("3", 0.3),
+    ]
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    """Each is a PNG of a readable size with more than one colour in it."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 1, 28, 28), np.uint8)
+    colour = np.repeat(images, 3, axis=1)
+    right = Evaluation(np.eye(10, dtype=np.float32), np.arange(10))
+    long_names = [f"a rather long name {number}" for number in range(10)]
+    render_curves(tmp_path / "curves.png", [RESULT], [EVALUATION], EVALUATION, 0.1)
+    render_confusion_matrix(tmp_path / "matrix.png", EVALUATION, long_names)
+    render_mistakes(tmp_path / "mistakes.png", images, EVALUATION, CLASSES)
+    render_mistakes(tmp_path / "none.png", images[:10], right, CLASSES)
+    render_sheet(tmp_path / "sheet.png", colour[:9], list("abcdefghi"), "colour")
+    for name in ("curves", "matrix", "mistakes", "none", "sheet"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert min(picture.size) >= 200
+            assert len(picture.convert("L").getcolors() or []) > 1

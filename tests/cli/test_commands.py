@@ -1,0 +1,215 @@
+"""The command line as a person meets it: answers, refusals, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from conftest import Outcome
+from vggnet.artifacts.model_file import load_model
+from vggnet.config import SECTIONS, ModelConfig
+from vggnet.model.vgg import build_network
+
+Command = Callable[..., Outcome]
+
+TINY = ("--stages", "8/8", "--hidden", "8", "--threads", "1")
+
+
+def test_train_then_evaluate(vggnet: Command, tmp_path: Path) -> None:
+    """The last lines say accuracy, time, files and what is next; and the next works."""
+    done = vggnet("train", "--epochs", "0.02", *TINY)
+    assert done.code == 0
+    assert done.err == ""
+    lines = done.out.strip().splitlines()
+    assert lines[0].startswith("custom on mnist: recipe fast, 0.02 epochs of 60,000 images")
+    assert lines[1].startswith("epoch 0.01919 · loss ")
+    assert lines[-4].startswith("test accuracy ")
+    assert lines[-4].endswith(" s")
+    assert lines[-3] == "model  mnist_vggnet.pth"
+    assert lines[-2].startswith("run    runs/fast-mnist-")
+    assert lines[-1] == "next   vggnet evaluate mnist_vggnet.pth"
+    assert "\x1b" not in done.out
+    found = vggnet(*lines[-1].split()[2:])
+    assert found.code == 0
+    share = lines[-4].split()[2]
+    assert found.out.startswith(f"accuracy {share} %")
+
+
+def test_json(vggnet: Command) -> None:
+    """`train --json` and `evaluate --json` print one object each, with the same figures."""
+    trained = json.loads(vggnet("train", "--epochs", "0.02", "--json", *TINY).out)
+    found = json.loads(vggnet("evaluate", trained["model"], "--json", "--threads", "1").out)
+    assert found.keys() >= {"accuracy", "count", "loss", "per_class", "confusion_matrix"}
+    assert found["accuracy"] == trained["test"]["accuracy"]
+    assert 0 <= found["accuracy"] <= 1
+    assert found["count"] == 10_000
+    assert sum(map(sum, found["confusion_matrix"])) == 10_000
+    assert [row["class"] for row in found["per_class"]] == list("0123456789")
+
+
+def test_evaluate_takes_the_articles_file(vggnet: Command, tmp_path: Path) -> None:
+    """A bare state_dict is evaluated, its pictures are drawn."""
+    network = build_network(ModelConfig(), 0)
+    torch.save(dict(network.state_dict()), "plain.pth")
+    done = vggnet("evaluate", "plain.pth", "--mistakes", "m.png", "--confusion", "c.png")
+    assert done.code == 0
+    for name in ("m.png", "c.png"):
+        with Image.open(name) as picture:
+            assert min(picture.size) > 400
+
+
+def test_env(vggnet: Command) -> None:
+    """`env` tells versions and why a device is not there; `--json` is one object."""
+    assert f"torch         {torch.__version__}" in vggnet("env").out
+    found = json.loads(vggnet("env", "--json").out)
+    assert found["usable_cores"] >= 1
+    assert found["devices"]["cpu"] == "available"
+    if not torch.cuda.is_available():
+        assert found["devices"]["cuda"].startswith("not available: ")
+
+
+def test_data(vggnet: Command) -> None:
+    """`data` lists, verifies and draws."""
+    assert "mnist  10 classes · part of this package" in vggnet("data", "list").out
+    assert json.loads(vggnet("data", "list", "--json").out)[0]["name"] == "mnist"
+    assert "60,000 pictures, as published" in vggnet("data", "verify").out
+    assert vggnet("data", "show", "-o", "sheet.png").out == "sheet.png\n"
+    with Image.open("sheet.png") as picture:
+        assert min(picture.size) > 1000
+
+
+def test_every_setting_has_a_flag_or_comes_from_the_data(vggnet: Command) -> None:
+    """The help of `train` names a flag for each field that a user decides."""
+    text = vggnet("train", "--help").out
+    spelt = {
+        "global_batch_size": "--batch-size",
+        "architecture": "--model",
+        "optimizer": "--opt",
+        "peak_lr": "--lr",
+        "schedule": "--sched",
+        "label_smoothing": "--smoothing",
+    }
+    without = {"in_channels", "num_classes", "image_size", "mean", "std"}
+    for section in SECTIONS.values():
+        for name in set(section.model_fields) - without:
+            assert spelt.get(name, "--" + name.replace("_", "-")) in text
+
+
+def test_flags_reach_the_configuration(vggnet: Command) -> None:
+    """A flag of each kind of value arrives, over a file's, which lies over the recipe's."""
+    Path("mine.toml").write_text('recipe = "article"\n[train]\nseed = 4\nepochs = 7\n')
+    flags = ("--config", "mine.toml", "--epochs", "0.01", "--betas", "0.8", "0.9")
+    flags += ("--batch-norm", "-b", "64", "--sched", "linear", "--data-dir", "nowhere")
+    done = vggnet("train", *flags, *TINY, "--name", "first")
+    assert done.code == 1
+    assert "no mnist in nowhere" in done.err
+    done = vggnet("train", *flags[:-2], *TINY, "--name", "first")
+    assert done.code == 0, done.err
+    config = json.loads(Path("runs/first/config.json").read_text())
+    assert config["recipe"] == "article"
+    assert config["model"]["batch_norm"] is True
+    assert config["model"]["stages"] == [[8], [8]]
+    train = config["train"]
+    assert (train["seed"], train["epochs"], train["betas"]) == (4, 0.01, [0.8, 0.9])
+    assert (train["global_batch_size"], train["schedule"]) == (64, "linear")
+    again = vggnet("train", "--config", "runs/first/config.json", "--name", "second")
+    assert again.code == 0
+    assert json.loads(Path("runs/second/config.json").read_text()) == config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("train --batch-size 0", 2, "train.global_batch_size"),
+        ("train --epochs -1", 2, "train.epochs"),
+        ("train --epochs nan", 2, "train.epochs"),
+        ("train --epochs many", 2, "many"),
+        ("train --recipe fats", 2, "did you mean 'fast'"),
+        ("train --dataset mnits", 2, "did you mean 'mnist'"),
+        ("train --model vgg-q", 2, "unknown model 'vgg-q'"),
+        ("train --device gpu", 2, "unknown device 'gpu'"),
+        ("train --precision fp8", 2, "fp8"),
+        ("train --precision tf32 --device cpu", 2, "use fp32 or bf16"),
+        ("train --sched cosine", 2, "cosine"),
+        ("train --validation-size 60000", 2, "leaves nothing to train on"),
+        ("train --kernels fast", 2, "fast"),
+        ("train --config missing.toml", 2, "missing.toml"),
+        ("train --epoch 3", 2, "--epochs"),
+        ("train -o folder", 2, "ends with"),
+        ("train -o nowhere/m.pth", 1, "cannot write nowhere/m.pth"),
+        ("train --name a/b", 2, "no name for a run"),
+        ("train --data-dir nowhere", 1, "no mnist in nowhere"),
+        ("evaluate", 2, "MODEL"),
+        ("evaluate missing.pth", 1, "missing.pth: there is no such file"),
+        ("evaluate .", 1, "cannot be read"),
+        ("data verify mnits", 2, "did you mean 'mnist'"),
+        ("data show --split all", 2, "all"),
+        ("trian", 2, "trian"),
+    ],
+)
+def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, words: str) -> None:
+    """Wrong usage ends with 2 and a failure with 1, without a traceback or a run folder."""
+    done = vggnet(*arguments.split())
+    assert done.code == code, done.err
+    assert words in done.err.replace("\n", " ")
+    assert "Traceback" not in done.err
+    assert not Path("runs").exists()
+    assert not Path("mnist_vggnet.pth").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_missing_gpu_is_no_silent_cpu(vggnet: Command) -> None:
+    """`--device cuda` without one is an error that says why."""
+    done = vggnet("train", "--device", "cuda")
+    assert done.code == 2
+    assert "--device cuda: torch" in done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_training_keeps_its_weights(tmp_path: Path, number: signal.Signals) -> None:
+    """A signal ends a real run at a step boundary, with the weights so far in its folder."""
+    (tmp_path / "mnist_vggnet.pth").write_bytes(b"earlier")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vggnet", "train", "--epochs", "50", *TINY, "--name", "cut"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("custom on mnist")
+    time.sleep(1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted after step" in err
+    assert "weights so far are in runs/cut/model.safetensors" in err
+    assert "Traceback" not in err
+    load_model(tmp_path / "runs" / "cut" / "model.safetensors")
+    assert (tmp_path / "mnist_vggnet.pth").read_bytes() == b"earlier"
+
+
+def test_a_closed_pipe_is_no_error_message(tmp_path: Path) -> None:
+    """`vggnet … | head -1` ends quietly."""
+    done = subprocess.run(
+        f"{sys.executable} -m vggnet evaluate missing.pth 2>&1 | true; "
+        f"{sys.executable} -m vggnet env | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    assert done.stdout.startswith("vggnet ")
+    assert done.stderr == ""

@@ -1,0 +1,100 @@
+"""What several tests need: small pictures, an idle session, the command line in-process."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+from vggnet.cli import main
+from vggnet.data.batches import Batches
+from vggnet.data.dataset import Dataset, LabeledImages
+from vggnet.data.storage import load_dataset
+
+settings.register_profile(
+    "vggnet", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("vggnet")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def vggnet(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Outcome]:
+    """Run the command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["vggnet", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        out, err = capsys.readouterr()
+        return Outcome(code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Dataset:
+    """The bundled dataset."""
+    return load_dataset("mnist")
+
+
+@pytest.fixture(scope="session")
+def few(mnist: Dataset) -> LabeledImages:
+    """The first 300 training pictures: two full batches of 128 and a short one."""
+    return mnist.train.take(np.arange(300), "the first 300 pictures")
+
+
+@pytest.fixture(scope="session")
+def batches(few: LabeledImages) -> Batches:
+    """Those 300 pictures as batches of 128, in the article's normalization."""
+    return make_batches(few)
+
+
+def make_batches(pictures: LabeledImages, device: str = "cpu", **changes: object) -> Batches:
+    """Cut pictures into batches of 128, in the article's normalization."""
+    values = {"batch_size": 128, "mean": (0.5,), "std": (0.5,), "size": 28, **changes}
+    return Batches(pictures, torch.device(device), **values)  # type: ignore[arg-type]
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """Write a uint8 array in the IDX format, independently of the reader under test."""
+    header = bytes((0, 0, 8, array.ndim))
+    return header + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+def lay_out(folder: Path, dataset: Dataset, zipped: bool) -> Path:
+    """Write a dataset's four files in torchvision's layout under `folder`."""
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for stem, pictures in (("train", dataset.train), ("t10k", dataset.test)):
+        images = idx_bytes(pictures.images[:, 0])
+        labels = idx_bytes(pictures.labels)
+        for name, content in (("images-idx3", images), ("labels-idx1", labels)):
+            path = raw / f"{stem}-{name}-ubyte"
+            if zipped:
+                path.with_suffix(".gz").write_bytes(gzip.compress(content, 1))
+            else:
+                path.write_bytes(content)
+    return raw

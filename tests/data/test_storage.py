@@ -1,0 +1,102 @@
+"""The bundled MNIST is the published one, and so must a user's own copy be."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import idx_bytes, lay_out
+from vggnet.data.dataset import Dataset, LabeledImages, hold_out
+from vggnet.data.storage import load_dataset, load_test
+from vggnet.errors import ConfigError, DataError
+
+MD5 = {
+    "train images": "6bbc9ace898e44ae57da46a324031adb",
+    "train labels": "a25bea736e30d166cdddb491f175f624",
+    "test images": "2646ac647ad5339dbf082846283269ea",
+    "test labels": "27ae3e4e09519cfbb04c329615203637",
+}
+"""As published beside the files, and as torchvision's `mnist.py` pins the unpacked ones."""
+
+
+def test_mnist_is_the_published_one(mnist: Dataset) -> None:
+    """Written back as IDX, the four arrays have the MD5 that the field knows."""
+    found = {
+        f"{split} {kind}": hashlib.md5(idx_bytes(array)).hexdigest()
+        for split, pictures in (("train", mnist.train), ("test", mnist.test))
+        for kind, array in (("images", pictures.images[:, 0]), ("labels", pictures.labels))
+    }
+    assert found == MD5
+
+
+def test_shapes(mnist: Dataset) -> None:
+    """Images are uint8 (N, 1, 28, 28), with a label each."""
+    assert mnist.train.images.shape == (60_000, 1, 28, 28)
+    assert mnist.test.images.shape == (10_000, 1, 28, 28)
+    assert mnist.train.images.dtype == mnist.train.labels.dtype == np.uint8
+    assert mnist.classes == tuple("0123456789")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_torchvisions_layout_is_read(tmp_path: Path, mnist: Dataset, zipped: bool) -> None:
+    """A `./data` that torchvision made gives the same pictures, raw or gzipped."""
+    raw = lay_out(tmp_path, mnist, zipped)
+    for folder in (tmp_path, raw, raw.parent):
+        test = load_test("mnist", folder)
+        assert (test.images == mnist.test.images).all()
+        assert (test.labels == mnist.test.labels).all()
+
+
+def test_changed_files_are_refused(tmp_path: Path, mnist: Dataset) -> None:
+    """One changed pixel, one changed label, and a missing file are each refused."""
+    raw = lay_out(tmp_path, mnist, zipped=False)
+    labels = raw / "t10k-labels-idx1-ubyte"
+    whole = labels.read_bytes()
+    labels.write_bytes(whole[:-1] + bytes([(whole[-1] + 1) % 10]))
+    with pytest.raises(DataError, match="not the published file"):
+        load_test("mnist", tmp_path)
+    labels.write_bytes(whole[:-1] + b"\x0a")
+    with pytest.raises(DataError, match="labels run from 0 to 10"):
+        load_test("mnist", tmp_path)
+    labels.write_bytes(idx_bytes(mnist.test.labels[:-1]))
+    with pytest.raises(DataError, match="10,000 images but 9,999 labels"):
+        load_test("mnist", tmp_path)
+    labels.unlink()
+    with pytest.raises(DataError, match="does not exist"):
+        load_test("mnist", tmp_path)
+
+
+def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
+    """The error says where the files would have to be."""
+    with pytest.raises(DataError, match=r"expected .*MNIST/raw/train-images-idx3-ubyte"):
+        load_dataset("mnist", tmp_path)
+    with pytest.raises(ConfigError, match="did you mean 'mnist'"):
+        load_dataset("mnits")
+
+
+def test_labeled_images_belong_together(few: LabeledImages) -> None:
+    """Empty sets and wrong types are refused."""
+    with pytest.raises(DataError, match="no picture"):
+        few.take(np.arange(0), "none")
+    with pytest.raises(DataError, match="must be uint8"):
+        LabeledImages(few.images.astype(np.float32), few.labels, 10, "floats")  # type: ignore[arg-type]
+
+
+def test_hold_out_splits_without_overlap(few: LabeledImages) -> None:
+    """Each picture is either learnt from or validated on, by the seed alone."""
+    numbered = LabeledImages(few.images, np.arange(300), 300, "numbered")
+    train, held = hold_out(numbered, 50, seed=3)
+    assert held is not None
+    assert sorted([*train.labels, *held.labels]) == list(range(300))
+    assert len(held) == 50
+    again = hold_out(numbered, 50, seed=3)[1]
+    other = hold_out(numbered, 50, seed=4)[1]
+    assert again is not None
+    assert other is not None
+    assert (again.labels == held.labels).all()
+    assert (other.labels != held.labels).any()
+    with pytest.raises(ConfigError, match="leaves nothing to train on"):
+        hold_out(few, 300, seed=0)

@@ -1,0 +1,162 @@
+"""The loop: learns, repeats bit for bit, stops at a NaN, and never waits inside an epoch."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import make_batches
+from vggnet.config import ModelConfig, TrainConfig
+from vggnet.data.batches import Batches
+from vggnet.data.dataset import LabeledImages
+from vggnet.engine.device import computing
+from vggnet.engine.fit import EpochResult, TrainState, build_state, fit, train_step
+from vggnet.engine.session import Session
+from vggnet.errors import TrainingDivergedError
+from vggnet.model.vgg import build_network
+
+SMALL = ModelConfig(stages=((8,), (16,)), hidden=(16,), dropout=0.0)
+
+
+def start(config: TrainConfig, device: str = "cpu", model: ModelConfig = SMALL) -> TrainState:
+    """Build a small network's initial state."""
+    network = build_network(model, config.seed)
+    return build_state(network, config, torch.device(device), Session())
+
+
+def train(config: TrainConfig, batches: Batches) -> tuple[TrainState, list[EpochResult]]:
+    """Train on one thread from the seed's weights to the end."""
+    state = start(config)
+    with computing("fp32", 1):
+        torch.manual_seed(config.seed)
+        return state, list(fit(state, batches))
+
+
+def weights(state: TrainState) -> list[Tensor]:
+    """Return all parameters."""
+    return [parameter.detach() for parameter in state.network.parameters()]
+
+
+def test_it_learns(batches: Batches) -> None:
+    """Twenty epochs over 300 pictures go from chance to an accuracy over 80 %."""
+    _, results = train(TrainConfig(epochs=20, peak_lr=1e-2), batches)
+    assert [result.epoch for result in results] == list(range(1, 21))
+    assert results[0].loss == pytest.approx(math.log(10), rel=0.2)
+    assert results[-1].loss < 0.7
+    assert results[-1].accuracy > 0.8
+
+
+def test_same_seed_same_bits(batches: Batches) -> None:
+    """Two runs of one seed and thread count end with bitwise equal weights."""
+    config = TrainConfig(epochs=2)
+    (first, results), (second, again) = train(config, batches), train(config, batches)
+    assert all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+    assert [one.step_losses for one in results] == [one.step_losses for one in again]
+    other, _ = train(TrainConfig(epochs=2, seed=1), batches)
+    assert not torch.equal(weights(first)[0], weights(other)[0])
+
+
+def test_results_account_for_every_picture(batches: Batches) -> None:
+    """An epoch's loss is the mean over its pictures, its short last batch included."""
+    _, (result,) = train(TrainConfig(epochs=1), batches)
+    assert (result.images, result.step, len(result.step_losses)) == (300, 3, 3)
+    by_batch = [128 * result.step_losses[0], 128 * result.step_losses[1]]
+    assert result.loss == pytest.approx(sum([*by_batch, 44 * result.step_losses[2]]) / 300)
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(0.34, [1]), (1.67, [3, 5]), (2, [3, 6])])
+def test_fractions_of_epochs(batches: Batches, epochs: float, steps: list[int]) -> None:
+    """The last epoch is cut at the step where the run ends."""
+    _, results = train(TrainConfig(epochs=epochs), batches)
+    assert [result.step for result in results] == steps
+
+
+def test_a_step_is_adam_on_the_mean_loss(few: LabeledImages) -> None:
+    """One step equals the textbook's: torch's plain Adam on cross_entropy's mean."""
+    parts = make_batches(few, batch_size=50)
+    batch = next(parts.in_order())
+    state = start(TrainConfig())
+    reference = build_network(state.network.config, 0)
+    optimizer = torch.optim.Adam(reference.parameters(), lr=1e-3)
+    loss = torch.nn.functional.cross_entropy(reference(batch.images), batch.labels)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    total, correct = train_step(state, batch)
+    assert total.item() / 50 == pytest.approx(loss.item(), rel=1e-5)
+    assert 0 <= int(correct) <= 50
+    for ours, theirs in zip(weights(state), reference.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=2e-6)
+
+
+def test_training_stops_at_a_loss_that_is_not_finite(batches: Batches) -> None:
+    """The error says at which step; what ran before is left in the state."""
+    state = start(TrainConfig(epochs=5))
+    poisoned_after = 4
+
+    def poison(state: TrainState) -> None:
+        if state.step == poisoned_after:
+            next(state.network.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(TrainingDivergedError, match=r"at step 5 .*try a smaller rate") as caught:
+        list(fit(state, batches, poison))
+    assert caught.value.step == poisoned_after
+
+
+def test_on_step_is_called_after_every_step(batches: Batches) -> None:
+    """Its exception ends the run at a step boundary."""
+    seen: list[int] = []
+
+    def stop(state: TrainState) -> None:
+        seen.append(state.step)
+        if state.step == 5:
+            raise KeyboardInterrupt
+
+    state = start(TrainConfig(epochs=10))
+    with pytest.raises(KeyboardInterrupt):
+        list(fit(state, batches, stop))
+    assert seen == [1, 2, 3, 4, 5]
+    assert state.step == 5
+
+
+def test_a_step_never_waits_for_the_device(few: LabeledImages) -> None:
+    """On torch's meta device, which has no values to read, whole epochs of steps run.
+
+    Every tensor of the step lives on the device, since meta mixes with no other, and
+    nothing reads one back, since reading a meta tensor is an error. The optimizer is
+    plain SGD, as torch has no fused Adam for this device.
+    """
+    parts = make_batches(few, device="meta")
+    network = build_network(SMALL, 0).to("meta")
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    config, device = TrainConfig(label_smoothing=0.1), torch.device("meta")
+    state = TrainState(network, network, optimizer, scaler, config, device, Session())
+    for batch in parts.shuffled(seed=0, epoch=0):
+        loss, correct = train_step(state, batch)
+        assert loss.device.type == correct.device.type == "meta"
+    assert state.step == 3
+
+
+def test_bf16_trains(batches: Batches) -> None:
+    """Autocast to bfloat16 gives nearly the loss of fp32, and keeps the weights fp32."""
+    full = train(TrainConfig(epochs=2), batches)[1]
+    state, half = train(TrainConfig(epochs=2, precision="bf16"), batches)
+    assert half[-1].loss == pytest.approx(full[-1].loss, rel=0.05)
+    assert half[-1].loss != full[-1].loss
+    assert {parameter.dtype for parameter in state.network.parameters()} == {torch.float32}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_gpu_trains_as_the_cpu_does(few: LabeledImages, precision: str) -> None:
+    """The same steps on a GPU give the CPU's losses, to the precision's rounding."""
+    expected = train(TrainConfig(epochs=1), make_batches(few))[1][0]
+    config = TrainConfig.model_validate({"epochs": 1, "precision": precision})
+    state = start(config, device="cuda", model=SMALL)
+    with computing(precision, 1):
+        (found,) = fit(state, make_batches(few, device="cuda"))
+    assert found.loss == pytest.approx(expected.loss, rel=0.02)

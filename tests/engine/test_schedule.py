@@ -1,0 +1,36 @@
+"""The learning rate is a pure function of the step."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vggnet.config import TrainConfig
+from vggnet.engine.schedule import count_steps, lr_at
+
+
+@given(total=st.integers(1, 5000), warmup=st.floats(0, 0.99), peak=st.floats(1e-6, 1))
+def test_linear_schedule(total: int, warmup: float, peak: float) -> None:
+    """Every rate lies in (0, peak]; they rise through the warm-up and fall after it."""
+    config = TrainConfig(schedule="linear", warmup_fraction=warmup, peak_lr=peak)
+    rates = [lr_at(step, total, config) for step in range(total)]
+    assert all(0 < rate <= peak * (1 + 1e-9) for rate in rates)
+    top = rates.index(max(rates))
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert abs(top + 0.5 - warmup * total) <= 1
+
+
+def test_constant_schedule_is_constant() -> None:
+    """The article's rate does not change."""
+    config = TrainConfig()
+    assert {lr_at(step, 10, config) for step in range(10)} == {1e-3}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps"), [(1, 469), (0.5, 234), (10, 4690), (1e-9, 1), (0.75, 352)]
+)
+def test_epochs_may_be_a_fraction(epochs: float, steps: int) -> None:
+    """A run has the nearest whole number of steps, and at least one."""
+    assert count_steps(epochs, 469) == steps

@@ -1,0 +1,138 @@
+"""Configurations: recipes, files and flags, and what is refused in them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vggnet.architectures import ARCHITECTURES
+from vggnet.config import SECTIONS, Config, ModelConfig, build_config, load_overrides
+from vggnet.errors import ConfigError
+from vggnet.recipes import RECIPES, resolve_config
+
+
+def test_article_recipe_is_the_articles_training() -> None:
+    """The recipe `article` has every value that the article's script has."""
+    config = resolve_config({"recipe": "article"})
+    assert config.model.architecture == "vgg-mini"
+    assert (config.model.dropout, config.model.batch_norm) == (0.5, False)
+    assert config.model.initialization == "torch"
+    assert (config.data.mean, config.data.std) == ((0.5,), (0.5,))
+    train = config.train
+    assert (train.epochs, train.global_batch_size) == (10, 128)
+    assert (train.optimizer, train.peak_lr, train.betas) == ("adam", 1e-3, (0.9, 0.999))
+    assert (train.schedule, train.weight_decay, train.label_smoothing) == ("constant", 0, 0)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_survive_being_stored(recipe: str) -> None:
+    """A configuration written to config.json reads back as the same."""
+    config = resolve_config({"recipe": recipe})
+    assert build_config(json.loads(config.model_dump_json())) == config
+    assert resolve_config(json.loads(config.model_dump_json())) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"train": {"peek_lr": 1}}, "'train.peek_lr'; did you mean 'peak_lr'"),
+        ({"modle": {}}, "'modle'; did you mean 'model'"),
+        ({"model": {"architecture": "vgg-dd"}}, "did you mean 'vgg-d'"),
+        ({"recipe": "fats"}, "did you mean 'fast'"),
+        ({"recipe": ["fast"]}, "unknown recipe"),
+        ({"train": {"global_batch_size": 0}}, "train.global_batch_size"),
+        ({"train": {"epochs": -1}}, "train.epochs"),
+        ({"train": {"epochs": float("nan")}}, "train.epochs"),
+        ({"train": {"epochs": float("inf")}}, "train.epochs"),
+        ({"train": {"device": "gpu"}}, "unknown device 'gpu'"),
+        ({"train": {"betas": (0.9,)}}, "train.betas"),
+        ({"train": {"optimizer": "lion"}}, "'adam' or 'adamw'"),
+        ({"train": 3}, "train:"),
+        ({"model": {"stages": "32,x"}}, "unknown layer 'x'"),
+        ({"model": {"stages": "lrn/32"}}, "begin with a convolution"),
+        ({"model": {"stages": "32,lrn,32"}}, "lrn can only end a stage"),
+        ({"model": {"stages": ""}}, "model"),
+        ({"model": {"architecture": "custom"}}, "needs both stages and hidden"),
+        ({"model": {"hidden": "0"}}, "at least 1"),
+        ({"data": {"std": (0.0,)}}, "data.std"),
+    ],
+)
+def test_bad_settings_are_named(values: dict[str, object], words: str) -> None:
+    """Every refused setting is named, with the nearest valid one where there is one."""
+    with pytest.raises(ConfigError) as caught:
+        resolve_config(values)
+    assert words in str(caught.value)
+
+
+def test_later_layers_win() -> None:
+    """Flags lie over a file's values, and a file's over the recipe's."""
+    config = resolve_config(
+        {"recipe": "article", "train": {"epochs": 3, "seed": 1}}, {"train": {"epochs": 4}}
+    )
+    assert (config.train.epochs, config.train.seed, config.recipe) == (4, 1, "article")
+    assert config.train.peak_lr == 1e-3
+
+
+def test_files_are_read(tmp_path: Path) -> None:
+    """TOML and JSON say the same."""
+    toml, plain = tmp_path / "a.toml", tmp_path / "a.json"
+    toml.write_text('recipe = "article"\n[model]\nstages = [[8], ["conv1-16"]]\nhidden = [4]\n')
+    plain.write_text(
+        '{"recipe": "article", "model": {"stages": [[8], ["conv1-16"]], "hidden": [4]}}'
+    )
+    assert resolve_config(load_overrides(toml)) == resolve_config(load_overrides(plain))
+    assert resolve_config(load_overrides(toml)).model.layers.stages == ((8,), ("conv1-16",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.toml", b"= 3"),
+        ("a.json", b"{"),
+        ("a.json", b"[1]"),
+        ("a.json", b"[" * 100_000),
+        ("a.toml", b"\xff\xfe"),
+        ("missing.toml", None),
+        ("folder.toml", b""),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, name: str, content: bytes | None) -> None:
+    """A file that is no table of settings is a ConfigError, whatever it holds."""
+    path = tmp_path / name
+    if name == "folder.toml":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=name):
+        load_overrides(path)
+
+
+words = st.text(max_size=12) | st.integers() | st.floats() | st.booleans() | st.none()
+values = st.recursive(
+    words, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner)
+)
+keys = st.sampled_from([name for one in SECTIONS.values() for name in one.model_fields]) | st.text()
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["recipe", "model", "data", "train"]) | st.text(max_size=8),
+        values | st.dictionaries(keys, values, max_size=4),
+        max_size=4,
+    )
+)
+def test_any_table_gives_a_config_or_a_config_error(table: dict[str, object]) -> None:
+    """No table of settings, however mangled, ends in another exception."""
+    with contextlib.suppress(ConfigError):
+        assert isinstance(resolve_config(table), Config)
+
+
+def test_stages_read_the_same_from_text_and_lists() -> None:
+    """`--stages "32,32/64,lrn"` is the list of lists that a file holds."""
+    assert ModelConfig(stages="32, 32/64,lrn").stages == ((32, 32), (64, "lrn"))  # type: ignore[arg-type]
+    assert ModelConfig(architecture="vgg-d").layers == ARCHITECTURES["vgg-d"]

@@ -1,0 +1,174 @@
+"""A whole run through the library: what it leaves, and what it does when it is cut short."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import vggnet
+from vggnet.artifacts.model_file import load_model
+from vggnet.data.dataset import Dataset
+from vggnet.engine.fit import EpochResult
+from vggnet.errors import ConfigError, OutputError, TrainingDivergedError
+from vggnet.run import Reporter
+
+SHORT = {"epochs": 0.02, "threads": 1}
+TINY = {"stages": ((8,), (8,)), "hidden": (8,)}
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Recorder(Reporter):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.warnings: list[str] = []
+        self.epochs: list[EpochResult] = []
+
+    def stepped(self, step: int, total: int) -> None:
+        self.steps.append((step, total))
+
+    def epoch_ended(self, result: EpochResult, validation: object) -> None:
+        self.epochs.append(result)
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def test_a_run_leaves_everything_it_promises(here: Path, mnist: Dataset) -> None:
+    """The model file here, all else in the run's folder, and the figures agree."""
+    recorder = Recorder()
+    result = vggnet.train(train=SHORT, reporter=recorder)
+    assert result.output == Path("mnist_vggnet.pth")
+    assert {path.name for path in result.folder.iterdir()} == {
+        "config.json",
+        "confusion_matrix.png",
+        "curves.png",
+        "environment.json",
+        "metrics.csv",
+        "mistakes.png",
+        "model.safetensors",
+        "steps.csv",
+        "test.json",
+    }
+    assert recorder.steps == [(step, 9) for step in range(1, 10)]
+    assert not recorder.warnings
+    model = vggnet.load("mnist_vggnet.pth")
+    found = model.evaluate(mnist.test)
+    test = json.loads((result.folder / "test.json").read_text())
+    assert found.accuracy == pytest.approx(result.accuracy, abs=2e-4)
+    assert test["accuracy"] == result.accuracy
+    assert test["count"] == 10_000
+    card = load_model(result.folder / "model.safetensors").card
+    assert card == load_model(result.output).card
+    assert card.config is not None
+    assert vggnet.Config.model_validate(card.config) == result.config
+    assert card.dataset_sha256 == mnist.sha256
+    assert card.test is not None
+    assert card.test["accuracy"] == result.accuracy
+    assert model.predict(mnist.test.images[:3]).probabilities.shape == (3, 10)
+
+
+def test_same_seed_same_file() -> None:
+    """Two runs of one seed and thread count save bitwise equal weights, another seed others."""
+
+    def digest(seed: int, name: str) -> str:
+        settings = {**SHORT, "seed": seed}
+        vggnet.train(train=settings, model={**TINY, "dropout": 0.5}, output=name)
+        state = torch.load(name, weights_only=True)
+        return hashlib.sha256(b"".join(t.numpy().tobytes() for t in state.values())).hexdigest()
+
+    assert digest(0, "a.pth") == digest(0, "b.pth")
+    assert digest(0, "a.pth") != digest(1, "c.pth")
+
+
+def test_a_run_does_not_touch_the_callers_settings() -> None:
+    """Random numbers, threads and denormals are the caller's own again."""
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    threads = torch.get_num_threads()
+    vggnet.train(train=SHORT, model=TINY)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+    assert torch.tensor([1e-40]).mul(1.0).item() != 0
+
+
+def test_batch_norm_is_folded_before_saving() -> None:
+    """The file of a run with batch norm is that of the plain network."""
+    result = vggnet.train(train=SHORT, model={**TINY, "batch_norm": True})
+    found = load_model(result.output)
+    assert not found.network.config.batch_norm
+    assert result.config.model.batch_norm
+
+
+def test_validation_pictures_are_held_out(mnist: Dataset) -> None:
+    """With 59,000 of 60,000 held out, 1,000 are trained on and the rest evaluated."""
+    recorder = Recorder()
+    settings = {"epochs": 1, "threads": 1}
+    result = vggnet.train(
+        train=settings, data={"validation_size": 59_000}, model=TINY, reporter=recorder
+    )
+    assert recorder.epochs[0].images == 1000
+    row = (result.folder / "metrics.csv").read_text().splitlines()[1].split(",")
+    assert 0 < float(row[5]) < 1
+
+
+def test_five_pools_take_mnist() -> None:
+    """A member of the family with five pools trains on pictures padded to 32."""
+    narrow = {"stages": ((8,), (8,), (8,), (8,), ("conv1-8",)), "hidden": (8,)}
+    result = vggnet.train(train=SHORT, model=narrow)
+    assert result.config.model.image_size == 32
+    digits = np.zeros((1, 28, 28), np.uint8)
+    assert vggnet.load(result.output).predict(digits).probabilities.shape == (1, 10)
+
+
+def test_a_diverging_run_keeps_what_was_good(here: Path) -> None:
+    """The last whole epoch's weights are saved, and the earlier model file is untouched."""
+    (here / "mnist_vggnet.pth").write_bytes(b"earlier")
+
+    growing = {
+        "epochs": 6,
+        "optimizer": "adamw",
+        "schedule": "linear",
+        "warmup_fraction": 0.99,
+        "peak_lr": 10,
+        "weight_decay": 1.2,  # times the rate: more than 2 from the second epoch on
+        "threads": 1,
+    }
+    with pytest.raises(TrainingDivergedError, match=r"weights after epoch \d are in"):
+        vggnet.train(train=growing, model=TINY, data={"validation_size": 59_000}, name="x")
+    assert (here / "mnist_vggnet.pth").read_bytes() == b"earlier"
+    kept = load_model(here / "runs" / "x" / "model.safetensors")
+    assert all(parameter.isfinite().all() for parameter in kept.network.parameters())
+
+
+def test_outputs_are_checked_before_training(here: Path) -> None:
+    """A bad place or name costs no training, and makes no run folder."""
+    (here / "folder.pth").mkdir()
+    for output, error in (
+        ("folder.pth", OutputError),
+        ("missing/model.pth", OutputError),
+        ("model.h5", ConfigError),
+    ):
+        with pytest.raises(error):
+            vggnet.train(output=output)
+    assert not (here / "runs").exists()
+
+
+def test_a_name_that_is_taken_is_refused_before_training(here: Path) -> None:
+    """Runs are never overwritten."""
+    (here / "runs" / "mine").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="there already"):
+        vggnet.train(name="mine")
