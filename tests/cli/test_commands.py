@@ -133,7 +133,7 @@ def test_flags_reach_the_configuration(vggnet: Command) -> None:
         ("train --batch-size 0", 2, "train.global_batch_size"),
         ("train --epochs -1", 2, "train.epochs"),
         ("train --epochs nan", 2, "train.epochs"),
-        ("train --epochs many", 2, "many"),
+        ("train --epochs many", 2, "--epochs"),
         ("train --recipe fats", 2, "did you mean 'fast'"),
         ("train --dataset mnits", 2, "did you mean 'mnist'"),
         ("train --model vgg-q", 2, "unknown model 'vgg-q'"),
