@@ -10,7 +10,7 @@ from torch import nn
 from vggnet.errors import ConfigError, KernelError
 from vggnet.kernels.loading import lanes_for, load_library
 from vggnet.kernels.machine import widest_vector
-from vggnet.kernels.network import AcceleratedNetwork, FusedConvolution, fuse
+from vggnet.kernels.network import AcceleratedNetwork, FusedConvolution
 
 MODES = ("auto", "winograd", "torch")
 

@@ -38,6 +38,7 @@ FLAGS = (
     "-ffp-contract=fast",
     "-fopenmp",
     "-fPIC",
+    "-fvisibility=hidden",
     "-shared",
     "-Wno-psabi",
 )

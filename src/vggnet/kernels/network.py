@@ -31,7 +31,9 @@ class FusedConvolution:
         """Map images (N, C, H, W) as the layers do, by torch where the kernel cannot."""
         convolution = self.convolution
         if _is_plain(images) and _is_plain(convolution.weight):
-            outputs, _ = convolve(images, convolution.weight, convolution.bias, self.activation)
+            outputs: Tensor = convolve(
+                images, convolution.weight, convolution.bias, self.activation
+            )[0]
             return outputs
         for layer in self.layers:
             images = layer(images)

@@ -29,13 +29,16 @@ struct OutputGradients {
   void write_pool_row(Index image, Index row, float* to) const {
     const Index pooled_width = width / 2, pooled_height = height / 2;
     const Index written = row / 2 < pooled_height ? 2 * pooled_width : 0;
-    for (Index column = 0; column < written; column++) {
-      const Index at =
-          ((image * pooled_height + row / 2) * pooled_width + column / 2) * channels;
-      const int which = static_cast<int>(2 * (row % 2) + column % 2);
-      for (Index k = 0; k < channels; k += kLanes)
-        store(to + column * channels + k,
-              load_bytes(choice + at + k) == which ? load(gradients + at + k) : Vec{});
+    const int left = static_cast<int>(row % 2) * 2, right = left + 1;
+    Index at = (image * pooled_height + row / 2) * pooled_width * channels;
+    for (Index column = 0; column < written; column += 2) {
+      float* pair = to + column * channels;
+      for (Index k = 0; k < channels; k += kLanes, at += kLanes) {
+        const Vec gradient = load(gradients + at);
+        const IntVec chosen = load_bytes(choice + at);
+        store(pair + k, chosen == left ? gradient : Vec{});
+        store(pair + channels + k, chosen == right ? gradient : Vec{});
+      }
     }
     // An odd last row or column is in no window.
     std::memset(to + written * channels, 0, (width - written) * channels * sizeof(float));

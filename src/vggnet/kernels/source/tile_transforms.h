@@ -92,7 +92,9 @@ INLINE void outputs_of(Planes::Place points, Index c, Vec (&y)[4][4]) {
   UNROLL for (int i = 0; i < Rows; i++) points_to_outputs<Columns>(half[i], y[i]);
 }
 
-INLINE Vec relu(Vec x) { return x > 0.0f ? x : Vec{}; }
+INLINE Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
+
+INLINE Vec relu(Vec x) { return maximum(x, Vec{}); }
 
 // Where a tile's outputs go: `rows` x `columns` of them lie inside the image.
 struct Destination {
@@ -127,20 +129,15 @@ INLINE void write_maximum(const Vec (&y)[4][4], Vec bias, int row, int column, D
                           Index c, FiniteCheck& check) {
   const Vec window[4] = {y[row][column], y[row][column + 1], y[row + 1][column],
                          y[row + 1][column + 1]};
-  Vec best = window[0];
-  IntVec choice = {};
-  UNROLL for (int k = 0; k < 4; k++) {
-    check.see(window[k]);
-    const IntVec better = window[k] > best;
-    best = better ? window[k] : best;
-    choice = better ? IntVec{} + k : choice;
-  }
-  best += bias;
-  check.see(best);
-  const IntVec positive = best > 0.0f;
+  UNROLL for (int k = 0; k < 4; k++) check.see(window[k]);
+  const Vec best = maximum(maximum(window[0], window[1]), maximum(window[2], window[3]));
+  IntVec choice = IntVec{} + 3;
+  UNROLL for (int k = 2; k >= 0; k--) choice = window[k] == best ? IntVec{} + k : choice;
+  const Vec out = best + bias;
+  check.see(out);
   const Index at = to.at(row / 2, column / 2) + c;
-  store(to.data + at, positive ? best : Vec{});
-  store_bytes(to.choice + at, positive ? choice : IntVec{} + kClipped);
+  store(to.data + at, relu(out));
+  store_bytes(to.choice + at, out > 0.0f ? choice : IntVec{} + kClipped);
 }
 
 template <int Rows, int Columns, Activation Kind, bool Whole>

@@ -18,6 +18,7 @@
 #include "direct.h"
 #include "filters.h"
 #include "parallel.h"
+#include "prefetch.h"
 
 namespace {
 
@@ -39,6 +40,17 @@ struct Shape {
 
 Planes planes_at(float* start, Index tiles, Index channels) {
   return {start, channels, Planes::plane(tiles, channels)};
+}
+
+// The pixels of a block, which are one stretch of memory; none if there is no such block.
+template <class Float>
+Stretch pixels_of_block(const Blocks& blocks, Index i, const Float* images, Index channels) {
+  if (i >= blocks.count || !images) return {};
+  const Block block = blocks[i];
+  const Index height = blocks.rows.length, row = blocks.columns.length * channels;
+  const Index first = 4 * block.row, last = std::min(height, first + 4 * block.rows);
+  return {images + (block.image * height + first) * row,
+          ((block.images - 1) * height + last - first) * row};
 }
 
 // The inputs of a block straight from the images.
@@ -123,15 +135,18 @@ struct Outputs {
 
 // Points of the inputs (tiles, depth) x packed filters -> outputs, a group of channels at a time.
 void multiply_and_write(const BlockTiles& tiles, const Planes& inputs, const float* packed,
-                        const Planes& products, const Outputs& outputs, FiniteCheck& check) {
+                        const Planes& products, const Outputs& outputs, FiniteCheck& check,
+                        const Prefetch& prefetch) {
   const Index depth = inputs.channels;
   for (Index group = 0; group < outputs.channels; group += kGroup) {
     const Index size = std::min(kGroup, outputs.channels - group);
     for (int i = 0; i < kPoints; i++)
-      for (int j = 0; j < kPoints; j++)
+      for (int j = 0; j < kPoints; j++) {
+        if (group == 0) prefetch.part(i * kPoints + j, 36);
         multiply(inputs(i, j), tiles.count(i, j), depth,
                  packed + packed_at(depth, group, size, i * kPoints + j, 0), size, products(i, j),
                  kGroup);
+      }
     outputs.write(tiles, products, group, size, check);
   }
 }
@@ -166,7 +181,11 @@ int forward(const float* images, const Filters<const float>& filters, const Outp
     for (Index b = range.begin; b < range.end; b++) {
       const BlockTiles tiles(blocks, blocks[b]);
       inputs_of_block(images, shape, tiles, zeros, inputs);
-      multiply_and_write(tiles, inputs, packed, products, outputs, check);
+      const bool pooled = outputs.activation == kReluPool;  // then they are few
+      multiply_and_write(tiles, inputs, packed, products, outputs, check,
+                         {pixels_of_block(blocks, b + 1, images, depth),
+                          pixels_of_block(blocks, b, pooled ? nullptr : outputs.data,
+                                          outputs.channels)});
     }
     if (check.failed()) status = kNotFinite;
   });
@@ -207,18 +226,22 @@ struct BackwardPass {
 
  private:
   void add_filter_gradients(const BlockTiles& tiles, const Planes& points,
-                            const Planes& gradient_points, float* sums) const;
+                            const Planes& gradient_points, float* sums,
+                            const Prefetch& prefetch) const;
   int reduce(const float* const* sums, int parts, int threads) const;
 };
 
 // sums (36, in, out) += points^T gradient_points; behind them the bias's (out).
 void BackwardPass::add_filter_gradients(const BlockTiles& tiles, const Planes& points,
-                                        const Planes& gradient_points, float* sums) const {
+                                        const Planes& gradient_points, float* sums,
+                            const Prefetch& prefetch) const {
   const Index in = shape.in_channels, out = shape.out_channels;
   for (int i = 0; i < kPoints; i++)
-    for (int j = 0; j < kPoints; j++)
+    for (int j = 0; j < kPoints; j++) {
+      prefetch.part(i * kPoints + j, 36);
       accumulate(points(i, j), in, gradient_points(i, j), out, tiles.count(i, j),
                  sums + (i * kPoints + j) * in * out);
+    }
   // The point (1, 1) evaluates at 1 along both axes: it is the sum of the tile's gradients.
   float* bias_sums = sums + 36 * in * out;
   for (Index c = 0; c < out; c += kLanes) {
@@ -281,6 +304,10 @@ int BackwardPass::run(int threads) const {
     sums[thread] = sum;
     std::fill(sum, sum + sizes.sum_floats, 0.0f);
     FiniteCheck check;
+    // Pooled gradients are a quarter, and fetched in time without help.
+    const bool pooled = gradients.activation == kReluPool;
+    const float* whole_gradients = pooled ? nullptr : gradients.gradients;
+    const float* activations = gradients.activation == kRelu ? gradients.activations : nullptr;
     const Range range = share(blocks.count, thread, team);
     for (Index b = range.begin; b < range.end; b++) {
       const BlockTiles tiles(blocks, blocks[b]);
@@ -291,13 +318,17 @@ int BackwardPass::run(int threads) const {
         const Planes output_points = planes_at(gradient_points, most_tiles, out);
         inputs_of_block(images, shape, tiles, zeros, input_points);
         gradients_of_points(bordered, tiles, output_points);
-        add_filter_gradients(tiles, input_points, output_points, sum);
+        add_filter_gradients(tiles, input_points, output_points, sum,
+                             {pixels_of_block(blocks, b + 1, images, in),
+                              pixels_of_block(blocks, b + 1, activations, out)});
       }
       if (image_gradients) {
         const Planes input_points = planes_at(points, most_tiles, out);
         gradients_as_inputs(bordered, tiles, input_points);
         multiply_and_write(tiles, input_points, packed, planes_at(products, most_tiles, kGroup),
-                           inputs_gradient, check);
+                           inputs_gradient, check,
+                           {pixels_of_block(blocks, b + 1, whole_gradients, out),
+                            pixels_of_block(blocks, b, image_gradients, in)});
       }
     }
     if (check.failed()) status = kNotFinite;
@@ -422,9 +453,8 @@ int guarded(const Body& body) {
 // Pointers to channels-last data; `sizes` is (images, height, width, in, out); filter strides
 // are (out, in, row, column) in floats; results that are not wanted are null.
 
+#pragma GCC visibility push(default)
 extern "C" {
-
-int vggnet_lanes() { return kLanes; }
 
 int vggnet_forward(const float* images, const float* filters, const Index* filter_strides,
                    const float* bias, float* outputs, std::uint8_t* choice, const Index* sizes,
@@ -489,3 +519,4 @@ int vggnet_direct_backward(const float* images, const Index* image_strides,
 }
 
 }  // extern "C"
+#pragma GCC visibility pop
