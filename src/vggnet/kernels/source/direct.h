@@ -1,0 +1,93 @@
+// The first layer: 1 to 4 input channels, too few for Winograd's products, computed directly.
+#pragma once
+
+#include "activation.h"
+#include "parallel.h"
+
+constexpr Index kMostDirectInputs = 4;
+constexpr int kPixels = 4;  // neighbours that share the loaded filters
+
+// Images (count, channels, height, width) in any layout.
+struct Images {
+  const float* data;
+  Index count, channels, height, width;
+  Index image_stride, channel_stride, row_stride, column_stride;
+};
+
+// One image, channels last, with a border of zeros; rows end in room for a whole group of
+// neighbours.
+struct BorderedImage {
+  float* data;
+  Index row_stride;
+
+  static Index row_floats(const Images& images) {
+    return ((images.width + kPixels - 1) / kPixels * kPixels + 2) * images.channels;
+  }
+  static Index floats(const Images& images) { return (images.height + 2) * row_floats(images); }
+
+  BorderedImage(float* data_, const Images& images, Index image)
+      : data(data_), row_stride(row_floats(images)) {
+    std::memset(data, 0, floats(images) * sizeof(float));
+    const float* from = images.data + image * images.image_stride;
+    for (Index r = 0; r < images.height; r++)
+      for (Index c = 0; c < images.width; c++)
+        for (Index k = 0; k < images.channels; k++)
+          data[(r + 1) * row_stride + (c + 1) * images.channels + k] =
+              from[r * images.row_stride + c * images.column_stride + k * images.channel_stride];
+  }
+};
+
+// Outputs of kPixels neighbours and `Vectors` vectors of channels.
+//
+// `window` is the pixel above and to the left; its three rows hold 3 * inputs numbers for each
+// output, one channel after the other, and so do the filters (9 * inputs, out_channels).
+template <int Vectors>
+INLINE void direct_outputs(const float* window, Index row_stride, Index inputs,
+                           const float* filters, Index filter_stride, const float* bias,
+                           Vec (&sum)[kPixels][Vectors]) {
+  UNROLL for (int q = 0; q < kPixels; q++)
+    UNROLL for (int v = 0; v < Vectors; v++) sum[q][v] = bias ? load(bias + v * kLanes) : Vec{};
+  for (int row = 0; row < 3; row++, window += row_stride)
+    for (Index k = 0; k < 3 * inputs; k++, filters += filter_stride) {
+      Vec factor[Vectors];
+      UNROLL for (int v = 0; v < Vectors; v++) factor[v] = load(filters + v * kLanes);
+      UNROLL for (int q = 0; q < kPixels; q++) {
+        const Vec x = broadcast(window[q * inputs + k]);
+        UNROLL for (int v = 0; v < Vectors; v++) sum[q][v] = x * factor[v] + sum[q][v];
+      }
+    }
+}
+
+template <int Vectors>
+OUTLINE void direct_row(const float* window, Index row_stride, Index inputs, const float* filters,
+                        Index filter_stride, const float* bias, Index width, Index out_channels,
+                        bool clip, float* out, FiniteCheck& check) {
+  for (Index column = 0; column < width; column += kPixels) {
+    Vec sum[kPixels][Vectors];
+    direct_outputs<Vectors>(window + column * inputs, row_stride, inputs, filters, filter_stride,
+                            bias, sum);
+    UNROLL for (int q = 0; q < kPixels; q++) {
+      if (column + q >= width) break;
+      UNROLL for (int v = 0; v < Vectors; v++) {
+        check.see(sum[q][v]);
+        store(out + (column + q) * out_channels + v * kLanes, clip ? relu(sum[q][v]) : sum[q][v]);
+      }
+    }
+  }
+}
+
+// Gradients of the filters' taps from one input channel, summed over one row of outputs:
+// sums (10, kLanes), the last being the bias's.
+INLINE void direct_row_gradients(const float* window, Index row_stride, Index inputs,
+                                 const float* gradients, Index channels, Index width, Vec* sums) {
+  Vec row_sums[10] = {};
+  for (Index column = 0; column < width; column++) {
+    const Vec g = load(gradients + column * channels);
+    UNROLL for (int tap = 0; tap < 9; tap++) {
+      const Vec x = broadcast(window[tap / 3 * row_stride + (column + tap % 3) * inputs]);
+      row_sums[tap] = x * g + row_sums[tap];
+    }
+    row_sums[9] += g;
+  }
+  UNROLL for (int k = 0; k < 10; k++) sums[k] += row_sums[k];
+}
