@@ -23,7 +23,13 @@ from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset, LabeledImages, hold_out
 from vggnet.data.storage import load_dataset
-from vggnet.engine.device import check_precision, choose_device, computing, usable_cores
+from vggnet.engine.device import (
+    accelerated,
+    check_precision,
+    choose_device,
+    computing,
+    usable_cores,
+)
 from vggnet.engine.environment import describe_environment
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, fit
@@ -209,7 +215,8 @@ class _Run:
         self._fit()
         network = fold_batch_norm(self.state.network.eval())
         test = self._batches(plan.dataset.test, BATCH_SIZE)
-        evaluation = evaluate(network, test, plan.session)
+        replica = accelerated(network, plan.config.train.kernels)
+        evaluation = evaluate(replica, test, plan.session)
         if self.folder:
             self._save(network, evaluation, self.folder)
             self._draw(evaluation, self.folder)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from vggnet.errors import DeviceError
+from vggnet.kernels import accelerate, keep_memory
 
 PREFERENCE = ("cuda", "mps", "xpu", "cpu")
 """What `auto` tries, in order."""
@@ -113,6 +114,21 @@ def place(network: nn.Module, device: torch.device) -> None:
     convolution; on two cores it makes a training step 1.15 times faster.
     """
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def accelerated(network: nn.Module, kernels: str) -> nn.Module:
+    """Return the network behind what computes it fastest where its parameters are.
+
+    On a CPU that is the compiled kernels, and memory that is kept from step to step.
+
+    Raises:
+        KernelError: `kernels` is "winograd", and that cannot be.
+    """
+    if next(network.parameters()).device.type == "cpu":
+        keep_memory()
+    elif kernels == "auto":
+        return network
+    return accelerate(network, mode=kernels)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from vggnet.config import TrainConfig
 from vggnet.data.batches import Batch, Batches
-from vggnet.engine.device import autocast, place, synchronize
+from vggnet.engine.device import accelerated, autocast, place, synchronize
 from vggnet.engine.schedule import count_steps, lr_at
 from vggnet.engine.session import Session
 from vggnet.errors import TrainingDivergedError
@@ -65,8 +65,13 @@ class EpochResult:
 def build_state(
     network: VGG, config: TrainConfig, device: torch.device, session: Session
 ) -> TrainState:
-    """Put a network on its device, in place, and give it an optimizer."""
+    """Put a network on its device, in place, and give it an optimizer.
+
+    Raises:
+        KernelError: Compiled kernels are demanded and cannot be had.
+    """
     place(network, device)
+    replica = session.replicate(accelerated(network, config.kernels), device)
     rule = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     optimizer = rule(
         network.parameters(),
@@ -76,7 +81,6 @@ def build_state(
         fused=True,
     )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    replica = session.replicate(network, device)
     return TrainState(network, replica, optimizer, scaler, config, device, session)
 
 

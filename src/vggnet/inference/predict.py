@@ -12,7 +12,7 @@ import torch
 from vggnet.artifacts.model_file import LoadedModel, ModelCard, load_model
 from vggnet.data.batches import Batches, normalize
 from vggnet.data.dataset import LabeledImages
-from vggnet.engine.device import choose_device, place
+from vggnet.engine.device import accelerated, choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
 from vggnet.errors import DataError
@@ -39,13 +39,15 @@ class Classifier:
     Args:
         model: As `load_model` returns it.
         device: Where to compute; see `choose_device`.
+        kernels: On a CPU, whose convolutions: "auto", "winograd" or "torch".
     """
 
-    def __init__(self, model: LoadedModel, device: str = "auto") -> None:
+    def __init__(self, model: LoadedModel, device: str = "auto", kernels: str = "auto") -> None:
         self.device = choose_device(device)
         self.card: ModelCard = model.card
         self.network = model.network
         place(self.network, self.device)
+        self._replica = accelerated(self.network, kernels).eval()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ class Classifier:
         pixels = torch.tensor(self._as_batch(images), device=self.device)
         size = self.network.config.image_size
         logits = [
-            self.network(normalize(part, self.card.mean, self.card.std, size))
+            self._replica(normalize(part, self.card.mean, self.card.std, size))
             for part in torch.split(pixels, BATCH_SIZE)
         ]
         probabilities = torch.cat(logits).softmax(1).cpu().numpy()
@@ -93,7 +95,7 @@ class Classifier:
             std=self.card.std,
             size=self.network.config.image_size,
         )
-        return evaluate(self.network, batches, Session())
+        return evaluate(self._replica, batches, Session())
 
     def _as_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
@@ -114,15 +116,16 @@ class Classifier:
         return images
 
 
-def load(path: str | Path, device: str = "auto") -> Classifier:
+def load(path: str | Path, device: str = "auto", kernels: str = "auto") -> Classifier:
     """Load a model file, ours or one that the article's script saved.
 
     Args:
         path: A `.pth` or `.safetensors` file. Loading never runs code from it.
         device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
+        kernels: On a CPU, whose convolutions: "auto", "winograd" or "torch".
 
     Raises:
         ModelFileError: It is missing, damaged, or not a VGG network.
         DeviceError: The device is not there.
     """
-    return Classifier(load_model(Path(path)), device)
+    return Classifier(load_model(Path(path)), device, kernels)
