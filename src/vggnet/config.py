@@ -54,7 +54,7 @@ class ModelConfig(_Section):
     """Share of hidden activations zeroed in training."""
 
     initialization: Literal["torch", "he"] = "torch"
-    """torch: PyTorch's default; he: normal with variance 2/fan-out, biases zero."""
+    """torch: PyTorch's default; he: normal with variance 2/fan-in, biases zero."""
 
     in_channels: int = Field(1, ge=1, le=64, json_schema_extra=_flag())
     """Colour channels of a picture; taken from the data."""

@@ -155,7 +155,7 @@ def test_initial_weights_depend_on_the_seed_alone(initialization: str) -> None:
 
 
 def test_initial_scales_are_as_stated() -> None:
-    """torch: uniform in ±1/sqrt(fan_in); he: variance 2/fan_out, biases zero."""
+    """torch: uniform in ±1/sqrt(fan_in); he: variance 2/fan_in, biases zero."""
     plain = build_network(ModelConfig(), 0)
     second = plain.features[2]
     assert isinstance(second, nn.Conv2d)

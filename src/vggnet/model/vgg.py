@@ -6,6 +6,7 @@ Source: arXiv 1409.1556. Parameter names are torchvision's (`features.N.weight`,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -50,22 +51,20 @@ def build_network(config: ModelConfig, seed: int) -> VGG:
     """Build a network with initial weights that depend on the seed alone.
 
     Initialization "torch" is PyTorch's default for each layer: weights and biases
-    uniform within ±1/sqrt(fan_in). "he" (arXiv 1502.01852) draws convolutions from a
-    normal of variance 2/fan_out and fully connected layers from one of standard
-    deviation 0.01, biases zero, as torchvision does. Batch norm starts at weight 1
-    and bias 0 in both.
+    uniform within ±1/sqrt(fan_in). "he" (arXiv 1502.01852) draws weights from a normal
+    of variance 2/fan_in, or 1/fan_in for the last layer, which no ReLU follows; biases
+    are zero. Batch norm starts at weight 1 and bias 0 in both.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = VGG(config)
         if config.initialization == "he":
-            for module in network.modules():
-                if isinstance(module, nn.Conv2d):
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                elif isinstance(module, nn.Linear):
-                    nn.init.normal_(module.weight, 0, 0.01)
-                if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+            for layer in layers:
+                gain = 1 if layer is layers[-1] else 2
+                nn.init.normal_(layer.weight, std=math.sqrt(gain / layer.weight[0].numel()))
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
     return network
 
 
