@@ -38,9 +38,10 @@ static void run(Index images, Index height, Index width, Index in, Index out, in
   expect(vggnet_forward(x.data, w.data, strides, b.data, y.data, choice.data, sizes, activation,
                         threads) == kDone, "forward");
   expect(vggnet_backward(x.data, w.data, strides, g.data, y.data, choice.data, dx.data, dw.data,
-                         strides, db.data, sizes, activation, threads) == kDone, "backward");
+                         strides, db.data, nullptr, nullptr, sizes, activation, threads) == kDone, "backward");
   expect(vggnet_backward(x.data, w.data, strides, g.data, y.data, choice.data, dx.data, nullptr,
-                         strides, nullptr, sizes, activation, threads) == kDone, "images only");
+                         strides, nullptr, nullptr, nullptr, sizes, activation, threads) == kDone,
+         "images only");
   if (pixels && activation != kReluPool) {  // a pool may drop the row with the NaN
     x.data[x.count / 2] = NAN;
     expect(vggnet_forward(x.data, w.data, strides, nullptr, y.data, choice.data, sizes, activation,
@@ -58,8 +59,31 @@ static void run_direct(Index images, Index height, Index width, Index in, Index 
   Tensor<float> dw(9 * in * out), db(out);
   expect(vggnet_direct_forward(x.data, image_strides, w.data, strides, b.data, y.data, sizes,
                                activation, threads) == kDone, "first layer, forward");
-  expect(vggnet_direct_backward(x.data, image_strides, g.data, y.data, dw.data, strides, db.data,
-                                sizes, activation, threads) == kDone, "first layer, backward");
+  expect(vggnet_direct_backward(x.data, image_strides, g.data, y.data, nullptr, dw.data, strides,
+                                db.data, nullptr, nullptr, sizes, activation, threads) == kDone, "first layer, backward");
+}
+
+static void run_norm(Index images, Index height, Index width, Index channels, int activation,
+                     int threads) {
+  const Index sizes[5] = {images, height, width, 16, channels};
+  const Index shrink = activation == kReluPool ? 2 : 1;
+  const Index pixels = images * height * width;
+  const Index results = images * (height / shrink) * (width / shrink) * channels;
+  const Index strides[4] = {9 * 16, 9, 3, 1};
+  Tensor<float> z(pixels * channels), mean(channels), variance(channels), y(results), g(results);
+  Tensor<float> sums(2 * channels), scale(channels), coefficients(4 * channels);
+  Tensor<float> x(pixels * 16), w(9 * 16 * channels), dx(pixels * 16), dw(9 * 16 * channels);
+  Tensor<float> db(channels);
+  Tensor<std::uint8_t> choice(activation == kReluPool ? results : 0);
+  expect(vggnet_moments(z.data, pixels, channels, mean.data, variance.data, threads) == kDone,
+         "moments");
+  expect(vggnet_normalize(z.data, scale.data, mean.data, y.data, choice.data, sizes, activation,
+                          threads) == kDone, "normalize");
+  expect(vggnet_norm_gradient_sums(g.data, y.data, choice.data, z.data, mean.data, sums.data,
+                                   sizes, activation, threads) == kDone, "gradient sums");
+  expect(vggnet_backward(x.data, w.data, strides, g.data, y.data, choice.data, dx.data, dw.data,
+                         strides, db.data, z.data, coefficients.data, sizes, activation,
+                         threads) == kDone, "backward through norm");
 }
 
 int main() {
@@ -72,6 +96,9 @@ int main() {
         for (int activation = kNone; activation <= kReluPool; activation++)
           if (activation != kReluPool || s[0] == 0 || s[1] > 1)
             run(s[0], s[1], s[2], c[0], c[1], activation, threads);
+      for (int activation = kNone; activation <= kReluPool; activation++)
+        if (s[0] > 0 && (activation != kReluPool || s[1] > 1))
+          run_norm(s[0], s[1], s[2], 48, activation, threads);
       for (Index in = 1; in <= 4; in++)
         for (int activation = kNone; activation <= kRelu; activation++)
           run_direct(s[0], s[1], s[2], in, 48, activation, threads);

@@ -158,6 +158,7 @@ def _compile(compiler: Compiler, flags: tuple[str, ...], openmp: Path | None, pa
         library = part.read_bytes()
         # Loaders ignore what follows the last section.
         part.write_bytes(library + hashlib.sha256(library).digest())
+        part.chmod(0o700)
         part.replace(path)
     except OSError as error:
         raise KernelError(
