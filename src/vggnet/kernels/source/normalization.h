@@ -16,19 +16,29 @@
 #include "activation.h"
 #include "parallel.h"
 
+// The sum of `term(i)` for i in [0, count), in four chains: a single one would wait for each
+// addition to end before the next begins.
+template <class Term>
+INLINE Vec sum_of(Index count, const Term& term) {
+  Vec sums[4] = {};
+  Index i = 0;
+  for (; i + 4 <= count; i += 4)
+    UNROLL for (int chain = 0; chain < 4; chain++) sums[chain] += term(i + chain);
+  for (; i < count; i++) sums[0] += term(i);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
 // Mean and squared distances from it, of some pixels (count, channels) at one vector of channels.
 struct PartMoments {
   Vec mean, squares;
 
   PartMoments(const float* pixels, Index count, Index channels) {
-    Vec sum = {};
-    for (Index i = 0; i < count; i++) sum += load(pixels + i * channels);
-    mean = sum * (1.0f / static_cast<float>(count));
-    squares = Vec{};
-    for (Index i = 0; i < count; i++) {
+    mean = sum_of(count, [&](Index i) { return load(pixels + i * channels); }) *
+           (1.0f / static_cast<float>(count));
+    squares = sum_of(count, [&](Index i) {
       const Vec distance = load(pixels + i * channels) - mean;
-      squares = distance * distance + squares;
-    }
+      return distance * distance;
+    });
   }
 };
 
@@ -182,14 +192,14 @@ inline void norm_gradient_sums(const OutputGradients& gradients, const float* ou
         gradients.write_row_behind_norm(n, r, row);
         const float* z = outputs + (n * gradients.height + r) * row_floats;
         for (Index c = 0; c < channels; c += kLanes) {
-          Vec sum = load(image_sums + c), product = load(image_sums + channels + c);
-          for (Index i = 0; i < gradients.width; i++) {
-            const Vec dy = load(row + i * channels + c);
-            sum += dy;
-            product = dy * (load(z + i * channels + c) - load(mean + c)) + product;
-          }
-          store(image_sums + c, sum);
-          store(image_sums + channels + c, product);
+          const Vec m = load(mean + c);
+          const Vec sum =
+              sum_of(gradients.width, [&](Index i) { return load(row + i * channels + c); });
+          const Vec product = sum_of(gradients.width, [&](Index i) {
+            return load(row + i * channels + c) * (load(z + i * channels + c) - m);
+          });
+          store(image_sums + c, load(image_sums + c) + sum);
+          store(image_sums + channels + c, load(image_sums + channels + c) + product);
         }
       }
       for (Index c = 0; c < 2 * channels; c++) total[c] += image_sums[c];
