@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from vggnet.errors import ConfigError, KernelError
-from vggnet.kernels.loading import lanes_for, load_library
+from vggnet.kernels.loading import library_for, load_library
 from vggnet.kernels.machine import widest_vector
 from vggnet.kernels.network import AcceleratedNetwork, FusedConvolution
 
@@ -51,18 +51,17 @@ def accelerate(network: nn.Module, *, mode: str = "auto") -> nn.Module:
         return network
     try:
         accelerated = AcceleratedNetwork(network)
-        fused = [step for step in accelerated.steps if isinstance(step, FusedConvolution)]
-        if not fused:
+        convolutions = [
+            step.convolution for step in accelerated.steps if isinstance(step, FusedConvolution)
+        ]
+        if not convolutions:
             raise KernelError(
                 "no layer of this network fits the compiled kernels, which are for 3×3 "
                 "convolutions in float32 on the CPU whose channels are multiples of 8; "
                 "use --kernels torch"
             )
-        for step in fused:
-            convolution = step.convolution
-            lanes = lanes_for(convolution.in_channels, convolution.out_channels)
-            assert lanes is not None  # fuse() chose the layer for that
-            load_library(lanes)
+        for convolution in convolutions:
+            library_for(convolution.weight)
     except KernelError:
         if mode == "winograd":
             raise

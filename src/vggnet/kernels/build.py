@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import hashlib
 import os
 import shlex
@@ -158,6 +157,7 @@ def _compile(compiler: Compiler, flags: tuple[str, ...], openmp: Path | None, pa
         library = part.read_bytes()
         # Loaders ignore what follows the last section.
         part.write_bytes(library + hashlib.sha256(library).digest())
+        part.chmod(0o700)
         part.replace(path)
     except OSError as error:
         raise KernelError(
@@ -186,6 +186,9 @@ def _run(command: tuple[str, ...]) -> str:
 def _lock(path: Path) -> Iterator[None]:
     """Let one process at a time compile; the lock only saves work, the rename keeps order."""
     with path.open("w") as file:
-        with contextlib.suppress(OSError):  # a file system without locks
+        # A platform or a file system without locks; imported here, for Windows has no fcntl.
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -21,7 +21,7 @@ _DONE, _NOT_FINITE = 0, 1
 
 _Sizes = ctypes.c_ssize_t * 5
 _Strides = ctypes.c_ssize_t * 4
-_POINTER, _INT = ctypes.c_void_p, ctypes.c_int
+_POINTER, _SIZE, _INT = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,16 @@ class Convolved:
     outputs: Tensor
     choice: Tensor
     """Where each pooled maximum came from, uint8; empty without pooling."""
+
+
+@dataclass(frozen=True)
+class NormGradient:
+    """The backward pass of batch norm, as the convolution's backward pass applies it."""
+
+    values: Tensor
+    """What the convolution returned and batch norm took, z, (N, K, H, W)."""
+    coefficients: Tensor
+    """(4, K): a, m, b, c of dz = a dy + b (z - m) + c for each channel."""
 
 
 class Library:
@@ -47,9 +57,12 @@ class Library:
         loaded = ctypes.CDLL(str(build.path))
         signatures = {
             "vggnet_forward": [_POINTER] * 7 + [_INT] * 2,
-            "vggnet_backward": [_POINTER] * 11 + [_INT] * 2,
+            "vggnet_backward": [_POINTER] * 13 + [_INT] * 2,
             "vggnet_direct_forward": [_POINTER] * 7 + [_INT] * 2,
-            "vggnet_direct_backward": [_POINTER] * 8 + [_INT] * 2,
+            "vggnet_direct_backward": [_POINTER] * 11 + [_INT] * 2,
+            "vggnet_moments": [_POINTER, _SIZE, _SIZE, _POINTER, _POINTER, _INT],
+            "vggnet_normalize": [_POINTER] * 6 + [_INT] * 2,
+            "vggnet_norm_gradient_sums": [_POINTER] * 7 + [_INT] * 2,
         }
         for name, arguments in signatures.items():
             getattr(loaded, name).argtypes = arguments
@@ -57,6 +70,9 @@ class Library:
         self._backward = loaded.vggnet_backward
         self._direct_forward = loaded.vggnet_direct_forward
         self._direct_backward = loaded.vggnet_direct_backward
+        self._moments = loaded.vggnet_moments
+        self._normalize = loaded.vggnet_normalize
+        self._norm_gradient_sums = loaded.vggnet_norm_gradient_sums
 
     def threads(self) -> int:
         """Return how many threads a call may use.
@@ -70,18 +86,10 @@ class Library:
     ) -> Convolved | None:
         """Convolve (N, C, H, W) to (N, K, H, W), or pooled to (N, K, H // 2, W // 2)."""
         count, channels, height, width = images.shape
-        shrink = 2 if activation == RELU_POOL else 1
-        shape = (count, weight.shape[0], height // shrink, width // shrink)
-        outputs = torch.empty(shape, memory_format=torch.channels_last)
-        direct = channels <= MOST_DIRECT_INPUTS
-        choice = torch.empty(
-            shape if activation == RELU_POOL else (0, 0, 0, 0),
-            dtype=torch.uint8,
-            memory_format=torch.channels_last,
-        )
+        outputs, choice = _results(count, weight.shape[0], height, width, activation)
         sizes = _Sizes(count, height, width, channels, weight.shape[0])
         strides = _Strides(*weight.stride())
-        if direct:
+        if channels <= MOST_DIRECT_INPUTS:
             status = self._direct_forward(
                 images.data_ptr(), _Strides(*images.stride()), weight.data_ptr(), strides,
                 _address(bias), outputs.data_ptr(), sizes, activation, self.threads(),
@@ -101,6 +109,7 @@ class Library:
         convolved: Convolved,
         activation: int,
         wanted: tuple[bool, bool],
+        norm: NormGradient | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None] | None:
         """Return the gradients of images, weight and bias.
 
@@ -111,7 +120,10 @@ class Library:
             convolved: What `forward` returned.
             activation: As given to `forward`.
             wanted: Whether the images' gradient is wanted, and the weight's and bias's.
+            norm: Batch norm between convolution and activation, if there was one.
         """
+        normed = (None, None) if norm is None else (norm.values, norm.coefficients)
+        norm_addresses = tuple(_address(tensor) for tensor in normed)
         count, channels, height, width = images.shape
         sizes = _Sizes(count, height, width, channels, weight.shape[0])
         of_weight = torch.empty_like(weight) if wanted[1] else None
@@ -120,8 +132,8 @@ class Library:
         if channels <= MOST_DIRECT_INPUTS:
             status = self._direct_backward(
                 images.data_ptr(), _Strides(*images.stride()), gradients.data_ptr(),
-                convolved.outputs.data_ptr(), _address(of_weight), strides, _address(of_bias),
-                sizes, activation, self.threads(),
+                convolved.outputs.data_ptr(), convolved.choice.data_ptr(), _address(of_weight),
+                strides, _address(of_bias), *norm_addresses, sizes, activation, self.threads(),
             )  # fmt: skip
             return (None, of_weight, of_bias) if _finite(status) else None
         of_images = (
@@ -130,10 +142,69 @@ class Library:
         status = self._backward(
             images.data_ptr(), weight.data_ptr(), _Strides(*weight.stride()),
             gradients.data_ptr(), convolved.outputs.data_ptr(), convolved.choice.data_ptr(),
-            _address(of_images), _address(of_weight), strides, _address(of_bias), sizes,
-            activation, self.threads(),
+            _address(of_images), _address(of_weight), strides, _address(of_bias),
+            *norm_addresses, sizes, activation, self.threads(),
         )  # fmt: skip
         return (of_images, of_weight, of_bias) if _finite(status) else None
+
+    def moments(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and biased variance of each channel of (N, K, H, W)."""
+        channels = values.shape[1]
+        mean, variance = torch.empty(channels), torch.empty(channels)
+        self._moments(
+            values.data_ptr(), values.numel() // channels, channels, mean.data_ptr(),
+            variance.data_ptr(), self.threads(),
+        )  # fmt: skip
+        return mean, variance
+
+    def normalize(
+        self, values: Tensor, scale: Tensor, shift: Tensor, activation: int
+    ) -> Convolved | None:
+        """Return scale * values + shift through the activation; values (N, K, H, W)."""
+        count, channels, height, width = values.shape
+        outputs, choice = _results(count, channels, height, width, activation)
+        status = self._normalize(
+            values.data_ptr(), scale.data_ptr(), shift.data_ptr(), outputs.data_ptr(),
+            choice.data_ptr(), _Sizes(count, height, width, 0, channels), activation,
+            self.threads(),
+        )  # fmt: skip
+        return Convolved(outputs, choice) if _finite(status) else None
+
+    def norm_gradient_sums(
+        self,
+        gradients: Tensor,
+        convolved: Convolved,
+        values: Tensor,
+        mean: Tensor,
+        activation: int,
+    ) -> Tensor:
+        """Sum dy and dy (z - mean) over images and pixels: (2, K).
+
+        dy is the gradient of what batch norm returned, `gradients` that of the activation.
+        """
+        count, channels, height, width = values.shape
+        sums = torch.empty(2, channels)
+        self._norm_gradient_sums(
+            gradients.data_ptr(), convolved.outputs.data_ptr(), convolved.choice.data_ptr(),
+            values.data_ptr(), mean.data_ptr(), sums.data_ptr(),
+            _Sizes(count, height, width, 0, channels), activation, self.threads(),
+        )  # fmt: skip
+        return sums
+
+
+def _results(
+    count: int, channels: int, height: int, width: int, activation: int
+) -> tuple[Tensor, Tensor]:
+    """Allocate what a layer returns, and what undoes its pool."""
+    pooled = activation == RELU_POOL
+    shape = (
+        (count, channels, height // 2, width // 2) if pooled else (count, channels, height, width)
+    )
+    outputs = torch.empty(shape, memory_format=torch.channels_last)
+    choice = torch.empty(
+        shape if pooled else (0, 0, 0, 0), dtype=torch.uint8, memory_format=torch.channels_last
+    )
+    return outputs, choice
 
 
 def _address(tensor: Tensor | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 
 from vggnet.errors import KernelError
 from vggnet.kernels import reference
@@ -35,7 +36,7 @@ def load_library(lanes: int) -> Library:
             f"{build.compiler.command[0]} brings an OpenMP runtime of its own "
             f"({', '.join(added)}), which would compete with torch's; set CXX=g++"
         )
-    test_library(library)
+    check_library(library)
     return library
 
 
@@ -54,25 +55,40 @@ def lanes_for(in_channels: int, out_channels: int) -> int | None:
     return None
 
 
-def test_library(library: Library) -> None:
+def library_for(weight: torch.Tensor) -> Library:
+    """Return the kernels for a layer with this weight (K, C, 3, 3).
+
+    Raises:
+        KernelError: There are none.
+    """
+    lanes = lanes_for(weight.shape[1], weight.shape[0])
+    if lanes is None:
+        raise KernelError(
+            f"no compiled kernel takes a weight of shape {tuple(weight.shape)}; its channels "
+            "must be multiples of 8"
+        )
+    return load_library(lanes)
+
+
+def check_library(library: Library) -> None:
     """Compare each kernel with torch on small layers: 1 and some inputs, odd sizes.
 
     Raises:
         KernelError: A result differs.
     """
     lanes = library.lanes
-    for in_channels, out_channels, activation in (
+    layers = (
         (1, lanes, NONE),
         (3, 2 * lanes, RELU),
         (lanes, 3 * lanes, NONE),
         (2 * lanes, lanes, RELU),
         (3 * lanes, 2 * lanes, RELU_POOL),
-    ):
-        if not _agrees(library, in_channels, out_channels, activation):
-            raise KernelError(
-                f"the compiled kernels for {library.lanes} lanes compute something else than "
-                f"torch; delete {library.build.path} and try again, or use --kernels torch"
-            )
+    )
+    if not (_normalizes(library) and all(_agrees(library, *layer) for layer in layers)):
+        raise KernelError(
+            f"the compiled kernels for {library.lanes} lanes compute something else than "
+            f"torch; delete {library.build.path} and try again, or use --kernels torch"
+        )
 
 
 def _agrees(library: Library, in_channels: int, out_channels: int, activation: int) -> bool:
@@ -95,6 +111,17 @@ def _agrees(library: Library, in_channels: int, out_channels: int, activation: i
         theirs is None or (ours is not None and _close(ours, theirs))
         for ours, theirs in zip(found, expected, strict=True)
     )
+
+
+def _normalizes(library: Library) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(2, 2 * library.lanes, 6, 5, generator=generator) + 1
+    values = values.contiguous(memory_format=torch.channels_last)
+    mean, variance = library.moments(values)
+    scale = torch.rsqrt(variance + 1e-5)
+    ours = library.normalize(values, scale, -mean * scale, NONE)
+    theirs = F.batch_norm(values, None, None, training=True, eps=1e-5)
+    return ours is not None and _close(ours.outputs, theirs)
 
 
 def _close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggnet.kernels.library import MOST_DIRECT_INPUTS, NONE, RELU, RELU_POOL
 from vggnet.kernels.loading import lanes_for
+from vggnet.kernels.normalized import convolve_normalized
 from vggnet.kernels.operations import convolve
 
 
@@ -23,21 +26,66 @@ class FusedConvolution:
     """A convolution and what its kernel computes along with it."""
 
     convolution: nn.Conv2d
+    norm: nn.BatchNorm2d | None
     activation: int
     layers: tuple[nn.Module, ...]
     """The layers of the network that it stands for, the convolution first."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Map images (N, C, H, W) as the layers do, by torch where the kernel cannot."""
-        convolution = self.convolution
-        if _is_plain(images) and _is_plain(convolution.weight):
-            outputs: Tensor = convolve(
-                images, convolution.weight, convolution.bias, self.activation
-            )[0]
-            return outputs
+        if not (_is_plain(images) and _is_plain(self.convolution.weight)):
+            return self._by_layers(images)
+        if self.norm is None:
+            return self._convolve(images, self.convolution.weight, self.convolution.bias)
+        if not self.norm.training:
+            return self._convolve(images, *_fold(self.convolution, self.norm))
+        count, _, height, width = images.shape
+        # torch refuses a single value for each channel, in words of its own.
+        if count * height * width < 2:
+            return self._by_layers(images)
+        return self._normalize(self.norm, images, count * height * width)
+
+    def _by_layers(self, images: Tensor) -> Tensor:
         for layer in self.layers:
             images = layer(images)
         return images
+
+    def _convolve(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # The first layer's kernel has no pool.
+        direct = weight.shape[1] <= MOST_DIRECT_INPUTS
+        apart = direct and self.activation == RELU_POOL
+        activation = RELU if apart else self.activation
+        outputs: Tensor = convolve(images, weight, bias, activation)[0]
+        return F.max_pool2d(outputs, 2) if apart else outputs
+
+    def _normalize(self, norm: nn.BatchNorm2d, images: Tensor, values: int) -> Tensor:
+        convolution = self.convolution
+        outputs, _, _, mean, variance = convolve_normalized(
+            images, convolution.weight, convolution.bias, norm.weight, norm.bias, norm.eps,
+            self.activation,
+        )  # fmt: skip
+        # _is_fusable_norm() saw to these.
+        assert norm.num_batches_tracked is not None
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        assert norm.momentum is not None
+        with torch.no_grad():
+            norm.num_batches_tracked.add_(1)
+            norm.running_mean.lerp_(mean, norm.momentum)
+            norm.running_var.lerp_(variance * (values / (values - 1)), norm.momentum)
+        result: Tensor = outputs
+        return result
+
+
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of the one convolution that does what both do in evaluation."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    if convolution.bias is not None:
+        shift = shift + convolution.bias * scale
+    return convolution.weight * scale[:, None, None, None], shift
 
 
 class AcceleratedNetwork(nn.Module):
@@ -78,18 +126,24 @@ class AcceleratedNetwork(nn.Module):
 
 
 def fuse(layers: Sequence[nn.Module]) -> Iterator[FusedConvolution | nn.Module]:
-    """Gather each convolution that fits a kernel with the ReLU and pool that follow it."""
+    """Gather each convolution that fits a kernel with the norm, ReLU and pool that follow it."""
     at = 0
     while at < len(layers):
         layer = layers[at]
-        if isinstance(layer, nn.Conv2d) and has_kernel(layer):
-            direct = layer.in_channels <= MOST_DIRECT_INPUTS
-            activation, length = _activation(layers[at + 1 : at + 3], direct)
-            yield FusedConvolution(layer, activation, tuple(layers[at : at + 1 + length]))
-            at += 1 + length
-        else:
+        at += 1
+        if not (isinstance(layer, nn.Conv2d) and has_kernel(layer)):
             yield layer
+            continue
+        first = at - 1
+        norm = layers[at] if at < len(layers) else None
+        if norm is not None and _is_fusable_norm(norm):
             at += 1
+        else:
+            norm = None
+        pools = norm is not None or layer.in_channels > MOST_DIRECT_INPUTS
+        activation, length = _activation(layers[at : at + 2], pools)
+        at += length
+        yield FusedConvolution(layer, norm, activation, tuple(layers[first:at]))
 
 
 def has_kernel(convolution: nn.Conv2d) -> bool:
@@ -110,16 +164,26 @@ def has_kernel(convolution: nn.Conv2d) -> bool:
     )
 
 
-def _activation(following: Sequence[nn.Module], direct: bool) -> tuple[int, int]:
+def _activation(following: Sequence[nn.Module], pools: bool) -> tuple[int, int]:
     """Return what a kernel can do of the next layers, and how many that are."""
     kinds = ["relu" if isinstance(layer, nn.ReLU) else "pool" if _is_pool(layer) else ""
              for layer in following]  # fmt: skip
     # max and ReLU commute, so either order is the same function, with the same gradients.
-    if sorted(kinds) == ["pool", "relu"] and not direct:
+    if sorted(kinds) == ["pool", "relu"] and pools:
         return RELU_POOL, 2
     if kinds[:1] == ["relu"]:
         return RELU, 1
     return NONE, 0
+
+
+def _is_fusable_norm(layer: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
+    # Exactly this class: SyncBatchNorm, for one, needs the other processes' values.
+    return (
+        type(layer) is nn.BatchNorm2d
+        and layer.affine
+        and layer.track_running_stats
+        and layer.momentum is not None
+    )
 
 
 def _is_pool(layer: nn.Module) -> bool:

@@ -13,7 +13,18 @@ from torch import Tensor
 
 from vggnet.kernels import reference
 from vggnet.kernels.library import MOST_DIRECT_INPUTS, RELU_POOL, Convolved
-from vggnet.kernels.loading import lanes_for, load_library
+from vggnet.kernels.loading import library_for
+
+
+def empty_results(images: Tensor, weight: Tensor, activation: int) -> tuple[Tensor, Tensor]:
+    """Return tensors of the results' shapes and layouts, for tracing."""
+    count, _, height, width = images.shape
+    pooled = activation == RELU_POOL
+    shrink = 2 if pooled else 1
+    shape = (count, weight.shape[0], height // shrink, width // shrink)
+    outputs = images.new_empty(shape).contiguous(memory_format=torch.channels_last)
+    choice = images.new_empty(shape if pooled else (0, 0, 0, 0), dtype=torch.uint8)
+    return outputs, choice.contiguous(memory_format=torch.channels_last)
 
 
 @torch.library.custom_op("vggnet::convolve", mutates_args=(), device_types="cpu")
@@ -26,7 +37,7 @@ def convolve(
         The outputs, channels last, and what the backward pass needs to undo a pool.
     """
     images = images.contiguous(memory_format=torch.channels_last)
-    library = load_library(_lanes(weight))
+    library = library_for(weight)
     found = library.forward(images, weight, bias, activation)
     if found is None:
         found = reference.forward(images, weight, bias, activation)
@@ -37,13 +48,7 @@ def convolve(
 def _(
     images: Tensor, weight: Tensor, bias: Tensor | None, activation: int
 ) -> tuple[Tensor, Tensor]:
-    count, _, height, width = images.shape
-    pooled = activation == RELU_POOL
-    shrink = 2 if pooled else 1
-    shape = (count, weight.shape[0], height // shrink, width // shrink)
-    outputs = images.new_empty(shape).contiguous(memory_format=torch.channels_last)
-    choice = images.new_empty(shape if pooled else (0, 0, 0, 0), dtype=torch.uint8)
-    return outputs, choice.contiguous(memory_format=torch.channels_last)
+    return empty_results(images, weight, activation)
 
 
 @torch.library.custom_op("vggnet::convolve_backward", mutates_args=(), device_types="cpu")
@@ -67,7 +72,7 @@ def convolve_backward(
     found = None
     # The direct kernel is for a network's first layer, whose images need no gradient.
     if not (direct and wants_images):
-        library = load_library(_lanes(weight))
+        library = library_for(weight)
         found = library.backward(gradients, images, weight, convolved, activation, wanted)
     if found is None:
         found = reference.backward(gradients, images, weight, convolved, activation, wanted)
@@ -124,10 +129,3 @@ def _backward(
 
 
 torch.library.register_autograd("vggnet::convolve", _backward, setup_context=_setup_context)
-
-
-def _lanes(weight: Tensor) -> int:
-    lanes = lanes_for(weight.shape[1], weight.shape[0])
-    if lanes is None:
-        raise ValueError(f"no kernel for a weight of shape {tuple(weight.shape)}")
-    return lanes

@@ -16,7 +16,11 @@ _CLIPPED = 4
 
 def forward(images: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> Convolved:
     """Convolve (N, C, H, W) to (N, K, H, W), or pooled to (N, K, H // 2, W // 2)."""
-    outputs = F.conv2d(images, weight, bias, padding=1)
+    return activate(F.conv2d(images, weight, bias, padding=1), activation)
+
+
+def activate(outputs: Tensor, activation: int) -> Convolved:
+    """Apply ReLU and pool to (N, K, H, W)."""
     choice = torch.empty((0, 0, 0, 0), dtype=torch.uint8)
     if activation == RELU:
         outputs = F.relu(outputs)
@@ -37,15 +41,24 @@ def backward(
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return the gradients of images, weight and bias; see `Library.backward`."""
-    if activation == RELU:
-        gradients = torch.ops.aten.threshold_backward(gradients, convolved.outputs, 0)
-    elif activation == RELU_POOL:
-        gradients = _unpool(gradients, convolved.choice, images.shape[2:])
+    gradients = undo_activation(gradients, convolved, activation, images.shape[2:])
     of_images, of_weight, of_bias = torch.ops.aten.convolution_backward(
         gradients, images, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
         [wanted[0], wanted[1], wanted[1]],
     )  # fmt: skip
     return of_images, of_weight, of_bias
+
+
+def undo_activation(
+    gradients: Tensor, convolved: Convolved, activation: int, size: torch.Size
+) -> Tensor:
+    """Return the gradient of what the activation took, (N, K, *size)."""
+    if activation == RELU:
+        taken: Tensor = torch.ops.aten.threshold_backward(gradients, convolved.outputs, 0)
+        return taken
+    if activation == RELU_POOL:
+        return _unpool(gradients, convolved.choice, size)
+    return gradients
 
 
 def _unpool(gradients: Tensor, choice: Tensor, size: torch.Size) -> Tensor:

@@ -1,8 +1,25 @@
-// What follows a convolution, backwards: the gradient of its outputs from that of the ReLU's or
-// the pool's outputs.
+// What follows a convolution, backwards: the gradient of its outputs from that of the layer's,
+// through pool, ReLU and batch norm.
 #pragma once
 
 #include "tile_transforms.h"
+
+// Batch norm's part of a gradient: a dy + b (z - m) + c for each channel (normalization.h).
+struct NormGradient {
+  const float* outputs;       // the convolution's, z; null without batch norm
+  const float* coefficients;  // a, m, b, c: (4, channels)
+
+  INLINE void apply(const float* z, float* gradients, Index pixels, Index channels) const {
+    for (Index i = 0; i < pixels; i++)
+      for (Index k = 0; k < channels; k += kLanes) {
+        const float* at = coefficients + k;
+        float* to = gradients + i * channels + k;
+        const Vec distance = load(z + i * channels + k) - load(at + channels);
+        store(to, load(at) * load(to) +
+                      (load(at + 2 * channels) * distance + load(at + 3 * channels)));
+      }
+  }
+};
 
 // Gradients of the outputs of one convolution, to be computed block by block.
 struct OutputGradients {
@@ -11,9 +28,17 @@ struct OutputGradients {
   const std::uint8_t* choice;  // kReluPool: see write_pooled
   Activation activation;
   Index height, width, channels;
+  NormGradient norm;
 
   // One row of an image -> (width, channels).
   void write_row(Index image, Index row, float* to) const {
+    write_row_behind_norm(image, row, to);
+    if (norm.outputs)
+      norm.apply(norm.outputs + (image * height + row) * width * channels, to, width, channels);
+  }
+
+  // The same, of what batch norm returned.
+  void write_row_behind_norm(Index image, Index row, float* to) const {
     const Index floats = width * channels, at = (image * height + row) * floats;
     if (activation == kReluPool)
       write_pool_row(image, row, to);

@@ -122,22 +122,19 @@ constexpr int kClipped = 4;
 
 enum Activation { kNone = 0, kRelu = 1, kReluPool = 2 };
 
-// Bias, ReLU and the maximum of 2 x 2 outputs at (row, column), and where it came from.
+// Bias, ReLU and the maximum of a window of 2 x 2 outputs, and where it came from.
 //
 // The maximum is taken first: it commutes with ReLU and with adding the bias.
-INLINE void write_maximum(const Vec (&y)[4][4], Vec bias, int row, int column, Destination to,
-                          Index c, FiniteCheck& check) {
-  const Vec window[4] = {y[row][column], y[row][column + 1], y[row + 1][column],
-                         y[row + 1][column + 1]};
+INLINE void write_maximum(const Vec (&window)[4], Vec bias, float* to, std::uint8_t* choice_to,
+                          FiniteCheck& check) {
   UNROLL for (int k = 0; k < 4; k++) check.see(window[k]);
   const Vec best = maximum(maximum(window[0], window[1]), maximum(window[2], window[3]));
   IntVec choice = IntVec{} + 3;
   UNROLL for (int k = 2; k >= 0; k--) choice = window[k] == best ? IntVec{} + k : choice;
   const Vec out = best + bias;
   check.see(out);
-  const Index at = to.at(row / 2, column / 2) + c;
-  store(to.data + at, relu(out));
-  store_bytes(to.choice + at, out > 0.0f ? choice : IntVec{} + kClipped);
+  store(to, relu(out));
+  store_bytes(choice_to, out > 0.0f ? choice : IntVec{} + kClipped);
 }
 
 template <int Rows, int Columns, Activation Kind, bool Whole>
@@ -152,9 +149,11 @@ INLINE void write_tile(Planes::Place points, Index channels, const float* bias, 
       UNROLL for (int j = 0; j < Columns; j += kStep) {
         // Pooling drops an odd last row or column, as torch does.
         if (!Whole && (i + kStep > to.rows || j + kStep > to.columns)) continue;
-        if constexpr (Kind == kReluPool)
-          write_maximum(y, b, i, j, to, c, check);
-        else
+        if constexpr (Kind == kReluPool) {
+          const Vec window[4] = {y[i][j], y[i][j + 1], y[i + 1][j], y[i + 1][j + 1]};
+          const Index at = to.at(i / 2, j / 2) + c;
+          write_maximum(window, b, to.data + at, to.choice + at, check);
+        } else
           write_output<Kind == kRelu>(y[i][j], b, to.at(i, j) + c, to, check);
       }
   }

@@ -17,6 +17,7 @@
 #include "activation.h"
 #include "direct.h"
 #include "filters.h"
+#include "normalization.h"
 #include "parallel.h"
 #include "prefetch.h"
 
@@ -474,6 +475,7 @@ int vggnet_backward(const float* images, const float* filters, const Index* filt
                     const float* gradients, const float* activations, const std::uint8_t* choice,
                     float* image_gradients, float* filter_gradients,
                     const Index* filter_gradient_strides, float* bias_gradients,
+                    const float* norm_outputs, const float* norm_coefficients,
                     const Index* sizes, int activation, int threads) {
   return guarded([&] {
     const Shape shape = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]};
@@ -481,7 +483,7 @@ int vggnet_backward(const float* images, const float* filters, const Index* filt
     const BackwardPass pass = {
         images,
         {gradients, activations, choice, static_cast<Activation>(activation), shape.height,
-         shape.width, shape.out_channels},
+         shape.width, shape.out_channels, {norm_outputs, norm_coefficients}},
         {filters, shape.out_channels, shape.in_channels, s[0], s[1], s[2], s[3]},
         image_gradients,
         {filter_gradients, shape.out_channels, shape.in_channels, t[0], t[1], t[2], t[3]},
@@ -505,16 +507,49 @@ int vggnet_direct_forward(const float* images, const Index* image_strides, const
 
 int vggnet_direct_backward(const float* images, const Index* image_strides,
                            const float* gradients, const float* activations,
-                           float* filter_gradients, const Index* filter_gradient_strides,
-                           float* bias_gradients, const Index* sizes, int activation,
-                           int threads) {
+                           const std::uint8_t* choice, float* filter_gradients,
+                           const Index* filter_gradient_strides, float* bias_gradients,
+                           const float* norm_outputs, const float* norm_coefficients,
+                           const Index* sizes, int activation, int threads) {
   return guarded([&] {
     const Index *i = image_strides, *t = filter_gradient_strides;
     return direct_backward(
         {images, sizes[0], sizes[3], sizes[1], sizes[2], i[0], i[1], i[2], i[3]},
-        {gradients, activations, nullptr, static_cast<Activation>(activation), sizes[1], sizes[2],
-         sizes[4]},
+        {gradients, activations, choice, static_cast<Activation>(activation), sizes[1], sizes[2],
+         sizes[4], {norm_outputs, norm_coefficients}},
         {filter_gradients, sizes[4], sizes[3], t[0], t[1], t[2], t[3]}, bias_gradients, threads);
+  });
+}
+
+// Mean and biased variance of each channel of (pixels, channels).
+int vggnet_moments(const float* values, Index pixels, Index channels, float* mean,
+                   float* variance, int threads) {
+  return guarded([&] {
+    channel_moments(values, pixels, channels, mean, variance, threads);
+    return kDone;
+  });
+}
+
+int vggnet_normalize(const float* values, const float* scale, const float* shift, float* outputs,
+                     std::uint8_t* choice, const Index* sizes, int activation, int threads) {
+  return guarded([&] {
+    const Normalization norm = {values, scale, shift, sizes[1], sizes[2], sizes[4]};
+    return normalize(norm, sizes[0], static_cast<Activation>(activation), outputs, choice, threads)
+               ? kDone
+               : kNotFinite;
+  });
+}
+
+// Sums of the gradients of what batch norm returned, and of their products with z - mean.
+int vggnet_norm_gradient_sums(const float* gradients, const float* activations,
+                              const std::uint8_t* choice, const float* values, const float* mean,
+                              float* sums, const Index* sizes, int activation, int threads) {
+  return guarded([&] {
+    const OutputGradients from = {gradients, activations, choice,
+                                  static_cast<Activation>(activation), sizes[1], sizes[2],
+                                  sizes[4], {nullptr, nullptr}};
+    norm_gradient_sums(from, values, mean, sizes[0], sums, threads);
+    return kDone;
   });
 }
 
