@@ -73,6 +73,7 @@ def test_env(vggnet: Command) -> None:
     assert f"torch         {torch.__version__}" in vggnet("env").out
     found = json.loads(vggnet("env", "--json").out)
     assert found["usable_cores"] >= 1
+    assert found["convolutions"].startswith(("winograd: compiled for", "torch: "))
     assert found["devices"]["cpu"] == "available"
     if not torch.cuda.is_available():
         assert found["devices"]["cuda"].startswith("not available: ")

@@ -10,12 +10,19 @@ import typer
 def env(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Show versions, processor, threads, and which devices there are, or why not."""
+    """Show versions, processor, convolutions, and which devices there are, or why not.
+
+    The convolutions are tested for that, and compiled if they never were.
+    """
     import json
 
     from vggnet.engine.environment import describe_environment
+    from vggnet.kernels import status
 
     found = describe_environment()
+    kernels = status()
+    found["convolutions"] = f"{kernels.in_use}: {kernels.reason}"
+    found["compiler"] = kernels.compiler
     if as_json:
         print(json.dumps(found))
         return
