@@ -15,9 +15,10 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
         "model": {"dropout": 0.0},
         "train": {
-            "epochs": 1.0,
+            "epochs": 1.25,
+            "global_batch_size": 64,
             "optimizer": "adamw",
-            "peak_lr": 4e-3,
+            "peak_lr": 4.5e-3,
             "betas": (0.9, 0.99),
             "schedule": "linear",
             "warmup_fraction": 0.2,
