@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ class Steps(Reporter):
         self.memory = memory
 
     def stepped(self, step: int, total: int) -> None:
+        """Write it down."""
         self.memory[:8] = step.to_bytes(8, "little")
 
 
@@ -71,13 +72,31 @@ def die(*arguments: object, **options: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class HalfFile:
+    """A file whose writer is killed when half is on the disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def write(self, content: bytes) -> None:
+        """Write half, and die."""
+        self.file.write(content[: len(content) // 2])
+        self.file.flush()
+        die()
+
+
 def arm(point: str, checkpoints: int, dice: random.Random) -> None:
     """Make this process kill itself at a point of the writing of its nth checkpoint."""
     owner, name, calls = CALLS[point]
     original: Callable[..., Any] = getattr(owner, name)
-    fatal = (checkpoints - 1) * calls + (2 if point == "before the manifest" else 1)
-    if point not in ("before the manifest",):
-        fatal += dice.randrange(calls)
+    which = 1 if point == "before the manifest" else dice.randrange(calls)
+    fatal = (checkpoints - 1) * calls + which + 1
     made = 0
 
     def call(*arguments: Any, **options: Any) -> Any:
@@ -86,28 +105,10 @@ def arm(point: str, checkpoints: int, dice: random.Random) -> None:
         if made != fatal:
             return original(*arguments, **options)
         if point == "mid-write":
-            file = original(*arguments, **options)
-            write = file.write
-            file = collections.namedtuple("Half", "write")(lambda content: (
-                write(content[: len(content) // 2]), os.fsync(arguments[0]), die()
-            ))  # fmt: skip
-            return _Entered(file)
+            return HalfFile(original(*arguments, **options))
         return die()
 
     setattr(owner, name, call)
-
-
-class _Entered:
-    """A file that `with` enters."""
-
-    def __init__(self, file: Any) -> None:
-        self.file = file
-
-    def __enter__(self) -> Any:
-        return self.file
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 def train(plan: Plan, memory: mmap.mmap) -> None:
@@ -117,6 +118,13 @@ def train(plan: Plan, memory: mmap.mmap) -> None:
     if folder.checkpoints.path.exists() and any(folder.checkpoints.path.glob("*.json")):
         checkpoint, _ = folder.checkpoints.load_latest()
     Training(plan, folder, checkpoint, Cadence("1"), Steps(memory)).carry_out()
+
+
+def load_what_the_optimizer_loads() -> None:
+    """Import before the forks what torch imports at the first step, which takes a second."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    torch.optim.Adam([parameter], fused=True).step()
 
 
 def fork(run: Callable[[], None]) -> int:
@@ -195,6 +203,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    load_what_the_optimizer_loads()
     dice = random.Random(options.seed)
     points: collections.Counter[str] = collections.Counter()
     lost: collections.Counter[int] = collections.Counter()

@@ -294,7 +294,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used() -> None:
     newest = max((folder / "checkpoints").glob("*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-1])
     reporter = StopAt(0)
-    copy = shutil.copytree(folder, "runs/copy")
+    copy = Path(shutil.copytree(folder, "runs/copy"))
     assert_same(resume_run(folder, reporter=reporter), unbroken)
     (warning,) = reporter.warnings
     assert newest.name in warning
