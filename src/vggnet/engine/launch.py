@@ -29,6 +29,9 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
     """
     # Its account of each process that ends would stand before our one sentence.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):  # each has a level of its own
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
