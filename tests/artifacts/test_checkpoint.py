@@ -20,7 +20,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 def snapshot(step: int) -> Snapshot:
     """Return a small one."""
-    return Snapshot({"sums": torch.full((40, 2), float(step))}, {"step": step, "seconds": 0.5})
+    return Snapshot({"sums": torch.full((100, 2), float(step))}, {"step": step, "seconds": 0.5})
 
 
 @pytest.fixture
