@@ -52,6 +52,7 @@ def test_a_run_leaves_everything_it_promises(here: Path, mnist: Dataset) -> None
     result = vggnet.train(train=SHORT, reporter=recorder)
     assert result.output == Path("mnist_vggnet.pth")
     assert {path.name for path in result.folder.iterdir()} == {
+        "checkpoints",
         "config.json",
         "confusion_matrix.png",
         "curves.png",

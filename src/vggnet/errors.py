@@ -39,6 +39,20 @@ class ModelFileError(VggnetError):
     """A model file that is missing, damaged, or not a VGG network."""
 
 
+class CheckpointError(VggnetError):
+    """There is no whole checkpoint to go on from."""
+
+
+class RunFinishedError(VggnetError):
+    """A run that is to be resumed has nothing left to do; no failure."""
+
+    exit_code = 0
+
+
+class ConnectionLostError(VggnetError):
+    """Another process of the same training ended, or cannot be reached."""
+
+
 class OutputError(VggnetError):
     """A file that cannot be written; what stood there before is untouched."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from vggnet.artifacts.pictures import (
     render_mistakes,
     render_sheet,
 )
-from vggnet.artifacts.run_folder import RunFolder
+from vggnet.artifacts.run_folder import RunFolder, find_newest
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
 from vggnet.errors import ConfigError, OutputError
@@ -40,32 +41,56 @@ CLASSES = tuple("0123456789")
 
 def test_no_run_overwrites_another(tmp_path: Path) -> None:
     """Made-up names never collide, and a given name is refused when it is taken."""
-    paths = {RunFolder(tmp_path, None, "fast").path for _ in range(5)}
+    paths = {RunFolder.create(tmp_path, None, "fast").path for _ in range(5)}
     assert len(paths) == 5
-    RunFolder(tmp_path, "mine", "fast")
+    RunFolder.create(tmp_path, "mine", "fast")
     with pytest.raises(ConfigError, match="there already"):
-        RunFolder(tmp_path, "mine", "fast")
+        RunFolder.create(tmp_path, "mine", "fast")
+
+
+def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
+    """While one holds a folder no other can open it; afterwards it can."""
+    folder = RunFolder.create(tmp_path, "run", "fast")
+    with pytest.raises(ConfigError, match="being trained right now"):
+        RunFolder(folder.path)
+    folder.close()
+    RunFolder(folder.path).close()
+
+
+def test_the_newest_run_is_found(tmp_path: Path) -> None:
+    """Of all runs, or of one launch of torchrun; what is no run is none."""
+    assert find_newest(tmp_path / "nowhere") is None
+    (tmp_path / "stray").mkdir()
+    assert find_newest(tmp_path) is None
+    for time, name in enumerate("bca"):
+        folder = RunFolder.create(tmp_path, name, "fast", launch="first" if name == "b" else "next")
+        for file in ("config.json", "launch.json"):
+            (folder.path / file).touch()
+            os.utime(folder.path / file, (time, time))
+    assert find_newest(tmp_path) == tmp_path / "a"
+    assert find_newest(tmp_path, "first") == tmp_path / "b"
+    assert find_newest(tmp_path, "another") is None
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a"])
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     """A run's folder lies in the folder of runs."""
     with pytest.raises(ConfigError, match="no name for a run"):
-        RunFolder(tmp_path, name, "fast")
+        RunFolder.create(tmp_path, name, "fast")
 
 
 def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     """Where `runs` is a file nothing can be made."""
     (tmp_path / "runs").touch()
     with pytest.raises(OutputError, match="cannot make"):
-        RunFolder(tmp_path / "runs", None, "fast")
+        RunFolder.create(tmp_path / "runs", None, "fast")
 
 
 def test_tables_hold_epochs_and_steps(tmp_path: Path) -> None:
     """metrics.csv has a row an epoch, steps.csv a row a step, counted from 1."""
-    folder = RunFolder(tmp_path, "run", "fast")
-    folder.write_epoch(RESULT, None)
-    folder.write_epoch(RESULT, EVALUATION)
+    folder = RunFolder.create(tmp_path, "run", "fast")
+    folder.write_epochs([RESULT], [None])
+    folder.write_epochs([RESULT, RESULT], [None, EVALUATION])
     rows = list(csv.DictReader(io.StringIO((folder.path / "metrics.csv").read_text())))
     assert [row["epoch"] for row in rows] == ["1", "1"]
     assert float(rows[0]["images_per_second"]) == 150

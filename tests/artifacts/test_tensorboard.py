@@ -20,7 +20,7 @@ def test_an_epochs_figures_become_scalars(tmp_path: Path) -> None:
     """TensorBoard's own reader finds each figure at the epoch's last step."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = RunFolder(tmp_path, "run", "fast", tensorboard=True)
+    folder = RunFolder.create(tmp_path, "run", "fast", tensorboard=True)
     folder.write_epoch(
         EpochResult(
             epoch=1.0,
@@ -45,5 +45,5 @@ def test_an_epochs_figures_become_scalars(tmp_path: Path) -> None:
 def test_without_the_extra_the_error_says_what_to_install(tmp_path: Path) -> None:
     """Nothing is made before the user knows."""
     with pytest.raises(ConfigError, match=r"pip install 'vggnet\[tensorboard\]'"):
-        RunFolder(tmp_path / "runs", "run", "fast", tensorboard=True)
+        RunFolder.create(tmp_path / "runs", "run", "fast", tensorboard=True)
     assert not (tmp_path / "runs").exists()

@@ -26,7 +26,7 @@ from vggnet.model.vgg import build_network
 
 cpu = torch.device("cpu")
 pictures = load_test("mnist")
-with open_session("cpu") as session, computing("fp32", 1):
+with open_session() as session, computing("fp32", 1):
     def batches(count):
         return Batches(
             pictures.take(np.arange(count), "some"), cpu, batch_size=63, mean=(0.5,), std=(0.5,),

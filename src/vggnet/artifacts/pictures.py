@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggnet.artifacts.atomic import write_file
-from vggnet.engine.evaluate import Evaluation
+from vggnet.engine.evaluate import Evaluation, Score
 from vggnet.engine.fit import EpochResult
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 def render_curves(
     path: Path,
     epochs: Sequence[EpochResult],
-    validations: Sequence[Evaluation | None],
+    validations: Sequence[Evaluation | Score | None],
     test: Evaluation,
     label_smoothing: float,
 ) -> None:

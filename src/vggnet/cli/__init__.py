@@ -20,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(train.train)
+app.command(cls=train.TrainCommand)(train.train)
 app.command()(evaluate.evaluate)
 app.command()(env.env)
 app.add_typer(data.app)

@@ -62,13 +62,17 @@ class TerminalReporter(Reporter):
         """Say what is going to happen."""
         self._silent = not plan.session.is_main
         self._batch = plan.config.train.global_batch_size
+        self._first_step = plan.first_step
         config = plan.config
         self._print(
             f"{config.model.name} on {plan.dataset.name}: recipe {config.recipe}, "
             f"{config.train.epochs:g} {'epoch' if config.train.epochs == 1 else 'epochs'} of "
             f"{len(plan.train):,} images, on {name_device(plan.device)}"
             + (f" with {plan.threads} threads" if plan.device.type == "cpu" else "")
+            + (f", {plan.session.world_size} processes" if plan.session.world_size > 1 else "")
         )
+        if plan.first_step:
+            self._print(f"resumed after step {plan.first_step:,} of {plan.folder}")
         if not self._silent:
             self._progress.start()
         self._began = time.perf_counter()
@@ -79,7 +83,7 @@ class TerminalReporter(Reporter):
         if self._silent or self._progress.disable or now - self._drawn < _REDRAW:
             return
         self._drawn = now
-        rate = f"{step * self._batch / (now - self._began):,.0f} images/s"
+        rate = f"{(step - self._first_step) * self._batch / (now - self._began):,.0f} images/s"
         self._progress.update(self._task, completed=step, total=total, rate=rate)
         self._progress.refresh()
 

@@ -81,6 +81,10 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
+    def size_of(self, step: int) -> int:
+        """Return the images in batch `step` of an epoch, over all processes."""
+        return min(self.batch_size, len(self.labels) - step * self.batch_size)
+
     def in_order(self) -> Iterator[Batch]:
         """Give every picture once, as they are stored."""
         return self._cut(torch.arange(len(self.labels), device=self.labels.device), 0)

@@ -150,6 +150,19 @@ def synchronize(device: torch.device) -> None:
             torch.xpu.synchronize(device)
 
 
+def seed_generator(device: torch.device, seed: int) -> None:
+    """Seed the generator that dropout on a device draws from."""
+    match device.type:
+        case "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+        case "xpu":
+            torch.xpu.default_generators[device.index or 0].manual_seed(seed)
+        case "mps":
+            torch.mps.manual_seed(seed)
+        case _:
+            torch.default_generator.manual_seed(seed)
+
+
 @contextmanager
 def computing(precision: str, threads: int) -> Iterator[None]:
     """Set threads, denormals and TF32 for the time of a run, and set them back after.

@@ -17,6 +17,16 @@ from vggnet.engine.session import Session
 
 
 @dataclass(frozen=True)
+class Score:
+    """What tables and curves keep of an evaluation."""
+
+    loss: float
+    """Mean cross-entropy in nats, without label smoothing."""
+    accuracy: float
+    """Share of pictures classified right, 0 to 1."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Logits and labels of every picture, and the figures that follow from them."""
 

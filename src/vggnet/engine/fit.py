@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vggnet.config import TrainConfig
 from vggnet.data.batches import Batch, Batches
-from vggnet.engine.device import accelerated, autocast, place, synchronize
+from vggnet.engine.device import accelerated, autocast, place, seed_generator, synchronize
 from vggnet.engine.schedule import count_steps, lr_at
 from vggnet.engine.session import Session
 from vggnet.errors import TrainingDivergedError
@@ -36,6 +37,13 @@ class TrainState:
     session: Session
     step: int = 0
     """Optimizer steps taken so far."""
+    sums: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.float64))
+    """Summed loss and images classified right of each step of the epoch under way, over this
+    process's share: float64, (steps, 2), on the device. Rows of steps to come are zero."""
+    sums_from: int = 0
+    """The step whose sums are the first row."""
+    seconds: float = 0.0
+    """Spent on the epoch under way, up to its last step."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,8 @@ class EpochResult:
     lr: float
     """Learning rate of the last step."""
     seconds: float
-    """From the first batch to the device having finished the last step."""
+    """From the first batch to the device having finished the last step; where the run was
+    stopped and resumed in between, without the time that it stood still."""
     step_losses: list[float] = field(repr=False)
     """Mean loss of each step's batch."""
     step_accuracies: list[float] = field(repr=False)
@@ -82,6 +91,15 @@ def build_state(
     )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     return TrainState(network, replica, optimizer, scaler, config, device, session)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of the random numbers (dropout) of one step on one process.
+
+    A pure function, as the order of the images is: there is no generator whose state a
+    checkpoint could lose, and no two steps or processes drop the same units.
+    """
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -120,7 +138,8 @@ def fit(
     Args:
         state: Advanced in place.
         batches: The training pictures.
-        on_step: Called after each step; it may raise, to end the run at a step boundary.
+        on_step: Called after each step; it may raise, to end the run at a step boundary,
+            from where another call goes on.
 
     Raises:
         TrainingDivergedError: The loss is NaN or infinite. On a CPU it is raised at that
@@ -135,36 +154,46 @@ def _train_epoch(
     state: TrainState, batches: Batches, total: int, on_step: Callable[[TrainState], None]
 ) -> EpochResult:
     epoch, skipped = divmod(state.step, len(batches))
-    first = state.step
-    steps = min(len(batches) - skipped, total - first)
-    sums = torch.zeros(steps, 2, dtype=torch.float64, device=state.device)
-    sizes: list[int] = []
+    steps = min(len(batches) - skipped, total - state.step)
+    taken = state.sums[: state.step - state.sums_from]
+    state.sums = torch.cat([taken, taken.new_zeros(steps, 2)]).to(state.device)
+    state.sums_from = state.step - len(taken)
     state.replica.train()
-    started = time.perf_counter()
-    for batch, row in zip(batches.shuffled(state.config.seed, epoch, skipped), sums, strict=False):
+    started = time.perf_counter() - state.seconds
+    rows = state.sums[len(taken) :]
+    for batch, row in zip(batches.shuffled(state.config.seed, epoch, skipped), rows, strict=False):
         lr = lr_at(state.step, total, state.config)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
+        seed_generator(state.device, step_seed(state.config.seed, state.step, state.session.rank))
         loss, correct = train_step(state, batch)
         row[0], row[1] = loss, correct
-        sizes.append(batch.global_size)
         if state.device.type == "cpu" and not math.isfinite(loss.item()):
             raise TrainingDivergedError(state.step - 1, loss.item(), lr)
+        state.seconds = time.perf_counter() - started
         on_step(state)
     synchronize(state.device)  # the epoch's one wait
-    seconds = time.perf_counter() - started
-    losses, corrects = state.session.sum_(sums).T.tolist()
+    state.seconds = time.perf_counter() - started
+    return _end_epoch(state, batches, total)
+
+
+def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
+    """Sum an epoch up over all processes, and clear the way for the next."""
+    first, seconds = state.sums_from, state.seconds
+    losses, corrects = state.session.sum_(state.sums).T.tolist()
+    state.sums, state.sums_from, state.seconds = state.sums[:0], state.step, 0.0
     for offset, loss_sum in enumerate(losses):
         if not math.isfinite(loss_sum):
             lr = lr_at(first + offset, total, state.config)
             raise TrainingDivergedError(first + offset, loss_sum, lr)
+    sizes = [batches.size_of(step % len(batches)) for step in range(first, state.step)]
     return EpochResult(
         epoch=state.step / len(batches),
         step=state.step,
         images=sum(sizes),
         loss=sum(losses) / sum(sizes),
         accuracy=sum(corrects) / sum(sizes),
-        lr=lr,
+        lr=lr_at(state.step - 1, total, state.config),
         seconds=seconds,
         step_losses=[loss / size for loss, size in zip(losses, sizes, strict=True)],
         step_accuracies=[right / size for right, size in zip(corrects, sizes, strict=True)],

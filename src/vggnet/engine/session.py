@@ -1,4 +1,4 @@
-"""One process or many: who this one is, and sums over all of them.
+"""One process or many: who this one is, sums over all of them, and decisions in common.
 
 torchrun tells each process its place by environment variables (RANK, LOCAL_RANK,
 WORLD_SIZE); without them there is one process, and every operation here is a no-op.
@@ -7,15 +7,34 @@ WORLD_SIZE); without them there is one process, and every operation here is a no
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from vggnet.errors import ConfigError
+from vggnet.errors import (
+    ConfigError,
+    ConnectionLostError,
+    InterruptedTrainingError,
+    RunFinishedError,
+)
+
+T = TypeVar("T")
+
+PATIENCE = 120.0
+"""Seconds to wait for another process before it is taken for lost."""
+
+_GATHERING = timedelta(minutes=10)
+"""Time for all processes to come up, as torchrun's own rendezvous allows."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +60,8 @@ class Session:
             network, device_ids=[device.index] if device.type == "cuda" else None
         )
 
-    def share(self, value: str) -> str:
-        """Return the main process's `value` on every process."""
+    def share(self, value: T) -> T:
+        """Return the main process's `value` on every process, once all have come here."""
         if self.world_size == 1:
             return value
         box = [value]
@@ -56,16 +75,90 @@ class Session:
         return tensor
 
 
+class Agreement:
+    """Decisions that all processes take at the same step.
+
+    With several processes the wishes of one step are known at the next: they are summed
+    up on the CPUs meanwhile, so that no process waits for another or for its device.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._alone = session.world_size == 1
+        self._under_way: tuple[distributed.Work, Tensor] | None = None
+
+    def ask(self, *wishes: bool) -> tuple[bool, ...]:
+        """Hand in this process's wishes; return which ones any process had, a step ago.
+
+        Every process calls this after every step. A process alone gets its wishes back.
+        """
+        if self._alone:
+            return wishes
+        counts = torch.tensor(wishes, dtype=torch.int32)
+        work = distributed.all_reduce(counts, async_op=True)
+        assert work is not None
+        granted = self.conclude() or (False,) * len(wishes)
+        self._under_way = work, counts
+        return granted
+
+    def conclude(self) -> tuple[bool, ...] | None:
+        """Wait for what is under way, and return it."""
+        if self._under_way is None:
+            return None
+        work, counts = self._under_way
+        self._under_way = None
+        work.wait()
+        return tuple(count > 0 for count in counts.tolist())
+
+
 @contextmanager
-def open_session(device_type: str) -> Iterator[Session]:
+def open_session(patience: float = PATIENCE) -> Iterator[Session]:
     """Join the process group that torchrun describes, if it does.
 
+    Where one of several processes fails, the first to do so raises its error; the others,
+    which lose their connection to it, leave in silence.
+
     Args:
-        device_type: "cuda" communicates by nccl, every other by gloo.
+        patience: Seconds to wait for another process before it is taken for lost.
 
     Raises:
         ConfigError: The environment variables contradict each other.
+        ConnectionLostError: Another process ended or cannot be reached.
     """
+    session = _read_place()
+    if session.world_size == 1:
+        yield session
+        return
+    # CPU tensors go by gloo, those of a GPU by nccl.
+    nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+    store, _, _ = next(rendezvous("env://", timeout=_GATHERING))
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if nccl else "gloo",
+        store=store,
+        rank=session.rank,
+        world_size=session.world_size,
+        timeout=timedelta(seconds=patience),
+    )
+    try:
+        yield session
+    except (InterruptedTrainingError, RunFinishedError):
+        if session.is_main:  # all have come here together
+            raise
+        raise SystemExit(0) from None
+    except Exception as error:
+        if not _fails_first(store):
+            raise SystemExit(1) from None
+        get_error_handler().record_exception(error)
+        if _is_lost_connection(error):
+            reason = str(error).split("\n")[0]
+            raise ConnectionLostError(
+                f"another process of this training ended or could not be reached ({reason})"
+            ) from None
+        raise
+    finally:
+        distributed.destroy_process_group()
+
+
+def _read_place() -> Session:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     try:
         rank, local_rank, world_size, local_world_size = (
@@ -75,12 +168,28 @@ def open_session(device_type: str) -> Iterator[Session]:
         raise ConfigError(f"{', '.join(names)} must be whole numbers, as torchrun sets") from None
     if not 0 <= rank < world_size:
         raise ConfigError(f"RANK {rank} does not lie below WORLD_SIZE {world_size}")
-    session = Session(rank, local_rank, world_size, local_world_size)
-    if world_size == 1:
-        yield session
-        return
-    distributed.init_process_group("nccl" if device_type == "cuda" else "gloo")
-    try:
-        yield session
-    finally:
-        distributed.destroy_process_group()
+    return Session(rank, local_rank, world_size, local_world_size)
+
+
+def _fails_first(store: Store) -> bool:
+    """Whether no other process failed before this one; true where they cannot be asked."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            answers.append(store.add("vggnet/failures", 1) == 1)
+        except RuntimeError:
+            answers.append(True)
+
+    # In a thread, as over a cable that was cut the answer never comes.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout=5)
+    return answers[0] if answers else True
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    """Whether a process group reports that its peers are gone; gloo has no type for that."""
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )

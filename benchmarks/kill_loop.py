@@ -1,0 +1,235 @@
+"""Kill a training run again and again, and see what it has lost.
+
+    python benchmarks/kill_loop.py --kills 1000
+
+A child process trains a tiny network with a checkpoint after every step and is ended by
+SIGKILL: in the middle of writing a file, before it is flushed, before it is renamed, before
+the manifest, during pruning, or at a random time. The next child goes on from what it
+finds. After every kill the checkpoints must load, and at most the step under way may be
+lost; in the end the state must be, bit for bit, that of a run that nobody killed.
+
+Children are forked from a process that has imported torch and computed nothing, so that a
+kill takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import mmap
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import torch
+
+from vggnet.artifacts.checkpoint import CheckpointFolder
+from vggnet.artifacts.run_folder import RunFolder
+from vggnet.data.dataset import Dataset
+from vggnet.data.storage import load_dataset
+from vggnet.engine.session import Session
+from vggnet.engine.snapshot import Snapshot
+from vggnet.errors import CheckpointError
+from vggnet.recipes import resolve_config
+from vggnet.run import Plan, Reporter, fit_to_data
+from vggnet.run.boundary import Cadence
+from vggnet.run.training import Training
+
+STEPS = 16
+"""Steps in an epoch."""
+
+BATCH = 16
+
+CALLS = {
+    "mid-write": (os, "fdopen", 2),
+    "before fsync": (os, "fsync", 4),
+    "before rename": (Path, "replace", 2),
+    "before the manifest": (os, "fdopen", 2),
+    "during pruning": (Path, "unlink", 4),
+}
+"""Where to kill: the function that is called there, and how often one checkpoint calls it."""
+
+
+class Steps(Reporter):
+    """Leaves the number of the last step where it survives its process."""
+
+    def __init__(self, memory: mmap.mmap) -> None:
+        self.memory = memory
+
+    def stepped(self, step: int, total: int) -> None:
+        """Write it down."""
+        self.memory[:8] = step.to_bytes(8, "little")
+
+
+def die(*arguments: object, **options: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HalfFile:
+    """A file whose writer is killed when half is on the disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.file.close()
+
+    def write(self, content: bytes) -> None:
+        """Write half, and die."""
+        self.file.write(content[: len(content) // 2])
+        self.file.flush()
+        die()
+
+
+def arm(point: str, checkpoints: int, dice: random.Random) -> None:
+    """Make this process kill itself at a point of the writing of its nth checkpoint."""
+    owner, name, calls = CALLS[point]
+    original: Callable[..., Any] = getattr(owner, name)
+    which = 1 if point == "before the manifest" else dice.randrange(calls)
+    fatal = (checkpoints - 1) * calls + which + 1
+    made = 0
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        nonlocal made
+        made += 1
+        if made != fatal:
+            return original(*arguments, **options)
+        if point == "mid-write":
+            return HalfFile(original(*arguments, **options))
+        return die()
+
+    setattr(owner, name, call)
+
+
+def train(plan: Plan, memory: mmap.mmap) -> None:
+    """Go on from the latest checkpoint to the end, as a resumed run does."""
+    folder = RunFolder(plan.folder)
+    checkpoint: Snapshot | None = None
+    if folder.checkpoints.path.exists() and any(folder.checkpoints.path.glob("*.json")):
+        checkpoint, _ = folder.checkpoints.load_latest()
+    Training(plan, folder, checkpoint, Cadence("1"), Steps(memory)).carry_out()
+
+
+def load_what_the_optimizer_loads() -> None:
+    """Import before the forks what torch imports at the first step, which takes a second."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    torch.optim.Adam([parameter], fused=True).step()
+
+
+def fork(run: Callable[[], None]) -> int:
+    """Run something in a child process, and return the child's id."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        run()
+        code = 0
+    except BaseException as error:
+        print(f"a child failed: {type(error).__name__}: {error}", file=sys.stderr)
+    finally:
+        os._exit(code)
+
+
+def build_plan(folder: Path, kills: int) -> Plan:
+    """Plan a run long enough for so many kills."""
+    mnist = load_dataset("mnist")
+    pictures = mnist.train.take(np.arange(STEPS * BATCH), "some")
+    dataset = Dataset("mnist", mnist.classes, pictures, pictures, mnist.sha256)
+    settings = {
+        "model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5},
+        "train": {"epochs": max(1, kills / 6), "global_batch_size": BATCH, "kernels": "torch"},
+    }
+    config = fit_to_data(resolve_config({"recipe": "article"}, settings), dataset, Session())
+    folder.mkdir()
+    cpu = torch.device("cpu")
+    return Plan(config, dataset, pictures, None, cpu, Session(), 1, folder, folder / "m.pth")
+
+
+def latest(folder: Path) -> tuple[int, list[str]]:
+    """Return the step of the latest whole checkpoint, 0 for none, and any damage found."""
+    path = folder / "checkpoints"
+    if not path.exists() or not any(path.glob("*.json")):
+        return 0, []
+    snapshot, damage = CheckpointFolder(path).load_latest()
+    return snapshot.values["step"], damage
+
+
+def kill_once(plan: Plan, memory: mmap.mmap, dice: random.Random) -> tuple[str, int]:
+    """Kill one child, and return where, and how many steps that cost.
+
+    Raises:
+        AssertionError: The child died of something else, or a checkpoint does not load.
+    """
+    point = dice.choice([*CALLS, "at a random time"])
+    seed = dice.random()
+
+    def run() -> None:
+        if point in CALLS:
+            arm(point, random.Random(seed).randint(1, 3), random.Random(seed))
+        train(plan, memory)
+
+    child = fork(run)
+    if point not in CALLS:
+        time.sleep(dice.uniform(0, 0.15))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"a resume failed: {point}"
+    if not os.WIFSIGNALED(status):
+        return "finished before", 0
+    try:
+        step, damage = latest(plan.folder)
+    except CheckpointError as error:
+        raise AssertionError(f"killed {point}: {error}") from None
+    assert not damage, f"killed {point}: {damage}"
+    return point, int.from_bytes(memory[:8], "little") - step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    load_what_the_optimizer_loads()
+    dice = random.Random(options.seed)
+    points: collections.Counter[str] = collections.Counter()
+    lost: collections.Counter[int] = collections.Counter()
+    with tempfile.TemporaryDirectory() as temporary:
+        plans = [build_plan(Path(temporary, name), options.kills) for name in ("cut", "whole")]
+        memory = mmap.mmap(-1, 8)
+        while points.total() < options.kills:
+            point, cost = kill_once(plans[0], memory, dice)
+            if point == "finished before":
+                raise SystemExit(f"the run ended after {points.total()} kills; make it longer")
+            points[point] += 1
+            lost[cost] += 1
+        for plan in plans:
+            child = fork(lambda plan=plan: train(plan, memory))  # type: ignore[misc]
+            assert os.waitpid(child, 0)[1] == 0
+        ends = [CheckpointFolder(plan.folder / "checkpoints").load_latest()[0] for plan in plans]
+        equal = ends[0].tensors.keys() == ends[1].tensors.keys() and all(
+            torch.equal(tensor, ends[1].tensors[name]) for name, tensor in ends[0].tensors.items()
+        )
+    for point, count in sorted(points.items()):
+        print(f"{count:5} kills {point}")
+    for cost, count in sorted(lost.items()):
+        print(f"{count:5} times {cost} steps of {ends[0].values['step']} lost")
+    print(f"the end state equals that of a run that was not killed: {equal}")
+    sys.exit(not equal or max(lost) > 1)
+
+
+if __name__ == "__main__":
+    main()

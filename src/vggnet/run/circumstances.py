@@ -1,0 +1,99 @@
+"""What a checkpoint says of the training it belongs to, and what may differ when resumed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from vggnet import __version__
+from vggnet.config import Config
+from vggnet.engine.device import cpu_name
+from vggnet.errors import ConfigError
+from vggnet.run.plan import Plan
+
+_FREE = ("train.epochs", "train.threads", "train.device", "train.kernels", "data.data_dir")
+"""Settings that leave the training what it is; what they come to is compared instead."""
+
+
+def describe_circumstances(plan: Plan, kernels: str) -> dict[str, Any]:
+    """Return what the bits of the training depend on beside its configuration."""
+    return {
+        "processes": plan.session.world_size,
+        "threads": plan.threads,
+        "device": plan.device.type,
+        "processor": cpu_name(),
+        "cpu_isa": torch.backends.cpu.get_cpu_capability(),
+        "kernels": kernels,
+        "torch": str(torch.__version__),
+        "vggnet": __version__,
+    }
+
+
+def check_same_training(recorded: Mapping[str, Any], config: Config, step: int) -> None:
+    """Refuse to go on with a configuration under which the training would be another.
+
+    Args:
+        recorded: The configuration that the checkpoint holds, as plain values.
+        config: The one to go on with.
+        step: Steps taken so far.
+
+    Raises:
+        ConfigError: Naming every setting that differs.
+    """
+    before, now = _flatten(recorded), _flatten(config.model_dump(mode="json"))
+    changed = [key for key in now if key not in _FREE and now[key] != before.get(key)]
+    if config.train.schedule != "constant" and now["train.epochs"] != before["train.epochs"]:
+        changed.append("train.epochs")
+    if changed:
+        raise ConfigError(
+            "; ".join(f"{key} was {before.get(key)} and is now {now[key]}" for key in changed)
+            + f": after {step} steps that would be another training. Leave it as it was, or "
+            "start a new run without --resume"
+        )
+
+
+def check_same_pictures(recorded: str, sha256: str) -> None:
+    """Refuse to go on with other pictures.
+
+    Raises:
+        ConfigError: The dataset's hash is not the recorded one.
+    """
+    if recorded != sha256:
+        raise ConfigError(
+            f"the dataset has changed: its SHA-256 was {recorded[:12]}… and is now {sha256[:12]}…; "
+            "give the pictures that the run began with, or start a new run without --resume"
+        )
+
+
+def compare_circumstances(
+    recorded: Mapping[str, Any], now: Mapping[str, Any], batch_norm: bool
+) -> list[str]:
+    """Say what else has changed, by which only the last bits of the result can differ.
+
+    Raises:
+        ConfigError: The number of processes has changed and the network has batch norm,
+            whose statistics are those of each process's share.
+    """
+    if batch_norm and recorded["processes"] != now["processes"]:
+        raise ConfigError(
+            f"the run had {recorded['processes']} processes and now has {now['processes']}: with "
+            "batch norm, which each computes over its own share of a batch, that would be "
+            "another training"
+        )
+    return [
+        f"{key} was {recorded.get(key)} and is now {value}: results can differ in their last bits"
+        for key, value in now.items()
+        if recorded.get(key) != value
+    ]
+
+
+def _flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
+        else:
+            flat[key] = value
+    return flat

@@ -1,0 +1,111 @@
+"""What is settled before the first step, what is told meanwhile, and what comes of it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vggnet.config import Config
+from vggnet.data.dataset import Dataset, LabeledImages
+from vggnet.engine.evaluate import Evaluation
+from vggnet.engine.fit import EpochResult
+from vggnet.engine.session import Session
+from vggnet.errors import ConfigError
+from vggnet.model.vgg import padded_size
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to."""
+
+    evaluation: Evaluation
+    """Of the weights as they are saved, on the test set, which is read this once."""
+    epochs: list[EpochResult]
+    config: Config
+    output: Path
+    """The model file."""
+    folder: Path
+    """Everything else that the run left."""
+    seconds: float
+    """From the call to the last file written."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test pictures classified right, 0 to 1."""
+        return self.evaluation.accuracy
+
+
+class Reporter:
+    """What a run tells while it goes on; this one keeps silent."""
+
+    def started(self, plan: Plan) -> None:
+        """Everything is loaded, and training begins."""
+
+    def stepped(self, step: int, total: int) -> None:
+        """One more step was handed to the device."""
+
+    def epoch_ended(self, result: EpochResult, validation: Evaluation | None) -> None:
+        """An epoch is complete."""
+
+    def warned(self, message: str) -> None:
+        """Something was lost, or has changed, that the run can go on without."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is settled before the first step."""
+
+    config: Config
+    """Complete: classes, channels and image size are the data's."""
+    dataset: Dataset
+    train: LabeledImages
+    """The pictures to learn from."""
+    validation: LabeledImages | None
+    """Those held out, if any."""
+    device: torch.device
+    session: Session
+    threads: int
+    folder: Path
+    output: Path
+    first_step: int = 0
+    """Steps that were taken before; more than 0 where a run is resumed."""
+
+    @property
+    def resume_command(self) -> str:
+        """What a person types to go on with this run."""
+        return resume_command(self.folder, self.session)
+
+
+def resume_command(folder: Path, session: Session) -> str:
+    """Return what a person types to go on with a run."""
+    resume = f"train --resume {shlex.quote(str(folder))}"
+    if session.world_size == 1:
+        return f"vggnet {resume}"
+    if session.world_size == session.local_world_size:
+        return f"vggnet {resume} --nproc {session.world_size}"
+    return f"torchrun … -m vggnet {resume}, on every machine"
+
+
+def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
+    """Complete a configuration with what the data decide.
+
+    Raises:
+        ConfigError: A batch is smaller than the number of processes.
+    """
+    if config.train.global_batch_size < session.world_size:
+        raise ConfigError(
+            f"batch size {config.train.global_batch_size} does not divide over "
+            f"{session.world_size} processes; use at least {session.world_size}"
+        )
+    channels, height, width = dataset.shape
+    model = config.model.model_copy(
+        update={
+            "in_channels": channels,
+            "num_classes": len(dataset.classes),
+            "image_size": padded_size(config.model, max(height, width)),
+        }
+    )
+    return config.model_copy(update={"model": model})

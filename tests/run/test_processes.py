@@ -1,0 +1,104 @@
+"""Several real processes stop together, go on together, and end as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from torch import distributed
+
+pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without gloo")
+
+TRAIN = [
+    "train",
+    "--recipe",
+    "article",
+    "--epochs",
+    "0.3",
+    "--stages",
+    "8/8",
+    "--hidden",
+    "8",
+    "--threads",
+    "1",
+]
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start the command line as two processes, under their launcher."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vggnet", *arguments, "--nproc", "2"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def workers(launcher: subprocess.Popen[str]) -> list[int]:
+    """Return the ids of the processes that train."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    return [pid for pid in map(int, children) if "train" in _command(pid)]
+
+
+def _command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The model file of a run by two processes that nothing happened to."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    launcher = start(folder, *TRAIN, "--name", "whole")
+    out, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, err
+    assert out.count("test accuracy") == 1
+    return (folder / "runs/whole/model.safetensors").read_bytes()[-4000:]
+
+
+@pytest.mark.parametrize("whom", ["one", "launcher"])
+def test_sigterm_saves_and_the_rest_is_the_same(tmp_path: Path, whom: str, unbroken: bytes) -> None:
+    """Sent to one process alone or to the launcher: one message, and a resume that is exact."""
+    launcher = start(tmp_path, *TRAIN, "--name", "cut")
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline().startswith("custom on mnist")
+    os.kill(workers(launcher)[1] if whom == "one" else launcher.pid, signal.SIGTERM)
+    began = time.monotonic()
+    _, err = launcher.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert launcher.returncode in (130, 143)
+    assert err.count("training was interrupted after step") == 1
+    assert "Traceback" not in err
+    resumed = start(tmp_path, "train", "--resume", "runs/cut")
+    _, err = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, err
+    assert (tmp_path / "runs/cut/model.safetensors").read_bytes()[-4000:] == unbroken
+
+
+def test_a_killed_process_is_started_again(tmp_path: Path, unbroken: bytes) -> None:
+    """Under --max-restarts the run goes on from its last checkpoint, to the same weights."""
+    options = ("--name", "killed", "--max-restarts", "3", "--checkpoint-every", "10")
+    launcher = start(tmp_path, *TRAIN, *options)
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline().startswith("custom on mnist")
+    os.kill(workers(launcher)[1], signal.SIGKILL)
+    out, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, err
+    assert out.count("test accuracy") == 1
+    assert (tmp_path / "runs/killed/model.safetensors").read_bytes()[-4000:] == unbroken
+
+
+def test_a_failure_is_told_once(tmp_path: Path) -> None:
+    """An error of the main process, which the other only feels, is one sentence."""
+    (tmp_path / "runs" / "taken").mkdir(parents=True)
+    launcher = start(tmp_path, *TRAIN, "--name", "taken")
+    out, err = launcher.communicate(timeout=60)
+    assert (launcher.returncode, out) == (2, "")
+    assert err.count("vggnet: ") == 1
+    assert len(err.splitlines()) == 1, err

@@ -1,0 +1,331 @@
+"""A run that was stopped and resumed is, bit for bit, the run that never was."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import lay_out
+from vggnet.artifacts.checkpoint import CheckpointFolder
+from vggnet.config import Config
+from vggnet.data.catalog import CATALOG, CatalogEntry, SplitFiles
+from vggnet.data.dataset import Dataset
+from vggnet.engine.snapshot import Snapshot
+from vggnet.errors import CheckpointError, ConfigError, InterruptedTrainingError, RunFinishedError
+from vggnet.recipes import resolve_config
+from vggnet.run import Options, Reporter, TrainResult, resume_run, run
+
+STEPS = 8
+"""Steps in an epoch here."""
+
+TINY = {
+    "model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5},
+    "data": {"dataset": "few", "data_dir": "data", "validation_size": 50},
+    "train": {"epochs": 3, "global_batch_size": 32, "threads": 1},
+}
+"""Trains on 245 pictures, so the last batch of an epoch is short."""
+
+
+class StopAt(Reporter):
+    """Sends this process a real SIGTERM once a step is taken."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.warnings: list[str] = []
+
+    def stepped(self, step: int, total: int) -> None:
+        if step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def settings(recipe: str = "article", **train: Any) -> Config:
+    """Return a tiny run's configuration under a recipe."""
+    return resolve_config({"recipe": recipe}, TINY, {"train": {**TINY["train"], **train}})
+
+
+def stop_after(step: int, config: Config, name: str) -> Path:
+    """Train until a signal comes after a step, and return the run's folder."""
+    with pytest.raises(InterruptedTrainingError, match=f"--resume runs/{name}"):
+        run(config, Options(name=name, output=Path(f"{name}.pth")), StopAt(step))
+    return Path("runs") / name
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mnist: Dataset) -> Path:
+    """Run in an empty folder, with a small dataset that the catalog knows as "few"."""
+    monkeypatch.chdir(tmp_path)
+    few = Dataset(
+        "few",
+        mnist.classes,
+        mnist.train.take(np.arange(295), "few"),
+        mnist.test.take(np.arange(60), "few"),
+        "",
+    )
+    raw = lay_out(tmp_path / "data", few, zipped=False)
+    splits = [
+        SplitFiles(images, _sha256(raw / images), labels, _sha256(raw / labels))
+        for images, labels in (
+            (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte") for stem in ("train", "t10k")
+        )
+    ]
+    entry = CatalogEntry("few", "MNIST", mnist.classes, *splits, "as MNIST")
+    monkeypatch.setitem(CATALOG, "few", entry)
+    return tmp_path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def assert_same(resumed: TrainResult, unbroken: TrainResult) -> None:
+    """Weights, optimizer, metrics of every step and epoch: all equal, but for the seconds."""
+    assert resumed.output.read_bytes() == unbroken.output.read_bytes() or _same_tensors(
+        resumed.output, unbroken.output
+    )
+    one, other = (final_state(result) for result in (resumed, unbroken))
+    assert one.tensors.keys() == other.tensors.keys()
+    for name, tensor in one.tensors.items():
+        assert torch.equal(tensor, other.tensors[name]), name
+    for a, b in zip(resumed.epochs, unbroken.epochs, strict=True):
+        assert dataclasses.replace(a, seconds=0) == dataclasses.replace(b, seconds=0)
+    for table in ("steps.csv", "metrics.csv"):
+        assert strip(resumed.folder / table) == strip(unbroken.folder / table)
+
+
+def _same_tensors(a: Path, b: Path) -> bool:
+    one, other = (torch.load(path, weights_only=True) for path in (a, b))
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def final_state(result: TrainResult) -> Snapshot:
+    """Return the last checkpoint of a run."""
+    return CheckpointFolder(result.folder / "checkpoints").load_latest()[0]
+
+
+def strip(table: Path) -> list[list[str]]:
+    """Return a table's cells without the two columns that tell of speed."""
+    return [line.split(",")[:7] for line in table.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("recipe", "batch_norm"), [("article", False), ("fast", True)])
+def test_stopped_anywhere_it_ends_the_same(recipe: str, batch_norm: bool) -> None:
+    """After the first step, mid-epoch, at an epoch's end, before the last step; and twice."""
+    config = settings(recipe)
+    model = config.model.model_copy(update={"batch_norm": batch_norm})
+    config = config.model_copy(update={"model": model})
+    unbroken = run(config, Options(name="unbroken", output=Path("unbroken.pth")))
+    for step in (1, STEPS + 3, STEPS, 2 * STEPS, 3 * STEPS - 1):
+        folder = stop_after(step, config, f"stopped-{step}")
+        assert_same(resume_run(folder), unbroken)
+    folder = stop_after(2, config, "twice")
+    with pytest.raises(InterruptedTrainingError, match="after step 13"):
+        resume_run(folder, reporter=StopAt(13))
+    assert_same(resume_run(folder), unbroken)
+
+
+def reset(tensors: dict[str, torch.Tensor], *prefixes: str) -> None:
+    """Put zeros in the place of the tensors whose names contain a word."""
+    for name in tensors:
+        if any(prefix in name for prefix in prefixes):
+            tensors[name] = torch.zeros_like(tensors[name])
+
+
+LOSSES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], None]] = {
+    "weights": lambda tensors, values: reset(tensors, "network.features.0.weight"),
+    "running statistics": lambda tensors, values: reset(tensors, "running_mean"),
+    "first moments": lambda tensors, values: reset(tensors, "exp_avg"),
+    "second moments": lambda tensors, values: reset(tensors, "exp_avg_sq"),
+    "steps of the optimizer": lambda tensors, values: reset(tensors, ".step"),
+    "sums of the epoch": lambda tensors, values: reset(tensors, "sums"),
+    "history": lambda tensors, values: reset(tensors, "history"),
+    "place in the run": lambda tensors, values: values.update(step=values["step"] - 1),
+    "epochs": lambda tensors, values: values["epochs"][0].update(loss=0.0),
+}
+
+
+@pytest.mark.parametrize("field", LOSSES)
+def test_no_field_is_there_for_nothing(field: str) -> None:
+    """With any one field of the checkpoint at its initial value the comparison fails."""
+    config = settings("fast")
+    model = config.model.model_copy(update={"batch_norm": True})
+    config = config.model_copy(update={"model": model})
+    unbroken = run(config, Options(name="unbroken", output=Path("unbroken.pth")))
+    folder = stop_after(STEPS + 3, config, "stopped")
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    snapshot, _ = checkpoints.load_latest()
+    LOSSES[field](snapshot.tensors, snapshot.values)
+    shutil.rmtree(checkpoints.path)
+    CheckpointFolder(checkpoints.path).save(snapshot)
+    with pytest.raises(AssertionError):
+        assert_same(resume_run(folder), unbroken)
+
+
+@pytest.mark.parametrize("field", ["sums", "history", "network.", "optimizer."])
+def test_a_field_that_is_missing_is_no_default(field: str) -> None:
+    """A checkpoint without tensors that it must have is refused."""
+    folder = stop_after(3, settings(), "stopped")
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    snapshot, _ = checkpoints.load_latest()
+    name = next(name for name in snapshot.tensors if name.startswith(field))
+    del snapshot.tensors[name]
+    shutil.rmtree(checkpoints.path)
+    CheckpointFolder(checkpoints.path).save(snapshot)
+    with pytest.raises(CheckpointError, match="lacks"):
+        resume_run(folder)
+
+
+def test_more_epochs_of_a_constant_rate_are_the_longer_run() -> None:
+    """`--epochs` is the total: one epoch, resumed for three, is three; the rest is refused."""
+    longer = run(settings(), Options(name="longer", output=Path("longer.pth")))
+    for epochs in (1, 1.5):
+        name = f"first-{epochs}"
+        folder = run(settings(epochs=epochs), Options(name=name, output=Path("m.pth"))).folder
+        resumed = resume_run(folder, [{"train": {"epochs": 3}}])
+        assert _same_tensors(resumed.output, longer.output)
+        assert [one.step for one in resumed.epochs][-2:] == [2 * STEPS, 3 * STEPS]
+        with pytest.raises(ConfigError, match="more than the"):
+            resume_run(folder, [{"train": {"epochs": 2}}])
+    folder = stop_after(3, settings("fast"), "linear")
+    with pytest.raises(ConfigError, match=r"train.epochs was 3.* and is now 4"):
+        resume_run(folder, [{"train": {"epochs": 4}}])
+
+
+def test_a_finished_run_is_left_alone() -> None:
+    """Resuming it says so, and not a byte in its folder or its model file changes."""
+    result = run(settings(epochs=1), Options(name="done", output=Path("done.pth")))
+
+    def contents() -> dict[Path, bytes]:
+        files = [path for path in result.folder.rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in [*files, result.output]}
+
+    before = contents()
+    with pytest.raises(RunFinishedError, match="done is finished: all 8 steps"):
+        resume_run(result.folder)
+    assert contents() == before
+
+
+def test_a_run_killed_while_it_saves_its_model_saves_it_when_resumed() -> None:
+    """With all steps taken and no figures of the test set only the end is done again."""
+    result = run(settings(epochs=1), Options(name="done", output=Path("done.pth")))
+    expected = result.output.read_bytes()
+    (result.folder / "test.json").unlink()
+    result.output.unlink()
+    again = resume_run(result.folder)
+    assert again.output.read_bytes() == expected
+    assert again.accuracy == result.accuracy
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"train": {"seed": 5}}, "train.seed was 0 and is now 5"),
+        ({"train": {"peak_lr": 0.5}}, "train.peak_lr was 0.001 and is now 0.5"),
+        ({"model": {"dropout": 0.1}}, "model.dropout was 0.5 and is now 0.1"),
+        ({"data": {"validation_size": 0}}, "data.validation_size"),
+        ({"recipe": "fast"}, "recipe was article and is now fast"),
+        ({"train": {"precision": "bf16"}}, "train.precision"),
+    ],
+)
+def test_another_training_is_refused(changed: dict[str, Any], words: str) -> None:
+    """A setting that makes it another training is named; one repeated as it was is fine."""
+    folder = stop_after(3, settings(), "stopped")
+    with pytest.raises(ConfigError, match=words):
+        resume_run(folder, [changed])
+    resume_run(folder, [{"train": {"peak_lr": 0.001}, "recipe": "article"}])
+
+
+def test_another_dataset_is_refused() -> None:
+    """The pictures are compared by their hash."""
+    folder = stop_after(3, settings(), "stopped")
+    _tamper(folder, lambda values: values.update(dataset_sha256="0" * 64))
+    with pytest.raises(ConfigError, match="the dataset has changed"):
+        resume_run(folder)
+
+
+def test_the_same_pictures_may_lie_elsewhere() -> None:
+    """`--data-dir` is free, for it is the hash that says which pictures they are."""
+    shutil.copytree("data", "elsewhere")
+    unbroken = run(settings(), Options(name="unbroken", output=Path("unbroken.pth")))
+    folder = stop_after(3, settings(), "stopped")
+    assert_same(resume_run(folder, [{"data": {"data_dir": "elsewhere"}}]), unbroken)
+
+
+@pytest.mark.parametrize("key", ["threads", "torch", "processor", "kernels", "vggnet"])
+def test_what_changes_bits_only_is_a_warning(key: str) -> None:
+    """Threads, versions and the machine are named, and the run goes on."""
+    folder = stop_after(3, settings(), "stopped")
+    _tamper(folder, lambda values: values["circumstances"].update({key: "other"}))
+    reporter = StopAt(0)
+    resume_run(folder, reporter=reporter)
+    assert len(reporter.warnings) == 1
+    assert reporter.warnings[0].startswith(f"{key} was other and is now ")
+
+
+def test_a_process_count_is_fixed_where_batch_norm_sees_it() -> None:
+    """Batch norm over other shares is another training; without it a warning is enough."""
+    for batch_norm in (False, True):
+        config = settings()
+        model = config.model.model_copy(update={"batch_norm": batch_norm})
+        folder = stop_after(3, config.model_copy(update={"model": model}), f"norm-{batch_norm}")
+        _tamper(folder, lambda values: values["circumstances"].update(processes=2))
+        if batch_norm:
+            with pytest.raises(ConfigError, match="the run had 2 processes and now has 1"):
+                resume_run(folder)
+        else:
+            resume_run(folder)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used() -> None:
+    """The result is the same; with both damaged there is an error that names both."""
+    unbroken = run(settings(), Options(name="unbroken", output=Path("unbroken.pth")))
+    folder = stop_after(STEPS + 3, settings(), "stopped")
+    newest = max((folder / "checkpoints").glob("*.safetensors"))
+    newest.write_bytes(newest.read_bytes()[:-1])
+    reporter = StopAt(0)
+    copy = Path(shutil.copytree(folder, "runs/copy"))
+    assert_same(resume_run(folder, reporter=reporter), unbroken)
+    (warning,) = reporter.warnings
+    assert newest.name in warning
+    assert "going on from the one before it, step 8" in warning
+    for path in (copy / "checkpoints").glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"no whole checkpoint.*0011.*0008"):
+        resume_run(copy)
+
+
+def test_only_two_checkpoints_stay() -> None:
+    """One every step, and in the end the last two with nothing else beside them."""
+    options = Options(name="run", output=Path("m.pth"), checkpoint_every="1")
+    result = run(settings(), options)
+    assert sorted(path.name for path in (result.folder / "checkpoints").iterdir()) == [
+        f"step-{step:010d}.{suffix}" for step in (23, 24) for suffix in ("json", "safetensors")
+    ]
+
+
+def test_checkpoints_change_nothing() -> None:
+    """With one at every step and with none but at the ends of epochs the bits are the same."""
+    often = Options(name="often", output=Path("often.pth"), checkpoint_every="1")
+    assert_same(
+        run(settings(), often), run(settings(), Options(name="rare", output=Path("rare.pth")))
+    )
+
+
+def _tamper(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Write a run's checkpoint anew, whole, with other values."""
+    checkpoints = CheckpointFolder(folder / "checkpoints")
+    snapshot, _ = checkpoints.load_latest()
+    change(snapshot.values)
+    shutil.rmtree(checkpoints.path)
+    CheckpointFolder(checkpoints.path).save(snapshot)
