@@ -39,6 +39,10 @@ class ModelFileError(VggnetError):
     """A model file that is missing, damaged, or not a VGG network."""
 
 
+class ResultFileError(VggnetError):
+    """A comparison's result file that is missing, damaged, or not believable."""
+
+
 class OutputError(VggnetError):
     """A file that cannot be written; what stood there before is untouched."""
 
