@@ -53,6 +53,10 @@ class ConnectionLostError(VggnetError):
     """Another process of the same training ended, or cannot be reached."""
 
 
+class ResultFileError(VggnetError):
+    """A comparison's result file that is missing, damaged, or not believable."""
+
+
 class OutputError(VggnetError):
     """A file that cannot be written; what stood there before is untouched."""
 

@@ -1,0 +1,168 @@
+"""`vggnet compare` as a person meets it: a whole run, mistakes, Ctrl-C, results side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import Outcome
+from vggnet.compare.result import Result, load_result
+
+Command = Callable[..., Outcome]
+
+TINY = "[model]\nstages = [[8], [8]]\nhidden = [8]\n"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
+    """It leaves three files, says that a CPU has but itself, and how to bring a GPU in."""
+    Path("tiny.toml").write_text(TINY)
+    done = vggnet("compare", "--config", "tiny.toml", "--steps", 3, "--repeats", 2, "--threads", 1)
+    assert done.code == 0, done.err
+    assert "There is nothing here to compare a CPU with but itself" in done.out
+    options = "--config tiny.toml --steps 3 --repeats 2"
+    assert f"vggnet compare --devices cpu,cuda {options} --output gpu" in done.out
+    assert "vggnet compare compare.json gpu/compare.json" in done.out
+    assert "repeat 2 of 2" in done.err
+    result = load_result(Path("compare.json"))
+    assert result.complete
+    assert result.flops_per_image == result.counted_flops_per_image
+    strict = [row for row in result.rows if row.strict]
+    assert [(row.setting.threads, len(row.seconds), row.steps) for row in strict] == [(1, 2, 3)]
+    for row in result.rows:
+        assert row.cold is not None
+        assert row.parts is not None
+        assert row.cold.seconds > row.cold.training_seconds
+    assert {point.x for point in result.sweep} == {8, 32, 128, 512, 2048}
+    assert "Crossover: batch size" in Path("compare.html").read_text()
+    assert "### Where the time goes" in Path("compare.md").read_text()
+
+
+def test_results_side_by_side(vggnet: Command, tmp_path: Path) -> None:
+    """Two files give one report, measure nothing, and are left as they are."""
+    Path("tiny.toml").write_text(TINY)
+    flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
+    done = vggnet("compare", *flags, "--sweep", "none", "--devices", "cpu", "--json")
+    assert done.code == 0, done.err
+    result = Result.model_validate_json(done.out)
+    Path("laptop.json").write_text(done.out)
+    before = Path("compare.json").read_bytes()
+    done = vggnet("compare", "laptop.json", "compare.json", "--price", "cpu=0.10")
+    assert done.code == 0, done.err
+    assert "laptop: cpu" in done.out
+    assert "cost of a model" in done.out
+    assert Path("compare.json").read_bytes() == before
+    assert load_result(Path("laptop.json")) == result
+    assert "laptop: cpu" in Path("compare.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("--repeats 0", 2, "--repeats"),
+        ("--steps 0", 2, "--steps"),
+        ("--epochs nan", 2, "--epochs"),
+        ("--epochs -1", 2, "--epochs"),
+        ("--steps 3 --epochs 1", 2, "exclude each other"),
+        ("--devices cpu,cpu", 2, "--devices names cpu twice"),
+        ("--devices gpu", 2, "unknown kind of device 'gpu'"),
+        ("--devices cpu:x", 2, "no device"),
+        ("--devices auto", 2, "unknown kind of device 'auto'"),
+        ("--threads 1,1", 2, "names a count twice"),
+        ("--threads 0", 2, "counts from 1"),
+        ("--threads two", 2, "counts from 1"),
+        ("--price cpu", 2, "write a device and its price"),
+        ("--price cpu=nan", 2, "write a device and its price"),
+        ("--price cpu=1,cpu=2", 2, "twice"),
+        ("--recipe fats", 2, "did you mean 'fast'"),
+        ("--batch-size 0", 2, "train.global_batch_size"),
+        ("--sweep depth", 2, "depth"),
+        ("--data-dir nowhere", 1, "no mnist in nowhere"),
+        ("missing.json", 1, "cannot read missing.json"),
+        ("page.json", 1, "page.json is no result"),
+        ("page.json --steps 3", 2, "--steps and result files exclude each other"),
+        ("--output nowhere", 1, "cannot write"),
+    ],
+)
+def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, words: str) -> None:
+    """Each is refused before anything is measured, and no report is written."""
+    Path("page.json").write_text("<!doctype html>")
+    done = vggnet("compare", *arguments.split())
+    assert done.code == code, done.err
+    assert words in done.err.replace("\n", " ")
+    assert "Traceback" not in done.err
+    assert not list(Path().glob("compare*"))
+    assert "warming up" not in done.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_missing_gpu_is_an_error(vggnet: Command) -> None:
+    """`--devices cpu,cuda` without one says why, and what to do instead."""
+    done = vggnet("compare", "--devices", "cpu,cuda")
+    assert done.code == 2
+    assert "--devices cuda: torch" in done.err
+    assert "compare.json" in done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_comparison_keeps_what_it_has(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C after the first repeat leaves a result marked partial, beside an earlier one."""
+    (tmp_path / "tiny.toml").write_text(TINY)
+    (tmp_path / "compare.json").write_bytes(b"earlier")
+    command = [sys.executable, "-m", "vggnet", "compare", "--config", "tiny.toml"]
+    command += ["--steps", "3", "--repeats", "1000", "--threads", "1", "--sweep", "none"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("repeat 3 of"):
+            break
+    time.sleep(0.1)
+    process.send_signal(number)
+    rest = process.stderr.read()
+    assert process.wait(60) == 130
+    assert "what was measured so far is kept" in rest
+    assert "Traceback" not in rest
+    result = load_result(tmp_path / "compare-partial.json")
+    assert not result.complete
+    assert all(2 <= len(row.seconds) < 1000 for row in result.rows)
+    assert "was cut short" in (tmp_path / "compare-partial.html").read_text()
+    assert (tmp_path / "compare.json").read_bytes() == b"earlier"
+
+
+def test_reports_need_no_torch(tmp_path: Path) -> None:
+    """Reading results and writing the page import neither torch nor NumPy."""
+    script = (
+        "import sys\n"
+        "import vggnet.compare.page, vggnet.compare.markdown, vggnet.compare.report\n"
+        "heavy = {'torch', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+def test_json_is_one_object(vggnet: Command) -> None:
+    """`--json` prints the result, and nothing else on standard output."""
+    Path("tiny.toml").write_text(TINY)
+    flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
+    done = vggnet("compare", *flags, "--sweep", "width", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == json.loads(Path("compare.json").read_text())
+    assert {point["x"] for point in json.loads(done.out)["sweep"]} == {0.25, 0.5, 1, 2}

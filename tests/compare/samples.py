@@ -1,0 +1,86 @@
+"""Results made up for tests, and marked so in every one: nothing in them was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vggnet.compare.result import Accelerator, Machine, Parts, Result, Row, Setting, SweepPoint
+from vggnet.recipes import resolve_config
+
+HOST = "MADE UP FOR A TEST"
+
+
+def make_row(
+    device: str = "cpu",
+    seconds: tuple[float, ...] = (10.0, 11.0, 12.0),
+    losses: tuple[float, ...] = (2.3, 1.0),
+    mistakes: tuple[int, ...] = (1, 2, 3),
+    **changes: Any,
+) -> Row:
+    """Make a strict row up; `changes` go to its setting, or else to the row."""
+    setting = {
+        "device": device,
+        "precision": "fp32",
+        "global_batch_size": 128,
+        "threads": 2 if device == "cpu" else None,
+        "kernels": "torch",
+    }
+    row: dict[str, Any] = {"strict": True, "best": False, "steps": len(losses)}
+    for name, value in changes.items():
+        (setting if name in setting else row)[name] = value
+    values = {
+        "setting": Setting.model_validate(setting),
+        "images": len(losses) * 128,
+        "seconds": seconds,
+        "warmup_seconds": (1.0, 0.5),
+        "step_losses": losses,
+        "mistakes": mistakes,
+        "test_images": 1000,
+        "peak_flops_per_second": 1e12,
+        "parts": Parts(
+            batch_ms=1, forward_ms=2, backward_ms=4, optimizer_ms=1, other_ms=1, step_ms=9
+        ),
+    }
+    return Row.model_validate({**values, **row})
+
+
+def make_result(*rows: Row, host: str = HOST, **changes: Any) -> Result:
+    """Make a machine's result up; `train` and `model` change its recipe."""
+    config = resolve_config({name: changes.pop(name, {}) for name in ("model", "train")})
+    machine = Machine(
+        host=host,
+        system="none",
+        cpu=HOST,
+        cpu_isa="none",
+        cpus=2,
+        usable_cores=2,
+        memory_gib=None,
+        accelerators=(Accelerator(device="cuda:0", name=HOST, power_limit_watts=1.0),),
+        python="3",
+        torch=changes.pop("torch", "0.0"),
+        cuda=None,
+        tf32="off",
+        vggnet="0",
+        collect_env=HOST,
+    )
+    values: dict[str, Any] = {
+        "complete": True,
+        "created": "never",
+        "options": "--steps 2",
+        "machine": machine,
+        "config": config,
+        "dataset_sha256": "0" * 64,
+        "images_per_epoch": 60_000,
+        "recipe_epochs": 1.0,
+        "flops_per_image": 1e8,
+        "counted_flops_per_image": 1e8,
+        "energy_source": None,
+        "rows": rows or (make_row(),),
+    }
+    return Result.model_validate({**values, **changes})
+
+
+def make_point(x: float, seconds: float, device: str = "cpu") -> SweepPoint:
+    """Make a point of a sweep over batch sizes up."""
+    setting = make_row(device, global_batch_size=int(x)).setting
+    return SweepPoint(setting=setting, images=1000, seconds=(seconds,), sweep="batch", x=x)

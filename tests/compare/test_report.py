@@ -1,0 +1,199 @@
+"""Conclusions are drawn only where they may be, and every renderer shows them safely."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compare.samples import HOST, make_point, make_result, make_row
+from vggnet.compare.conclude import conclude, crossovers, curves_of
+from vggnet.compare.judge import accuracy_difference, entries_of, speedup
+from vggnet.compare.markdown import render_markdown
+from vggnet.compare.page import render_html
+from vggnet.compare.report import build_report
+from vggnet.compare.result import Result
+
+CPU = make_row()
+GPU = make_row("cuda:0", (1.0, 1.0, 1.5))
+
+
+def answer(*results: Result) -> str:
+    """Return the headline of some results."""
+    return conclude(entries_of([(f"m{n}", one) for n, one in enumerate(results)]))[0]
+
+
+def test_the_answer_is_a_ratio_with_its_spread() -> None:
+    """Paired repeats 10/1, 11/1 and 12/1.5 give 10 times, 8 to 11."""
+    assert answer(make_result(CPU, GPU)) == (
+        "cuda:0 · fp32 · batch 128 trains this network 10 times as fast as "
+        "cpu · 2 threads · fp32 · batch 128 (8 to 11), both in strict fp32."
+    )
+
+
+def test_the_baseline_is_the_best_of_the_thread_sweep() -> None:
+    """A slower thread count flatters no GPU."""
+    slow = make_row(threads=1, seconds=(100.0,) * 3)
+    assert "10 times as fast as cpu · 2 threads" in answer(make_result(slow, CPU, GPU))
+
+
+def test_ranges_of_separate_runs_are_the_widest() -> None:
+    """Without pairs, the slowest of one stands against the fastest of the other."""
+    one, two = entries_of([("a", make_result(CPU)), ("b", make_result(GPU))])
+    found = speedup(one, two)
+    assert not found.paired
+    assert (found.median, found.low, found.high) == pytest.approx((11, 10 / 1.5, 12))
+
+
+@pytest.mark.parametrize(
+    ("changes", "row", "words"),
+    [
+        ({"dataset_sha256": "1" * 64}, {}, "dataset"),
+        ({"train": {"peak_lr": 1e-3}}, {}, "train.peak_lr (0.004 and 0.001)"),
+        ({"train": {"seed": 7}}, {}, "train.seed (0 and 7)"),
+        ({"model": {"hidden": (64,)}}, {}, "model.hidden"),
+        ({}, {"losses": (2.3, 2.0, 1.0)}, "steps (2 and 3)"),
+        ({}, {"global_batch_size": 256}, "batch size (128 and 256)"),
+        ({}, {"losses": (2.4, 1.0)}, "loss of the first step (2.3000 and 2.4000)"),
+    ],
+)
+def test_other_work_gets_no_ratio(changes: dict[str, Any], row: dict[str, Any], words: str) -> None:
+    """What differs is named, and no speed-up is stated, in the answer or the table."""
+    results = [make_result(CPU), make_result(make_row("cuda:0", **row), **changes)]
+    said = answer(*results)
+    assert said.startswith("No speed-up is stated")
+    assert words in said
+    report = build_report([("a", results[0]), ("b", results[1])], {})
+    assert report.main.table is not None
+    ratios = [cells[4] for cells in report.main.table.rows if cells[0].startswith("b")]
+    assert ratios == ["— [1]"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "row", "words"),
+    [
+        ({"torch": "0.1"}, {}, "torch (0.0 and 0.1)"),
+        ({"complete": False}, {}, "m1 was cut short"),
+        ({}, {"precision": "bf16"}, "precision (fp32 and bf16)"),
+    ],
+)
+def test_other_means_are_named(changes: dict[str, Any], row: dict[str, Any], words: str) -> None:
+    """The same work by other means gets its ratio with the reservation beside it."""
+    said = answer(make_result(CPU), make_result(make_row("cuda:0", **row), **changes))
+    assert "times as fast" in said
+    assert "not of the devices alone" in said
+    assert words in said
+
+
+def test_builds_of_one_torch_are_alike() -> None:
+    """2.13.0+cpu and 2.13.0+cu130 are the same release."""
+    results = make_result(CPU, torch="2.13.0+cpu"), make_result(GPU, torch="2.13.0+cu130")
+    assert "not of the devices" not in answer(*results)
+
+
+def test_a_cpu_alone_is_compared_with_itself() -> None:
+    """Without a GPU it is said plainly, and the commands for one are printed."""
+    slow = make_row(threads=1, seconds=(20.0, 22.0, 24.0))
+    best = make_row(kernels="winograd", strict=False, best=True, seconds=(5.0, 5.5, 6.0))
+    report = build_report([("", make_result(slow, CPU, best))], {})
+    assert report.answer == (
+        "There is nothing here to compare a CPU with but itself: 2 threads train 2 times "
+        "(2 to 2) as fast as 1, and its best setting (compiled kernels) takes 2 times (2 to 2) "
+        "as many images a second as strict fp32 by PyTorch alone."
+    )
+    commands = [command for _, command in report.commands]
+    assert commands[0] == "vggnet compare --devices cpu,cuda --steps 2 --output gpu"
+    assert commands[1] == "vggnet compare compare.json gpu/compare.json"
+    assert not build_report([("", make_result(CPU, GPU))], {}).commands
+
+
+def test_paired_accuracy() -> None:
+    """Pictures that both get wrong say nothing; the interval holds the difference."""
+    ours = make_row("cuda:0", mistakes=(1, 2, 3, 10, 11, 12, 13))
+    one, two = entries_of([("", make_result(CPU, ours))])
+    found = accuracy_difference(one, two)
+    assert found is not None
+    assert found[0] == pytest.approx(-0.004)
+    assert found[1] < -0.004 < found[2]
+    assert found[2] - found[1] < 0.01
+    same = accuracy_difference(one, one)
+    assert same is not None
+    assert same[1] < 0 < same[2]
+
+
+def test_crossover() -> None:
+    """The first batch size from which on a device stays ahead is named."""
+    points = [make_point(x, 1.0) for x in (8, 32, 128)]
+    points += [make_point(8, 2.0, "cuda:0"), make_point(32, 0.5, "cuda:0")]
+    points += [make_point(128, 0.1, "cuda:0")]
+    entries = entries_of([("", make_result(CPU, GPU, sweep=tuple(points)))])
+    (said,) = crossovers(curves_of(entries, "batch"))
+    assert said == "cuda:0 · fp32 from batch size 32 on is ahead of the CPU's best."
+
+
+def test_prices() -> None:
+    """An epoch of 60,000 images at 256 in 11 s is 2578 s; at 3.60 an hour, 2.58."""
+    report = build_report([("", make_result(CPU))], {"cpu": 3.6})
+    assert report.main.table is not None
+    assert report.main.table.rows[0][-1] == "2.58"
+
+
+class _Reader(HTMLParser):
+    """Collects every tag and attribute of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+TAGS = {
+    *("html", "head", "meta", "title", "style", "body", "p", "h1", "h2", "div", "pre", "figure"),
+    *("figcaption", "span", "b", "table", "thead", "tbody", "tr", "th", "td", "svg", "line"),
+    *("polyline", "circle", "text", "ul", "li", "details", "summary"),
+}
+
+
+@given(
+    text=st.one_of(
+        st.text(st.characters(exclude_categories=["C", "Z"]), max_size=40),
+        st.sampled_from(
+            [
+                "<script>alert(1)</script>",
+                '"><img src=x onerror=alert(1)>',
+                "</style><svg/onload=a>",
+            ]
+        ),
+    )
+)
+def test_a_hostile_file_adds_no_tag(text: str) -> None:
+    """Whatever a result's names hold, the page has our tags, and no handler or address."""
+    result = make_result(CPU, GPU, host=text, created=text, sweep=(make_point(8, 1.0),))
+    report = build_report([(text, result), ("b", result)], {})
+    reader = _Reader()
+    reader.feed(render_html(report))
+    assert reader.tags <= TAGS
+    assert not {"src", "href"} & reader.attributes
+    assert not [name for name in reader.attributes if name.startswith("on")]
+    markdown = render_markdown(report)
+    assert not re.search(r"(?<!\\)<", markdown)
+    lines = [line for line in markdown.splitlines() if line.startswith("| setting")]
+    assert lines
+
+
+def test_the_page_opens_with_the_answer() -> None:
+    """The first heading is the answer, in one sentence; the made-up host is marked so."""
+    report = build_report([("", make_result(CPU, GPU, complete=False))], {})
+    page = render_html(report)
+    assert page.index("<h1>cuda:0") < page.index("<h2>")
+    assert "was cut short" in page
+    assert HOST in page
+    assert "<script" not in page
