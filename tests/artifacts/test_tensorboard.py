@@ -21,20 +21,18 @@ def test_an_epochs_figures_become_scalars(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = RunFolder.create(tmp_path, "run", "fast", tensorboard=True)
-    folder.write_epoch(
-        EpochResult(
-            epoch=1.0,
-            step=2,
-            images=256,
-            loss=0.25,
-            accuracy=0.5,
-            lr=1e-3,
-            seconds=2.0,
-            step_losses=[0.3, 0.2],
-            step_accuracies=[0.4, 0.6],
-        ),
-        None,
+    result = EpochResult(
+        epoch=1.0,
+        step=2,
+        images=256,
+        loss=0.25,
+        accuracy=0.5,
+        lr=1e-3,
+        seconds=2.0,
+        step_losses=[0.3, 0.2],
+        step_accuracies=[0.4, 0.6],
     )
+    folder.write_epochs([result], [None])
     events = EventAccumulator(str(folder.path)).Reload()
     assert "train_loss" in events.Tags()["scalars"]
     (scalar,) = events.Scalars("train_loss")
