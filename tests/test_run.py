@@ -17,7 +17,7 @@ from vggnet.engine.fit import EpochResult
 from vggnet.errors import ConfigError, OutputError, TrainingDivergedError
 from vggnet.run import Reporter
 
-SHORT = {"epochs": 0.02, "threads": 1}
+SHORT = {"epochs": 0.02, "global_batch_size": 128, "threads": 1}
 TINY = {"stages": ((8,), (8,)), "hidden": (8,)}
 
 
@@ -141,6 +141,7 @@ def test_a_diverging_run_keeps_what_was_good(here: Path) -> None:
 
     growing = {
         "epochs": 6,
+        "global_batch_size": 128,
         "optimizer": "adamw",
         "schedule": "linear",
         "warmup_fraction": 0.99,

@@ -37,9 +37,9 @@ class TrainState:
     session: Session
     step: int = 0
     """Optimizer steps taken so far."""
-    sums: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.float64))
+    sums: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
     """Summed loss and images classified right of each step of the epoch under way, over this
-    process's share: float64, (steps, 2), on the device. Rows of steps to come are zero."""
+    process's share: float32, (steps, 2), on the device. Rows of steps to come are zero."""
     sums_from: int = 0
     """The step whose sums are the first row."""
     seconds: float = 0.0
