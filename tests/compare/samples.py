@@ -30,7 +30,7 @@ def make_row(
         (setting if name in setting else row)[name] = value
     values = {
         "setting": Setting.model_validate(setting),
-        "images": len(losses) * 128,
+        "images": len(losses) * setting["global_batch_size"],
         "seconds": seconds,
         "warmup_seconds": (1.0, 0.5),
         "step_losses": losses,

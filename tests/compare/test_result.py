@@ -32,7 +32,7 @@ def test_round_trip(tmp_path: Path) -> None:
     [
         (lambda v: v.update(schema_version=2), "newer than this vggnet reads"),
         (lambda v: v.pop("schema_version"), "is no result"),
-        (lambda v: v.update(schema_version=True), "schema_version"),
+        (lambda v: v.update(schema_version=True), "is no result"),
         (lambda v: v["rows"][0].update(seconds=[-1.0, 1.0, 1.0]), "rows.0.seconds.0"),
         (lambda v: v["rows"][0].update(seconds=[float("nan")]), "rows.0.seconds.0"),
         (lambda v: v["rows"][0].update(seconds=[float("inf")]), "rows.0.seconds.0"),

@@ -51,7 +51,7 @@ class Timer:
         return self.now(device) - started
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # pictures have no hash; one training is another than its copy
 class Training:
     """A training that can be begun again from the same weights, on the same batches."""
 

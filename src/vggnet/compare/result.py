@@ -242,7 +242,7 @@ def _read(content: bytes, path: Path) -> Result:
         else:
             what = "is no result of `vggnet compare`; name the compare.json file"
         raise ResultFileError(f"{path} {what}") from None
-    if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
+    if not isinstance(values, dict) or type(values.get("schema_version")) is not int:
         raise ResultFileError(f"{path} is no result of `vggnet compare`")
     if values["schema_version"] > SCHEMA_VERSION:
         raise ResultFileError(
