@@ -77,6 +77,7 @@ def compare(
     Without a GPU, thread counts and batch sizes of the CPU are compared. With FILEs,
     nothing is measured: results of several machines are reported side by side.
     """
+    from vggnet.artifacts.atomic import check_writable
     from vggnet.compare.report import build_report
     from vggnet.compare.result import load_result
 
@@ -102,6 +103,7 @@ def compare(
         _write(build_report(results, prices), None, output, "compare", quiet=False)
         return
     layers = _settings(recipe, config, model, data_dir, batch_size)
+    check_writable(output / "compare.json")
     plan = _plan(layers, devices, threads, steps, epochs, repeats or DEFAULT_REPEATS, sweep)
     result = _measure(plan, quiet=as_json)
     if as_json:

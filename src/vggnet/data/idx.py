@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zlib
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -49,9 +49,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _read(
-    file: BinaryIO | gzip.GzipFile, dimensions: int, path: Path, most: int
-) -> npt.NDArray[np.uint8]:
+def _read(file: io.BufferedIOBase, dimensions: int, path: Path, most: int) -> npt.NDArray[np.uint8]:
     header = file.read(4 + 4 * dimensions)
     if len(header) < 4 or header[:2] != b"\0\0":
         raise DataError(f"{path} is not an IDX file: it must begin with two zero bytes")
@@ -72,11 +70,15 @@ def _read(
             f"{path} is too short: its header claims {' × '.join(map(str, shape))} = "
             f"{expected:,} bytes, the file cannot hold more than {max(most - len(header), 0):,}"
         )
-    payload = file.read(expected + 1)
-    if len(payload) != expected:
-        found = "more" if len(payload) > expected else f"only {len(payload):,}"
+    array = np.empty(expected, np.uint8)
+    filled = 0
+    while count := file.readinto(array[filled:].data):
+        filled += count
+    more = bool(file.read(1))
+    if filled < expected or more:
+        found = "more" if more else f"only {filled:,}"
         raise DataError(
             f"{path} does not hold what its header claims: {expected:,} bytes expected, "
             f"{found} found"
         )
-    return np.frombuffer(payload, np.uint8).reshape(shape)
+    return array.reshape(shape)

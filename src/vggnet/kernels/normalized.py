@@ -16,9 +16,10 @@ from vggnet.kernels import reference
 from vggnet.kernels.library import MOST_DIRECT_INPUTS, NONE, Convolved, NormGradient
 from vggnet.kernels.loading import library_for
 from vggnet.kernels.operations import empty_results
+from vggnet.kernels.registration import operation
 
 
-@torch.library.custom_op("vggnet::convolve_normalized", mutates_args=(), device_types="cpu")
+@operation("vggnet::convolve_normalized")
 def convolve_normalized(
     images: Tensor,
     weight: Tensor,
@@ -49,8 +50,7 @@ def convolve_normalized(
     return normed.outputs, normed.choice, values, mean, variance
 
 
-@convolve_normalized.register_fake
-def _(
+def _shape_of_convolve_normalized(
     images: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -68,9 +68,7 @@ def _(
     )
 
 
-@torch.library.custom_op(
-    "vggnet::convolve_normalized_backward", mutates_args=(), device_types="cpu"
-)
+@operation("vggnet::convolve_normalized_backward")
 def convolve_normalized_backward(
     gradients: Tensor,
     images: Tensor,
@@ -114,8 +112,7 @@ def convolve_normalized_backward(
     return of_images, of_weight, of_bias, sums[1] * deviation, sums[0].clone()
 
 
-@convolve_normalized_backward.register_fake
-def _(
+def _shape_of_convolve_normalized_backward(
     gradients: Tensor,
     images: Tensor,
     weight: Tensor,
@@ -160,6 +157,10 @@ def _backward(ctx: Any, gradients: Tensor | None, *_: Tensor | None) -> tuple[Te
     return (*(gradient if needed else None for gradient, needed in wanted), None, None)
 
 
+torch.library.register_fake("vggnet::convolve_normalized", _shape_of_convolve_normalized)
+torch.library.register_fake(
+    "vggnet::convolve_normalized_backward", _shape_of_convolve_normalized_backward
+)
 torch.library.register_autograd(
     "vggnet::convolve_normalized", _backward, setup_context=_setup_context
 )

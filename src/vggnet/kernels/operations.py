@@ -14,6 +14,7 @@ from torch import Tensor
 from vggnet.kernels import reference
 from vggnet.kernels.library import MOST_DIRECT_INPUTS, RELU_POOL, Convolved
 from vggnet.kernels.loading import library_for
+from vggnet.kernels.registration import operation
 
 
 def empty_results(images: Tensor, weight: Tensor, activation: int) -> tuple[Tensor, Tensor]:
@@ -27,7 +28,7 @@ def empty_results(images: Tensor, weight: Tensor, activation: int) -> tuple[Tens
     return outputs, choice.contiguous(memory_format=torch.channels_last)
 
 
-@torch.library.custom_op("vggnet::convolve", mutates_args=(), device_types="cpu")
+@operation("vggnet::convolve")
 def convolve(
     images: Tensor, weight: Tensor, bias: Tensor | None, activation: int
 ) -> tuple[Tensor, Tensor]:
@@ -44,14 +45,13 @@ def convolve(
     return found.outputs, found.choice
 
 
-@convolve.register_fake
-def _(
+def _shape_of_convolve(
     images: Tensor, weight: Tensor, bias: Tensor | None, activation: int
 ) -> tuple[Tensor, Tensor]:
     return empty_results(images, weight, activation)
 
 
-@torch.library.custom_op("vggnet::convolve_backward", mutates_args=(), device_types="cpu")
+@operation("vggnet::convolve_backward")
 def convolve_backward(
     gradients: Tensor,
     images: Tensor,
@@ -82,8 +82,7 @@ def convolve_backward(
     return of_images, of_weight, of_bias
 
 
-@convolve_backward.register_fake
-def _(
+def _shape_of_convolve_backward(
     gradients: Tensor,
     images: Tensor,
     weight: Tensor,
@@ -128,4 +127,6 @@ def _backward(
     )
 
 
+torch.library.register_fake("vggnet::convolve", _shape_of_convolve)
+torch.library.register_fake("vggnet::convolve_backward", _shape_of_convolve_backward)
 torch.library.register_autograd("vggnet::convolve", _backward, setup_context=_setup_context)
