@@ -75,6 +75,8 @@ class ModelConfig(_Section):
     @field_validator("stages", mode="before")
     @classmethod
     def _read_stages(cls, value: object) -> object:
+        if isinstance(value, list):  # as JSON has it; strict validation wants tuples
+            return tuple(tuple(stage) if isinstance(stage, list) else stage for stage in value)
         if not isinstance(value, str):
             return value
         return tuple(
@@ -85,7 +87,11 @@ class ModelConfig(_Section):
     @field_validator("hidden", mode="before")
     @classmethod
     def _read_hidden(cls, value: object) -> object:
-        return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return tuple(
+                int(part) if part.isdecimal() else part for part in value.split(",") if part
+            )
+        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("hidden")
     @classmethod

@@ -42,7 +42,7 @@ def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
         assert row.cold is not None
         assert row.parts is not None
         assert row.cold.seconds > row.cold.training_seconds
-    assert {point.x for point in result.sweep} == {8, 32, 128, 512, 2048}
+    assert {point.x for point in result.sweep} == {8, 32, 64, 128, 512, 2048}
     assert "Crossover: batch size" in Path("compare.html").read_text()
     assert "### Where the time goes" in Path("compare.md").read_text()
 
@@ -59,7 +59,7 @@ def test_results_side_by_side(vggnet: Command, tmp_path: Path) -> None:
     done = vggnet("compare", "laptop.json", "compare.json", "--price", "cpu=0.10")
     assert done.code == 0, done.err
     assert "laptop: cpu" in done.out
-    assert "cost of a model" in done.out
+    assert "cost of a model" in Path("compare.md").read_text()
     assert Path("compare.json").read_bytes() == before
     assert load_result(Path("laptop.json")) == result
     assert "laptop: cpu" in Path("compare.html").read_text()
@@ -136,7 +136,8 @@ def test_an_interrupted_comparison_keeps_what_it_has(
             break
     time.sleep(0.1)
     process.send_signal(number)
-    rest = process.stderr.read()
+    with process.stderr:
+        rest = process.stderr.read()
     assert process.wait(60) == 130
     assert "what was measured so far is kept" in rest
     assert "Traceback" not in rest
