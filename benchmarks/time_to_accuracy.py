@@ -122,8 +122,9 @@ def describe(values: list[float], digits: int) -> str:
 def mean_and_spread(shares: list[float]) -> str:
     """Return mean and standard deviation of accuracies in percent."""
     percent = [100 * share for share in shares]
-    spread = statistics.stdev(percent) if len(percent) > 1 else float("nan")
-    return f"{statistics.mean(percent):.3f} ± {spread:.3f} (n = {len(percent)})"
+    if len(percent) == 1:
+        return f"{percent[0]:.2f} (n = 1)"
+    return f"{statistics.mean(percent):.3f} ± {statistics.stdev(percent):.3f} (n = {len(percent)})"
 
 
 def report(
@@ -139,7 +140,7 @@ def report(
     our_seconds = [run.seconds for run in ours]
     ratios = [a / b for a, b in zip(article_seconds, our_seconds, strict=False)]
     training = describe([run.training_seconds for run in ours], 1)
-    memory = [max(run.peak_mib for run in runs) for runs in (theirs, ours)]
+    memory = [describe([run.peak_mib for run in runs], 0) for runs in (theirs, ours)]
     watched = len(theirs[0].epoch_ends)
     theirs_accuracy = mean_and_spread(article_accuracies) if article_accuracies else "not measured"
     return f"""# Time to accuracy
@@ -155,7 +156,7 @@ alternating, n = {len(ratios)} pairs: **{statistics.median(ratios):.1f} times fa
 | first run, kernels compiled into an empty cache | | {cold.seconds:.1f} |
 | test accuracy %, mean ± standard deviation | {theirs_accuracy} | \
 {mean_and_spread([run.accuracy for run in ours])} |
-| peak memory, MiB | {memory[0]:.0f} | {memory[1]:.0f} |
+| peak memory, MiB | {memory[0]} | {memory[1]} |
 
 The article's script was watched for {watched} of its {ARTICLE_EPOCHS} epochs a run; the rest is
 reckoned at the pace of its second epoch on. Seeds of `vggnet train`: \
