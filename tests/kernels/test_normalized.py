@@ -81,6 +81,7 @@ def test_a_channel_far_from_zero_keeps_its_variance() -> None:
     torch.testing.assert_close(variance.double(), doubles.var(1, unbiased=False), rtol=1e-5, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of opcheck itself
 @pytest.mark.parametrize("inputs", [1, 16])
 def test_opcheck_passes(inputs: int) -> None:
     """The operation has a schema, shapes, autograd and tracing that torch finds right."""

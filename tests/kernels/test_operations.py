@@ -52,6 +52,7 @@ def test_the_gradient_is_the_slope(activation: int) -> None:
         assert (above - loss(*doubles)) / (2 * step) == pytest.approx(slope, rel=2e-3)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # of opcheck itself
 @pytest.mark.parametrize("inputs", [3, 16])
 def test_opcheck_passes(inputs: int) -> None:
     """Torch's own check of an operation: schema, shapes, autograd, torch.compile's tracing."""

@@ -16,7 +16,7 @@ from vggnet.kernels import reference
 from vggnet.kernels.library import MOST_DIRECT_INPUTS, NONE, Convolved, NormGradient
 from vggnet.kernels.loading import library_for
 from vggnet.kernels.operations import empty_results
-from vggnet.kernels.registration import operation
+from vggnet.kernels.registration import operation, refuse_derivative
 
 
 @operation("vggnet::convolve_normalized")
@@ -161,6 +161,7 @@ torch.library.register_fake("vggnet::convolve_normalized", _shape_of_convolve_no
 torch.library.register_fake(
     "vggnet::convolve_normalized_backward", _shape_of_convolve_normalized_backward
 )
+refuse_derivative("vggnet::convolve_normalized_backward")
 torch.library.register_autograd(
     "vggnet::convolve_normalized", _backward, setup_context=_setup_context
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 from vggnet.kernels import reference
 from vggnet.kernels.library import MOST_DIRECT_INPUTS, RELU_POOL, Convolved
 from vggnet.kernels.loading import library_for
-from vggnet.kernels.registration import operation
+from vggnet.kernels.registration import operation, refuse_derivative
 
 
 def empty_results(images: Tensor, weight: Tensor, activation: int) -> tuple[Tensor, Tensor]:
@@ -129,4 +129,5 @@ def _backward(
 
 torch.library.register_fake("vggnet::convolve", _shape_of_convolve)
 torch.library.register_fake("vggnet::convolve_backward", _shape_of_convolve_backward)
+refuse_derivative("vggnet::convolve_backward")
 torch.library.register_autograd("vggnet::convolve", _backward, setup_context=_setup_context)

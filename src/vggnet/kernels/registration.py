@@ -8,6 +8,19 @@ from typing import Any
 import torch
 
 
+def refuse_derivative(name: str) -> None:
+    """Make differentiating an operation an error; torch would only warn and be wrong.
+
+    Args:
+        name: `namespace::name`.
+    """
+
+    def refuse(ctx: Any, *gradients: Any) -> None:
+        raise RuntimeError(f"{name} cannot be differentiated: no second derivatives here")
+
+    torch.library.register_autograd(name, refuse)
+
+
 def operation(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the CPU's kernel of a new operation, and return the operation.
 
