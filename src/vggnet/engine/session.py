@@ -61,12 +61,16 @@ class Session:
         )
 
     def share(self, value: T) -> T:
-        """Return the main process's `value` on every process, once all have come here."""
+        """Return the main process's `value` on every process, once it has come here."""
         if self.world_size == 1:
             return value
         box = [value]
         distributed.broadcast_object_list(box)
         return box[0]
+
+    def meet(self) -> None:
+        """Wait until every process has come here."""
+        self.sum_(torch.zeros(1))  # no barrier(), which wants a device of its own under nccl
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Add `tensor` up over all processes, in place, and return it."""

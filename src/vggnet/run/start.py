@@ -242,7 +242,6 @@ def _train_and_save(training: Training) -> Evaluation:
     if folder:
         folder.write_json("config.json", plan.config.model_dump(mode="json"))
         folder.write_json("environment.json", describe_environment())
-    training.reporter.started(plan)
     training.carry_out()
     network = fold_batch_norm(training.state.network.eval())
     replica = accelerated(network, plan.config.train.kernels)

@@ -95,6 +95,8 @@ class Training:
         """
         last_good = None
         with stop_requests() as self._stop_requested:
+            self.plan.session.meet()  # from here on every process can be asked to stop
+            self.reporter.started(self.plan)
             try:
                 for result in fit(self.state, self._batches, self._on_step):
                     self._end_epoch(result)
