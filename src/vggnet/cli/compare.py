@@ -15,8 +15,8 @@ from vggnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from vggnet.compare.plan import Plan
-    from vggnet.compare.report import Report
     from vggnet.compare.result import Result
+    from vggnet.compare.section import Report
 
 DEFAULT_STEPS = 100
 DEFAULT_REPEATS = 5
