@@ -47,13 +47,15 @@ def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
     assert "### Where the time goes" in Path("compare.md").read_text()
 
 
-def test_results_side_by_side(vggnet: Command, tmp_path: Path) -> None:
-    """Two files give one report, measure nothing, and are left as they are."""
+def test_json_and_results_side_by_side(vggnet: Command) -> None:
+    """`--json` prints the result alone; two such files give one report and stay as they are."""
     Path("tiny.toml").write_text(TINY)
     flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
-    done = vggnet("compare", *flags, "--sweep", "none", "--devices", "cpu", "--json")
+    done = vggnet("compare", *flags, "--sweep", "width", "--json")
     assert done.code == 0, done.err
+    assert json.loads(done.out) == json.loads(Path("compare.json").read_text())
     result = Result.model_validate_json(done.out)
+    assert {point.x for point in result.sweep} == {0.25, 0.5, 1, 2}
     Path("laptop.json").write_text(done.out)
     before = Path("compare.json").read_bytes()
     done = vggnet("compare", "laptop.json", "compare.json", "--price", "cpu=0.10")
@@ -157,13 +159,3 @@ def test_reports_need_no_torch(tmp_path: Path) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-
-
-def test_json_is_one_object(vggnet: Command) -> None:
-    """`--json` prints the result, and nothing else on standard output."""
-    Path("tiny.toml").write_text(TINY)
-    flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
-    done = vggnet("compare", *flags, "--sweep", "width", "--json")
-    assert done.code == 0, done.err
-    assert json.loads(done.out) == json.loads(Path("compare.json").read_text())
-    assert {point["x"] for point in json.loads(done.out)["sweep"]} == {0.25, 0.5, 1, 2}
