@@ -58,13 +58,14 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
     assert {point.x for point in result.sweep} == {0.25, 0.5, 1, 2}
     Path("laptop.json").write_text(done.out)
     before = Path("compare.json").read_bytes()
-    done = vggnet("compare", "laptop.json", "compare.json", "--price", "cpu=0.10")
+    price = ("--price", "cpu=0.10")
+    done = vggnet("compare", "laptop.json", "compare.json", *price, "--output", "new/both")
     assert done.code == 0, done.err
     assert "laptop: cpu" in done.out
-    assert "cost of a model" in Path("compare.md").read_text()
+    assert "cost of a model" in Path("new/both/compare.md").read_text()
     assert Path("compare.json").read_bytes() == before
     assert load_result(Path("laptop.json")) == result
-    assert "laptop: cpu" in Path("compare.html").read_text()
+    assert "laptop: cpu" in Path("new/both/compare.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
         ("missing.json", 1, "cannot read missing.json"),
         ("page.json", 1, "page.json is no result"),
         ("page.json --steps 3", 2, "--steps and result files exclude each other"),
-        ("--output nowhere", 1, "cannot write"),
+        ("--output page.json/reports", 1, "cannot make the folder"),
     ],
 )
 def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, words: str) -> None:
