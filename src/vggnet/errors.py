@@ -35,6 +35,10 @@ class DataError(VggnetError):
     """A data file that is missing, damaged, or not what it claims to be."""
 
 
+class PictureError(VggnetError):
+    """A picture that cannot be read, is too large, or is none."""
+
+
 class ModelFileError(VggnetError):
     """A model file that is missing, damaged, or not a VGG network."""
 

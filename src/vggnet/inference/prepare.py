@@ -1,0 +1,249 @@
+"""Any picture of a digit ► 28×28, as MNIST draws it.
+
+MNIST's digits were fitted into 20×20 pixels, keeping their shape, and placed with their centre
+of mass at the centre of 28×28, anti-aliased (LeCun et al., http://yann.lecun.com/exdb/mnist).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from vggnet.inference.components import Component, find_components
+from vggnet.inference.ink import Floats, find_ink
+
+SIDE, BOX = 28, 20
+"""Pixels of a picture, and of the box that a digit is fitted into."""
+
+FINE = 4
+"""Strokes are drawn so many times finer, and then averaged: that is their anti-aliasing."""
+
+WORK_SIDE = 512
+"""Pixels, at most, of the longer side of what ink is looked for on."""
+
+SPECK = 0.04
+"""Of the largest part's area; what is smaller is dirt."""
+
+PALE = 0.75
+"""Of the largest part's ink; what is paler is the corner of a shadow."""
+
+STROKES = (1.9, 3.6)
+"""Pixels of a stroke's width in the 20×20 box. Between these lie nine tenths of MNIST's."""
+
+
+def prepare_digit(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+    """Find the digit in a picture and draw it as MNIST would.
+
+    Args:
+        picture: uint8, (H, W, 3) or (H, W): dark on light or light on dark, at any place and
+            size.
+
+    Returns:
+        uint8, (28, 28), white on black; None where nothing is drawn.
+    """
+    drawing = find_drawing(picture)
+    return None if drawing is None else draw_digit(drawing.ink)
+
+
+def fit_picture(
+    picture: npt.NDArray[np.uint8], channels: int, height: int, width: int
+) -> npt.NDArray[np.uint8]:
+    """Fit a picture of anything into (C, H, W), its shape kept, centred on its edges' colour.
+
+    Args:
+        picture: uint8, (H, W, 3) or (H, W).
+        channels: 1 for grey, 3 for colour.
+        height: Pixels of the result.
+        width: Likewise.
+    """
+    image = Image.fromarray(picture).convert("L" if channels == 1 else "RGB")
+    by = min(height / image.height, width / image.width)
+    size = max(1, round(image.width * by)), max(1, round(image.height * by))
+    pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+    pixels = pixels.reshape(*pixels.shape[:2], channels)
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    fitted = np.empty((height, width, channels), np.uint8)
+    fitted[:] = np.median(edges, axis=0)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    fitted[top : top + size[1], left : left + size[0]] = pixels
+    return fitted.transpose(2, 0, 1)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The ink of a drawing and its parts, cut out of a picture."""
+
+    ink: Floats
+    """0 to 1, (H, W), with some paper around."""
+    labels: npt.NDArray[np.int32]
+    """Which part each pixel belongs to, (H, W); 0: none."""
+    parts: tuple[Component, ...]
+    """Largest first."""
+
+
+def find_drawing(picture: npt.NDArray[np.uint8]) -> Drawing | None:
+    """Find what is drawn, at a resolution that shows its strokes; None where nothing is."""
+    box = (0, 0, picture.shape[1], picture.shape[0])
+    found = None
+    for _ in range(3):  # a small digit on a large sheet is looked at again, from nearer
+        region, by = _shrink(picture, box)
+        found = _look(region)
+        if found is None:
+            return None
+        nearer = _bounds(found.parts, region.shape[:2], by, box)
+        if by == 1 or _area(nearer) > 0.5 * _area(box):
+            return found
+        box = nearer
+    return found
+
+
+def draw_digit(ink: Floats) -> npt.NDArray[np.uint8]:
+    """Draw ink, (H, W), 0 to 1, as MNIST does: uint8, (28, 28)."""
+    rows, columns = (np.flatnonzero((ink > 0.5).any(axis=axis)) for axis in (1, 0))
+    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    padded = np.pad(ink, 2)  # so that strokes at the picture's edge end softly, too
+    box = tuple(int(edge) + 2 for edge in box)
+    fine = _fit(padded, box, FINE * BOX)
+    grow = _missing_width(fine)
+    if grow:
+        fine = _fit(padded, box, FINE * BOX - 2 * grow)
+        fine = _thicken(fine, grow) if grow > 0 else 1 - _thicken(1 - fine, -grow)
+    return _centre(fine)
+
+
+def _shrink(
+    picture: npt.NDArray[np.uint8], box: tuple[int, int, int, int]
+) -> tuple[npt.NDArray[np.uint8], float]:
+    left, top, right, bottom = box
+    by = min(1.0, WORK_SIDE / max(right - left, bottom - top))
+    region = picture[top:bottom, left:right]
+    if by == 1:
+        return region, by
+    size = max(1, round((right - left) * by)), max(1, round((bottom - top) * by))
+    return np.asarray(Image.fromarray(region).resize(size, Image.Resampling.BOX)), by
+
+
+def _look(region: npt.NDArray[np.uint8]) -> Drawing | None:
+    """Find the ink of a region and drop the dirt."""
+    ink = find_ink(region)
+    if ink is None:
+        return None
+    labels, found = find_components(ink > 0.5)
+    if not found:
+        return None
+    parts = tuple(_drop_dirt(ink, labels, found))
+    kept = np.isin(labels, [one.label for one in parts])
+    # A stroke's soft edge is around its mask; all else is paper.
+    return Drawing(np.where(_spread(kept, 2), ink, 0).astype(np.float32), labels, parts)
+
+
+def _drop_dirt(
+    ink: Floats, labels: npt.NDArray[np.int32], found: list[Component]
+) -> Iterator[Component]:
+    """Give the parts that are strokes: not much smaller and not much paler than the largest."""
+
+    def darkness(part: Component) -> float:
+        window = slice(part.top, part.bottom), slice(part.left, part.right)
+        return float(np.quantile(ink[window][labels[window] == part.label], 0.9))
+
+    least = PALE * darkness(found[0])
+    for part in found:
+        if part.area >= SPECK * found[0].area and darkness(part) >= least:
+            yield part
+
+
+def _spread(mask: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
+    for _ in range(reach):
+        padded = np.pad(mask, 1)
+        mask = padded[1:-1, 1:-1] | padded[:-2, 1:-1] | padded[2:, 1:-1]
+        padded = np.pad(mask, 1)
+        mask = mask | padded[1:-1, :-2] | padded[1:-1, 2:]
+    return mask
+
+
+def _bounds(
+    parts: tuple[Component, ...],
+    shape: tuple[int, ...],
+    by: float,
+    box: tuple[int, int, int, int],
+) -> tuple[int, int, int, int]:
+    """Return the parts' box in the whole picture, with some paper around."""
+    top, left = min(one.top for one in parts), min(one.left for one in parts)
+    bottom, right = max(one.bottom for one in parts), max(one.right for one in parts)
+    margin = max(4.0, 0.25 * max(bottom - top, right - left))
+    return (
+        box[0] + int(max(0.0, left - margin) / by),
+        box[1] + int(max(0.0, top - margin) / by),
+        box[0] + int(min(float(shape[1]), right + margin) / by),
+        box[1] + int(min(float(shape[0]), bottom + margin) / by),
+    )
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _fit(ink: Floats, box: tuple[int, ...], side: int) -> Floats:
+    """Scale a box so that its longer side is `side`, keep its shape, and sharpen its edges."""
+    left, top, right, bottom = box
+    by = side / max(right - left, bottom - top)
+    size = max(1, round((right - left) * by)), max(1, round((bottom - top) * by))
+    margin = 2 / by  # of the fine raster
+    room = (left - margin, top - margin, right + margin, bottom + margin)
+    around = int(np.ceil(max(0.0, margin - 2))) + 1
+    padded = np.pad(ink, around)
+    source = tuple(edge + around for edge in room)
+    image = Image.fromarray(padded).resize(
+        (size[0] + 4, size[1] + 4), Image.Resampling.BICUBIC, box=source
+    )
+    # A bicubic picture of an edge that is one pixel wide is `by` fine pixels wide.
+    steepness = max(1.0, by)
+    return np.clip((np.asarray(image, np.float32) - 0.5) * steepness + 0.5, 0, 1)
+
+
+def stroke_width(fine: Floats) -> float:
+    """Return the mean width of strokes in pixels: twice their area over their perimeter."""
+    padded = np.pad(fine, 1)
+    across, down = np.diff(padded, axis=1)[:-1], np.diff(padded, axis=0)[:, :-1]
+    perimeter = float(np.hypot(across, down).sum())
+    return 2 * float(fine.sum()) / perimeter if perimeter else 0.0
+
+
+def _missing_width(fine: Floats) -> int:
+    """Return the fine pixels by which strokes must grow on either side, or shrink (negative)."""
+    width = stroke_width(fine) / FINE
+    low, high = STROKES
+    wanted = min(max(width, low), high)
+    return round(FINE * (wanted - width) / 2)
+
+
+def _thicken(fine: Floats, radius: int) -> Floats:
+    """Move every edge outwards, as a round pen of some radius would."""
+    padded = np.pad(fine, radius)
+    height, width = padded.shape
+    grown = padded.copy()
+    for down in range(-radius, radius + 1):
+        for right in range(-radius, radius + 1):
+            if 0 < down * down + right * right <= radius * radius + 1:
+                to = (slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right)))
+                source = (slice(max(0, -down), height + min(0, -down)), slice(max(0, -right), width + min(0, -right)))
+                np.maximum(grown[to], padded[source], out=grown[to])
+    return grown
+
+
+def _centre(fine: Floats) -> npt.NDArray[np.uint8]:
+    """Put the centre of mass at the centre of 28×28 and average to that resolution."""
+    side = FINE * SIDE
+    rows, columns = (np.arange(length) + 0.5 for length in fine.shape)
+    mass = float(fine.sum())
+    centre = (float(fine.sum(1) @ rows) / mass, float(fine.sum(0) @ columns) / mass)
+    canvas = np.zeros((3 * side, 3 * side), np.float32)
+    top, left = (round(1.5 * side - at) for at in centre)
+    canvas[top : top + fine.shape[0], left : left + fine.shape[1]] = fine
+    middle = canvas[side : 2 * side, side : 2 * side]
+    small = middle.reshape(SIDE, FINE, SIDE, FINE).mean(axis=(1, 3))
+    return (255 * small).round().astype(np.uint8)
