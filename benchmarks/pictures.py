@@ -56,8 +56,9 @@ def sheet(
     """Lay ink on paper: uint8, (H, W, 3)."""
     whole = np.zeros((height, width, 1), np.float32)
     whole[top : top + ink.shape[0], left : left + ink.shape[1], 0] = ink
-    ground = np.broadcast_to(np.asarray(paper, np.float32).reshape(*np.shape(paper), 1), (height, width, 3)) if np.ndim(paper) else np.full((height, width, 3), paper, np.float32)
-    return (ground * (1 - whole) + np.array(colour, np.float32) * whole).clip(0, 255).astype(np.uint8)
+    ground = np.asarray(paper, np.float32)[..., np.newaxis]
+    laid = ground * (1 - whole) + np.array(colour, np.float32) * whole
+    return laid.clip(0, 255).astype(np.uint8)
 
 
 def middle(ink: Floats, **how: object) -> npt.NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vggnet.errors import PictureError
 
@@ -44,7 +44,7 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
         raise
     except Image.DecompressionBombError:
         raise PictureError(f"more than the {max_pixels:,} pixels that are read") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise PictureError("not a PNG, JPEG, WebP or BMP picture") from None
     except Exception as error:  # a damaged file makes Pillow's parsers raise almost anything
         reason = str(error).partition("\n")[0] or type(error).__name__

@@ -8,6 +8,8 @@ red ink is invisible in red light, and chalk is ink on a picture turned to its n
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
@@ -21,6 +23,9 @@ PAPER_SIDE = 96
 WINDOW = 0.3
 """Of the shorter side; strokes are narrower, shadows are wider."""
 
+LEAST_LIGHT = 32.0
+"""Paper, of 255: below it, shares of its brightness mean nothing."""
+
 LEAST_INK = 0.1
 """Share of the paper's brightness that ink must take away to be told from the paper's grain."""
 
@@ -31,14 +36,27 @@ LEAST_CONTRAST = 5.0
 """Ink over the paper's grain; texture that looks like neither is taken for paper."""
 
 
-def find_ink(picture: npt.NDArray[np.uint8]) -> Floats | None:
-    """Return the ink on each pixel, 0 to 1, (H, W); None where nothing is drawn.
+@dataclass(frozen=True)
+class Ink:
+    """What is on the paper."""
+
+    amount: Floats
+    """On each pixel, 0 to 1, (H, W)."""
+    darkness: float
+    """Share of the paper's light that it takes away where it is 1."""
+
+
+def find_ink(picture: npt.NDArray[np.uint8]) -> Ink | None:
+    """Tell ink from paper; None where there is no ink.
 
     Args:
         picture: uint8, (H, W, 3) or (H, W).
     """
-    channels = np.atleast_3d(picture).astype(np.float32)
-    seen = [_darkness(channels[..., index]) for index in range(channels.shape[2])]
+    channels = np.atleast_3d(picture)
+    if (channels == channels[..., :1]).all():  # grey: one colour says it all
+        channels = channels[..., :1]
+    colours = channels.astype(np.float32)
+    seen = [_darkness(colours[..., index]) for index in range(colours.shape[2])]
     # A colour counts as much as it shows.
     weights = np.array([_strength(one) ** 2 for one in seen], np.float32)
     if weights.sum() == 0:
@@ -52,7 +70,7 @@ def _darkness(channel: Floats) -> Floats:
     if _is_light_on_dark(channel):
         channel = 255 - channel
     paper = _estimate_paper(channel)
-    return np.clip(1 - channel / np.maximum(paper, 1), 0, 1)
+    return np.clip((paper - channel) / np.maximum(paper, LEAST_LIGHT), 0, 1)
 
 
 def _is_light_on_dark(channel: Floats) -> bool:
@@ -83,7 +101,7 @@ def _resize(values: Floats, most: int) -> Floats:
 
 def _local_maximum(values: Floats, reach: int) -> Floats:
     for _ in range(2):  # rows, then columns
-        padded = np.pad(values, ((0, 0), (reach, reach)), mode="edge")
+        padded = np.pad(values, ((0, 0), (reach, reach)), mode="symmetric")
         values = sliding_window_view(padded, 2 * reach + 1, axis=1).max(axis=-1).T
     return values
 
@@ -104,13 +122,18 @@ def _strength(darkness: Floats) -> float:
 
 def _ink_level(darkness: Floats) -> float:
     """Return the median of what is at least half as dark as the darkest few pixels."""
-    few = min(_FEW, darkness.size)
-    most = float(np.partition(darkness, -few, axis=None)[-few])
-    return float(np.median(darkness[darkness >= most / 2]))
+    # By a histogram: NumPy's partition takes 3 ms where most values are equal, this 0.2.
+    counts = np.bincount((255 * darkness).astype(np.uint8).ravel(), minlength=256)
+    at_least = counts[::-1].cumsum()[::-1]
+    most = int(np.flatnonzero(at_least >= min(_FEW, darkness.size))[-1])
+    half = -(-most // 2)
+    middle = at_least[half] / 2
+    return float(np.flatnonzero(at_least >= middle)[-1]) / 255
 
 
-def _scale(darkness: Floats) -> Floats | None:
+def _scale(darkness: Floats) -> Ink:
     level = _ink_level(darkness)
-    grain = float(np.quantile(darkness, 0.5))
+    grain = float(np.median(darkness))
     low = min(0.4 * level, 2 * grain)
-    return np.clip((darkness - low) / (level - low), 0, 1).astype(np.float32)
+    amount = np.clip((darkness - low) / (level - low), 0, 1)
+    return Ink(amount.astype(np.float32), level)

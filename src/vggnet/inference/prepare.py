@@ -6,6 +6,7 @@ of mass at the centre of 28×28, anti-aliased (LeCun et al., http://yann.lecun.c
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,6 +31,15 @@ SPECK = 0.04
 
 PALE = 0.75
 """Of the largest part's ink; what is paler is the corner of a shadow."""
+
+RIM = 0.6
+"""Share of the light: paler ink that runs out of the picture is the rim of a shadow."""
+
+_GRAIN = 8
+"""Pixels that are averaged to see a shadow and not the paper's grain."""
+
+LEAST_SIDE = 5
+"""Pixels of the picture; a largest part that is smaller is dust."""
 
 STROKES = (1.9, 3.6)
 """Pixels of a stroke's width in the 20×20 box. Between these lie nine tenths of MNIST's."""
@@ -73,6 +83,10 @@ def fit_picture(
     return fitted.transpose(2, 0, 1)
 
 
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom; the last two are one beyond."""
+
+
 @dataclass(frozen=True)
 class Drawing:
     """The ink of a drawing and its parts, cut out of a picture."""
@@ -94,6 +108,10 @@ def find_drawing(picture: npt.NDArray[np.uint8]) -> Drawing | None:
         found = _look(region)
         if found is None:
             return None
+        largest = found.parts[0]
+        side = max(largest.bottom - largest.top, largest.right - largest.left)
+        if side < LEAST_SIDE * by:
+            return None
         nearer = _bounds(found.parts, region.shape[:2], by, box)
         if by == 1 or _area(nearer) > 0.5 * _area(box):
             return found
@@ -104,20 +122,19 @@ def find_drawing(picture: npt.NDArray[np.uint8]) -> Drawing | None:
 def draw_digit(ink: Floats) -> npt.NDArray[np.uint8]:
     """Draw ink, (H, W), 0 to 1, as MNIST does: uint8, (28, 28)."""
     rows, columns = (np.flatnonzero((ink > 0.5).any(axis=axis)) for axis in (1, 0))
-    box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
     padded = np.pad(ink, 2)  # so that strokes at the picture's edge end softly, too
-    box = tuple(int(edge) + 2 for edge in box)
+    edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    left, top, right, bottom = (int(edge) + 2 for edge in edges)
+    box = (left, top, right, bottom)
     fine = _fit(padded, box, FINE * BOX)
     grow = _missing_width(fine)
     if grow:
         fine = _fit(padded, box, FINE * BOX - 2 * grow)
-        fine = _thicken(fine, grow) if grow > 0 else 1 - _thicken(1 - fine, -grow)
+        fine = _thicken(fine, grow) if grow > 0 else _thin(fine, -grow)
     return _centre(fine)
 
 
-def _shrink(
-    picture: npt.NDArray[np.uint8], box: tuple[int, int, int, int]
-) -> tuple[npt.NDArray[np.uint8], float]:
+def _shrink(picture: npt.NDArray[np.uint8], box: Box) -> tuple[npt.NDArray[np.uint8], float]:
     left, top, right, bottom = box
     by = min(1.0, WORK_SIDE / max(right - left, bottom - top))
     region = picture[top:bottom, left:right]
@@ -129,13 +146,17 @@ def _shrink(
 
 def _look(region: npt.NDArray[np.uint8]) -> Drawing | None:
     """Find the ink of a region and drop the dirt."""
-    ink = find_ink(region)
-    if ink is None:
+    found = find_ink(region)
+    if found is None:
         return None
-    labels, found = find_components(ink > 0.5)
-    if not found:
+    ink = found.amount
+    mask = ink > 0.5
+    if found.darkness < RIM:
+        mask &= ~_find_shadows(ink)
+    labels, components = find_components(mask)
+    parts = tuple(_drop_dirt(ink, labels, components))
+    if not parts:
         return None
-    parts = tuple(_drop_dirt(ink, labels, found))
     kept = np.isin(labels, [one.label for one in parts])
     # A stroke's soft edge is around its mask; all else is paper.
     return Drawing(np.where(_spread(kept, 2), ink, 0).astype(np.float32), labels, parts)
@@ -150,10 +171,20 @@ def _drop_dirt(
         window = slice(part.top, part.bottom), slice(part.left, part.right)
         return float(np.quantile(ink[window][labels[window] == part.label], 0.9))
 
-    least = PALE * darkness(found[0])
     for part in found:
-        if part.area >= SPECK * found[0].area and darkness(part) >= least:
+        large = part.area >= SPECK * found[0].area
+        if large and darkness(part) >= PALE * darkness(found[0]):
             yield part
+
+
+def _find_shadows(ink: Floats) -> npt.NDArray[np.bool_]:
+    """Return where ink, seen without its grain, runs out of the picture."""
+    height, width = ink.shape
+    coarse = np.asarray(Image.fromarray(ink).reduce(_GRAIN)) > 0.25
+    labels, _ = find_components(coarse)
+    rim = {*labels[0], *labels[-1], *labels[:, 0], *labels[:, -1]} - {0}
+    shadow = _spread(np.isin(labels, list(rim)), 1)
+    return shadow.repeat(_GRAIN, axis=0).repeat(_GRAIN, axis=1)[:height, :width]
 
 
 def _spread(mask: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
@@ -169,8 +200,8 @@ def _bounds(
     parts: tuple[Component, ...],
     shape: tuple[int, ...],
     by: float,
-    box: tuple[int, int, int, int],
-) -> tuple[int, int, int, int]:
+    box: Box,
+) -> Box:
     """Return the parts' box in the whole picture, with some paper around."""
     top, left = min(one.top for one in parts), min(one.left for one in parts)
     bottom, right = max(one.bottom for one in parts), max(one.right for one in parts)
@@ -183,11 +214,11 @@ def _bounds(
     )
 
 
-def _area(box: tuple[int, int, int, int]) -> int:
+def _area(box: Box) -> int:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _fit(ink: Floats, box: tuple[int, ...], side: int) -> Floats:
+def _fit(ink: Floats, box: Box, side: int) -> Floats:
     """Scale a box so that its longer side is `side`, keep its shape, and sharpen its edges."""
     left, top, right, bottom = box
     by = side / max(right - left, bottom - top)
@@ -196,13 +227,14 @@ def _fit(ink: Floats, box: tuple[int, ...], side: int) -> Floats:
     room = (left - margin, top - margin, right + margin, bottom + margin)
     around = int(np.ceil(max(0.0, margin - 2))) + 1
     padded = np.pad(ink, around)
-    source = tuple(edge + around for edge in room)
+    source = (room[0] + around, room[1] + around, room[2] + around, room[3] + around)
     image = Image.fromarray(padded).resize(
         (size[0] + 4, size[1] + 4), Image.Resampling.BICUBIC, box=source
     )
     # A bicubic picture of an edge that is one pixel wide is `by` fine pixels wide.
     steepness = max(1.0, by)
-    return np.clip((np.asarray(image, np.float32) - 0.5) * steepness + 0.5, 0, 1)
+    sharp: Floats = np.clip((np.asarray(image, np.float32) - 0.5) * steepness + 0.5, 0, 1)
+    return sharp
 
 
 def stroke_width(fine: Floats) -> float:
@@ -222,17 +254,23 @@ def _missing_width(fine: Floats) -> int:
 
 
 def _thicken(fine: Floats, radius: int) -> Floats:
-    """Move every edge outwards, as a round pen of some radius would."""
-    padded = np.pad(fine, radius)
-    height, width = padded.shape
-    grown = padded.copy()
-    for down in range(-radius, radius + 1):
-        for right in range(-radius, radius + 1):
-            if 0 < down * down + right * right <= radius * radius + 1:
-                to = (slice(max(0, down), height + min(0, down)), slice(max(0, right), width + min(0, right)))
-                source = (slice(max(0, -down), height + min(0, -down)), slice(max(0, -right), width + min(0, -right)))
-                np.maximum(grown[to], padded[source], out=grown[to])
+    """Move every edge outwards, as a round pen of some radius would; (H + 2r, W + 2r)."""
+    height, width = fine.shape
+    grown = np.zeros((height + 2 * radius, width + 2 * radius), np.float32)
+    steps = range(-radius, radius + 1)
+    for down, right in itertools.product(steps, steps):
+        if down * down + right * right <= radius * radius + 1:
+            top, left = radius + down, radius + right
+            place = grown[top : top + height, left : left + width]
+            np.maximum(place, fine, out=place)
     return grown
+
+
+def _thin(fine: Floats, radius: int) -> Floats:
+    """Move every edge inwards; (H, W)."""
+    paper = np.pad(1 - fine, radius, constant_values=1)
+    thinned: Floats = 1 - _thicken(paper, radius)
+    return thinned[2 * radius : -2 * radius, 2 * radius : -2 * radius]
 
 
 def _centre(fine: Floats) -> npt.NDArray[np.uint8]:
@@ -246,4 +284,5 @@ def _centre(fine: Floats) -> npt.NDArray[np.uint8]:
     canvas[top : top + fine.shape[0], left : left + fine.shape[1]] = fine
     middle = canvas[side : 2 * side, side : 2 * side]
     small = middle.reshape(SIDE, FINE, SIDE, FINE).mean(axis=(1, 3))
-    return (255 * small).round().astype(np.uint8)
+    drawn: npt.NDArray[np.uint8] = (255 * small).round().astype(np.uint8)
+    return drawn
