@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vggnet import __version__
-from vggnet.cli import compare, data, env, evaluate, train
+from vggnet.cli import compare, data, env, evaluate, predict, train
 from vggnet.errors import VggnetError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command(cls=train.TrainCommand)(train.train)
 app.command()(evaluate.evaluate)
+app.command()(predict.predict)
 app.command()(compare.compare)
 app.command()(env.env)
 app.add_typer(data.app)

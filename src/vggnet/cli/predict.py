@@ -1,0 +1,185 @@
+"""`vggnet predict`: read pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vggnet.errors import ConfigError, PictureError
+
+if TYPE_CHECKING:
+    from vggnet.inference.read import Answer, Guess
+
+NOTHING = "nothing drawn"
+
+_MANY = 32
+"""Pictures for which a progress bar and compiled kernels are worth their start."""
+
+_MOST_SHOWN = 400
+"""Pictures on the sheet of `--show`; more would be a picture that nothing opens."""
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    pictures: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Files, folders, or - for standard input; PNG, JPEG, WebP or BMP.",
+            metavar="PICTURE...",
+        ),
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Classes to name for each.")] = 3,
+    style: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="How to answer.")
+    ] = "table",
+    split: Annotated[
+        bool, typer.Option("--split", help="Read a row of digits that do not touch each other.")
+    ] = False,
+    prepare: Annotated[
+        bool,
+        typer.Option(
+            "--prepare/--no-prepare", help="Draw digits again as MNIST would, or take pixels as is."
+        ),
+    ] = True,
+    show: Annotated[
+        Path | None, typer.Option(help="Write what the network saw, and its answers, to this PNG.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
+    ] = None,
+) -> None:
+    """Read pictures of digits, however they are drawn; or of what else a model was trained on.
+
+    Ink is told from paper, whichever is darker, and drawn again as MNIST's digits are.
+    A picture that cannot be read is named at the end; the others are answered.
+    """
+    from vggnet.engine.device import computing, usable_cores
+    from vggnet.inference.predict import load
+    from vggnet.inference.read import Reading, choose_reading, find_pictures, read_pictures
+
+    if split and not prepare:
+        raise ConfigError("--split and --no-prepare exclude each other")
+    files = find_pictures(pictures)
+    # A few pictures are answered sooner than compiled kernels are loaded.
+    classifier = load(model, device, kernels="torch" if len(files) < _MANY else "auto")
+    reading = choose_reading(classifier.classes) if prepare else Reading.AS_IT_IS
+    if split and reading is not Reading.DRAWN:
+        raise ConfigError("--split reads digits; this model tells other things apart")
+    shown: list[Answer] = []
+    problems: list[str] = []
+
+    def answers() -> Iterator[Answer]:
+        chosen = Reading.ROW if split else reading
+        for answer in _count(read_pictures(classifier, files, chosen, top), len(files)):
+            if answer.problem:
+                problems.append(f"{answer.path}: {answer.problem}")
+                continue
+            if show and len(shown) < _MOST_SHOWN:
+                shown.append(answer)
+            yield answer
+
+    with computing("fp32", threads or usable_cores()):
+        for line in _FORMATS[style](answers(), split):
+            print(line)
+    if show:
+        _draw(show, shown)
+    if problems:
+        raise PictureError("cannot read " + "\nvggnet: cannot read ".join(problems))
+
+
+def _count(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
+    """Show a bar on a terminal, where there are many."""
+    if total < _MANY or not sys.stderr.isatty() or sys.stdout.isatty():
+        yield from answers
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(answers, "reading", total=total, console=Console(stderr=True), transient=True)
+
+
+def _as_table(answers: Iterable[Answer], split: bool) -> Iterator[str]:
+    for answer in answers:
+        if not answer.guesses:
+            yield f"{answer.path}  {NOTHING}"
+        elif split:
+            guess = answer.guesses[answer.least_sure]
+            yield (
+                f"{answer.path}  {answer.number}  (least sure: digit {answer.least_sure + 1}, "
+                f"{guess.label}, {100 * guess.probability:.1f} %)"
+            )
+        else:
+            (guess,) = answer.guesses
+            shares = "  ".join(f"{name} {100 * share:.1f} %" for name, share in guess.top)
+            yield f"{answer.path}  {shares}"
+
+
+def _as_csv(answers: Iterable[Answer], split: bool) -> Iterator[str]:
+    import csv
+    import io
+
+    def line(*cells: object) -> str:
+        file = io.StringIO()
+        csv.writer(file, lineterminator="").writerow(cells)
+        return file.getvalue()
+
+    yield line("path", "number" if split else "class", "least_sure" if split else "probability")
+    for answer in answers:
+        if not answer.guesses:
+            yield line(answer.path, "", "")
+        elif split:
+            lowest = answer.guesses[answer.least_sure].probability
+            yield line(answer.path, answer.number, f"{lowest:.6f}")
+        else:
+            (guess,) = answer.guesses
+            yield line(answer.path, guess.label, f"{guess.probability:.6f}")
+
+
+def _as_json(answers: Iterable[Answer], split: bool) -> Iterator[str]:
+    import json
+
+    yield "["
+    comma = ""
+    for answer in answers:
+        if split:
+            digits = [_describe(guess) for guess in answer.guesses]
+            least = answer.least_sure if digits else None
+            record = {"path": answer.path, "number": answer.number, "least_sure": least}
+            yield comma + json.dumps({**record, "digits": digits})
+        else:
+            nothing: dict[str, Any] = {"class": None, "probability": None, "top": []}
+            found = _describe(answer.guesses[0]) if answer.guesses else nothing
+            yield comma + json.dumps({"path": answer.path, **found})
+        comma = ","
+    yield "]"
+
+
+def _describe(guess: Guess) -> dict[str, Any]:
+    top = [{"class": name, "probability": share} for name, share in guess.top]
+    return {"class": guess.label, "probability": guess.probability, "top": top}
+
+
+_FORMATS: dict[str, Callable[[Iterable[Answer], bool], Iterator[str]]] = {
+    "table": _as_table,
+    "csv": _as_csv,
+    "json": _as_json,
+}
+
+
+def _draw(path: Path, answers: Iterable[Answer]) -> None:
+    """Write a sheet of what the network saw, each with its answer."""
+    import numpy as np
+
+    from vggnet.artifacts.pictures import render_sheet
+
+    pairs = [(guess, Path(answer.path).name) for answer in answers for guess in answer.guesses]
+    if not pairs:
+        raise PictureError(f"nothing is drawn in any picture, so {path} is not written")
+    captions = [f"{name[-18:]}\n{one.label} · {100 * one.probability:.0f} %" for one, name in pairs]
+    images = np.stack([guess.seen for guess, _ in pairs])
+    render_sheet(path, images, captions, "What the network saw, and what it answers")

@@ -1,0 +1,160 @@
+"""Picture files to answers, batch by batch."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from vggnet.errors import PictureError
+from vggnet.inference.decode import FORMATS, decode_picture, load_picture
+from vggnet.inference.predict import BATCH_SIZE, Classifier
+from vggnet.inference.prepare import fit_picture, prepare_digit
+from vggnet.inference.split import split_digits
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Reading(Enum):
+    """How a picture becomes what the network takes."""
+
+    DRAWN = "drawn"
+    """One character, on whatever paper, drawn again as MNIST would."""
+    ROW = "row"
+    """A row of such characters."""
+    FITTED = "fitted"
+    """A picture of anything, fitted and centred."""
+    AS_IT_IS = "as it is"
+    """Of the network's own size, and white on black where it learnt that."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What one picture, or one digit of a row, shows."""
+
+    seen: Pixels
+    """What the network saw, (C, H, W)."""
+    top: tuple[tuple[str, float], ...]
+    """Classes and probabilities, likeliest first."""
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.top[0][0]
+
+    @property
+    def probability(self) -> float:
+        """Its probability."""
+        return self.top[0][1]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was read in one file."""
+
+    path: str
+    guesses: tuple[Guess, ...] = ()
+    """One; of a row one a digit; none where nothing is drawn."""
+    problem: str | None = None
+    """Why the file could not be read."""
+
+    @property
+    def number(self) -> str:
+        """A row's digits, from left to right."""
+        return "".join(guess.label for guess in self.guesses)
+
+    @property
+    def least_sure(self) -> int:
+        """Which of a row's digits has the lowest probability, from 0 on."""
+        return min(range(len(self.guesses)), key=lambda at: self.guesses[at].probability)
+
+
+def choose_reading(classes: Iterable[str]) -> Reading:
+    """Return how pictures are prepared for a network: single characters as they are drawn."""
+    drawn = all(len(name) == 1 and name.isalnum() for name in classes)
+    return Reading.DRAWN if drawn else Reading.FITTED
+
+
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
+    """Put the pictures in a folder, and in those within it, in the place of the folder.
+
+    Raises:
+        PictureError: A path is not there, or a folder holds no picture.
+    """
+    suffixes = {suffix for group in FORMATS.values() for suffix in group}
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(one for one in path.rglob("*") if one.suffix.lower() in suffixes)
+        if not inside:
+            raise PictureError(f"there is no PNG, JPEG, WebP or BMP picture in {path}")
+        found += inside
+    return found
+
+
+def read_pictures(
+    classifier: Classifier, paths: Iterable[Path], reading: Reading, top: int
+) -> Iterator[Answer]:
+    """Answer picture files in their order, in batches.
+
+    Args:
+        classifier: The network.
+        paths: Files; "-" is standard input.
+        reading: How to prepare them.
+        top: Classes to name for each.
+    """
+    rest = iter(paths)
+    while batch := list(itertools.islice(rest, BATCH_SIZE)):
+        prepared = [_prepare(classifier, path, reading) for path in batch]
+        seen = [one for found in prepared if not isinstance(found, PictureError) for one in found]
+        guesses = _guess(classifier, seen, top)
+        for path, found in zip(batch, prepared, strict=True):
+            if isinstance(found, PictureError):
+                yield Answer(str(path), problem=str(found))
+            else:
+                yield Answer(str(path), tuple(itertools.islice(guesses, len(found))))
+
+
+def _prepare(classifier: Classifier, path: Path, reading: Reading) -> list[Pixels] | PictureError:
+    """Return what the network shall see of a file, each (C, H, W), or why it cannot."""
+    channels, height, width = classifier.card.picture
+    try:
+        picture = _load(path)
+        if reading is Reading.AS_IT_IS and picture.shape[:2] != (height, width):
+            rows, columns = picture.shape[:2]
+            raise PictureError(
+                f"{columns} × {rows} pixels, not {width} × {height}; leave out --no-prepare"
+            )
+    except PictureError as error:
+        return error
+    if reading is Reading.ROW:
+        found = split_digits(picture)
+    elif reading is Reading.DRAWN:
+        digit = prepare_digit(picture)
+        found = [] if digit is None else [digit]
+    else:
+        found = [picture]
+    return [fit_picture(one, channels, height, width) for one in found]
+
+
+def _load(path: Path) -> Pixels:
+    if str(path) == "-":
+        return decode_picture(sys.stdin.buffer.read())
+    return load_picture(path)
+
+
+def _guess(classifier: Classifier, seen: list[Pixels], top: int) -> Iterator[Guess]:
+    if not seen:
+        return
+    probabilities = classifier.predict(np.stack(seen)).probabilities
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    for picture, shares, order in zip(seen, probabilities, best, strict=True):
+        yield Guess(picture, tuple((classifier.classes[at], float(shares[at])) for at in order))

@@ -1,0 +1,139 @@
+"""Pictures in any format and mode become the same pixels; what is none is refused cheaply."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vggnet.errors import PictureError
+from vggnet.inference.decode import decode_picture, load_picture
+
+GREY = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
+
+
+def encode(image: Image.Image, kind: str = "PNG", **how: object) -> bytes:
+    """Return a file's bytes."""
+    file = io.BytesIO()
+    image.save(file, kind, **how)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_formats(kind: str, mode: str) -> None:
+    """Each of the four formats, grey and colour; lossy ones nearly."""
+    how = {"lossless": True} if kind == "WEBP" else {"quality": 98} if kind == "JPEG" else {}
+    pixels = decode_picture(encode(Image.fromarray(GREY).convert(mode), kind, **how))
+    assert pixels.shape == (12, 20, 3)
+    most = 6 if kind == "JPEG" else 0
+    assert np.abs(pixels.astype(int) - GREY[..., np.newaxis]).max() <= most
+
+
+def test_sixteen_bits_keep_their_brightness() -> None:
+    """A 16-bit grey picture is scaled, not clipped."""
+    data = encode(Image.fromarray(GREY.astype(np.uint16) * 257))
+    assert np.array_equal(decode_picture(data)[..., 0], GREY)
+
+
+def test_one_bit_and_palette() -> None:
+    """Black and white by one bit, and colours by number."""
+    bits = Image.fromarray(GREY > 100)
+    assert np.array_equal(decode_picture(encode(bits))[..., 1] == 255, GREY > 100)
+    colours = np.zeros((4, 4, 3), np.uint8)
+    colours[:, 2:] = (200, 10, 30)
+    palette = Image.fromarray(colours).quantize(2)
+    assert np.array_equal(decode_picture(encode(palette)), colours)
+
+
+def test_print_colours() -> None:
+    """A CMYK JPEG is turned to red, green and blue."""
+    data = encode(Image.new("CMYK", (8, 8), (0, 0, 0, 255)), "JPEG")
+    assert decode_picture(data).max() < 10
+
+
+@pytest.mark.parametrize(("ink", "paper"), [(0, 255), (255, 0)])
+def test_transparency_becomes_paper(ink: int, paper: int) -> None:
+    """Behind dark strokes it is white, behind light ones black, so that both can be seen."""
+    pixels = np.zeros((10, 10, 4), np.uint8)
+    pixels[3:6, 3:6] = (ink, ink, ink, 255)
+    found = decode_picture(encode(Image.fromarray(pixels)))
+    assert (found[3:6, 3:6] == ink).all()
+    assert (found[7:] == paper).all()
+
+
+def test_photos_are_turned_upright() -> None:
+    """EXIF's orientation is obeyed."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    data = encode(Image.fromarray(GREY), "JPEG", exif=exif, quality=98)
+    turned = decode_picture(data)[..., 0].astype(int)
+    assert np.abs(turned - np.rot90(GREY, -1)).max() < 8
+
+
+def test_of_several_frames_the_first() -> None:
+    """An animated WebP is its first picture."""
+    first, second = Image.new("RGB", (6, 6), "white"), Image.new("RGB", (6, 6), "black")
+    data = encode(first, "WEBP", save_all=True, append_images=[second], lossless=True)
+    assert (decode_picture(data) == 255).all()
+
+
+def bomb(side: int) -> bytes:
+    """Write the PNG of a square that is huge once decoded."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((1 + -(-side // 8)) * side), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("side", [13_000, 40_000])
+def test_a_bomb_costs_no_memory(side: int) -> None:
+    """Its header is enough to refuse it, above and below where Pillow itself objects."""
+    data = bomb(13_000) if side == 13_000 else bomb(16)[:16] + struct.pack(">II", side, side)
+    tracemalloc.start()
+    with pytest.raises(PictureError):
+        decode_picture(data, max_pixels=4_000_000)
+    assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"GIF89a", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"BM"],
+)
+def test_what_is_no_picture(data: bytes) -> None:
+    """A sentence, whatever the parser met."""
+    with pytest.raises(PictureError):
+        decode_picture(data)
+
+
+def test_a_cut_file_is_damaged() -> None:
+    """Half a file is refused at every length, not shown half grey."""
+    for kind in ("PNG", "JPEG", "WEBP", "BMP"):
+        data = encode(Image.fromarray(GREY).convert("RGB"), kind)
+        for length in range(0, len(data) * 3 // 4, 7):
+            with pytest.raises(PictureError):
+                decode_picture(data[:length])
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    """A TIFF is a picture, but none that is read; a folder is none at all."""
+    path = tmp_path / "a.png"
+    path.write_bytes(encode(Image.fromarray(GREY), "TIFF"))
+    with pytest.raises(PictureError, match="not a PNG, JPEG, WebP or BMP"):
+        load_picture(path)
+    with pytest.raises(PictureError):
+        load_picture(tmp_path)
