@@ -67,7 +67,7 @@ function show(answer) {
   const { class: label = null, probability, probabilities } = prediction;
   seen = answer?.seen ?? null;
   if (probabilities) setClasses(Object.keys(probabilities));
-  find("answer").textContent = label ?? "–";
+  find("answer").textContent = label ?? "?";
   find("answer").classList.toggle("empty", label === null);
   find("sureness").classList.remove("trouble");
   find("sureness").textContent =
@@ -78,7 +78,7 @@ function show(answer) {
     const value = probabilities?.[bar.dataset.label] ?? 0;
     bar.classList.toggle("best", bar.dataset.label === label);
     bar.querySelector(".fill").style.height = `${100 * value}%`;
-    bar.querySelector(".value").textContent = probabilities ? percent(value) : "";
+    bar.querySelector(".value").textContent = value < 0.005 ? "" : `${Math.round(100 * value)} %`;
   }
   for (const button of find("labels").children) {
     button.disabled = seen === null;
@@ -109,6 +109,8 @@ function setClasses(names) {
   classes = names;
   find("bars").replaceChildren(...names.map(makeBar));
   find("labels").replaceChildren(...names.map(makeButton));
+  const long = names.some((name) => name.length > 2);
+  for (const id of ["bars", "labels"]) find(id).classList.toggle("long", long);
 }
 
 function makeBar(label) {
