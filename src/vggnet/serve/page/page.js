@@ -78,7 +78,7 @@ function show(answer) {
     const value = probabilities?.[bar.dataset.label] ?? 0;
     bar.classList.toggle("best", bar.dataset.label === label);
     bar.querySelector(".fill").style.height = `${100 * value}%`;
-    bar.querySelector(".value").textContent = value < 0.005 ? "" : `${Math.round(100 * value)} %`;
+    bar.querySelector(".value").textContent = value < 0.015 ? "" : `${Math.round(100 * value)} %`;
   }
   for (const button of find("labels").children) {
     button.disabled = seen === null;
