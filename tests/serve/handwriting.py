@@ -9,7 +9,7 @@ Stroke = list[tuple[float, float]]
 
 def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float) -> Stroke:
     """Walk an ellipse around (x, y) from one angle to another; 0 is right, 90 is down."""
-    steps = 24
+    steps = 12
     angles = [radians(start + (stop - start) * step / steps) for step in range(steps + 1)]
     return [(x + rx * cos(angle), y + ry * sin(angle)) for angle in angles]
 

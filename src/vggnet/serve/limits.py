@@ -23,11 +23,12 @@ class Limits:
     """Pictures computed together; see `BATCH_SIZE` of `vggnet.inference.predict`."""
     gather_seconds: float = 0.005
     """How long the first picture of a batch waits for others."""
-    receive_seconds: float = 10.0
-    """For a whole body to arrive; beyond, 408."""
+    receive_seconds: float = 5.0
+    """For a whole body to arrive; beyond, 408. Less than `drain_seconds`, so that a half-sent
+    request does not outlast the server's end."""
     retry_seconds: int = 1
     """What a 503 tells the client to wait."""
-    notice_seconds: float = 0.5
+    notice_seconds: float = 1.0
     """After SIGTERM: how long `/readyz` says 503 while requests are still taken."""
-    drain_seconds: int = 8
+    drain_seconds: int = 7
     """After that: how long answers to accepted requests may still take."""

@@ -30,6 +30,7 @@ pad.addEventListener("change", () => {
 async function ask() {
   if (asking) return;
   asking = true;
+  find("reading").ariaBusy = "true";
   while (answered !== version) {
     const asked = version;
     const answer = pad.empty ? null : await request();
@@ -40,6 +41,7 @@ async function ask() {
     await wait(PAUSE_MS);
   }
   asking = false;
+  find("reading").ariaBusy = "false";
 }
 
 // The server's answer, or undefined, after a while, where there is none.
