@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vggnet import __version__
 from vggnet.serve.batching import Probabilities
 from vggnet.serve.pixels import read_tensor
-from vggnet.serve.refusals import refusals, require_json
+from vggnet.serve.refusals import ProtocolRefusal, refusals, require_json
 from vggnet.serve.service import Service
 
 NAME = "vggnet"
@@ -103,7 +103,7 @@ class ModelReady(Ready):
 _INFER: dict[str, Any] = {
     "response_model_exclude_none": True,
     "dependencies": [Depends(require_json)],
-    "responses": refusals(413, 415, 422, 503),
+    "responses": refusals(400, 403, 408, 413, 415, 422, 503, model=ProtocolRefusal),
 }
 
 

@@ -37,9 +37,9 @@ class ProtocolRefusal(BaseModel):
     error: str
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def refusals(*statuses: int, model: type[BaseModel] = Refusal) -> dict[int | str, dict[str, Any]]:
     """Describe a route's refusals for OpenAPI."""
-    return {status: {"model": Refusal} for status in statuses}
+    return {status: {"model": model} for status in statuses}
 
 
 def overloaded(limits: Limits) -> RefusedError:
