@@ -104,7 +104,9 @@ def build_requests(url: str) -> tuple[bytes, bytes]:
 def memory_mib(process: int) -> float:
     """Return the resident memory of a process."""
     status = Path(f"/proc/{process}/status").read_text()
-    return int(next(row for row in status.splitlines() if row.startswith("VmRSS")).split()[1]) / 1024
+    return (
+        int(next(row for row in status.splitlines() if row.startswith("VmRSS")).split()[1]) / 1024
+    )
 
 
 async def measure(url: str, process: int, requests: int) -> dict[str, object]:
@@ -149,7 +151,8 @@ of the answers of 200.
 {rows}
 
 - memory of the server: {memory["before"]} MiB before, {memory["after"]} MiB after all of them
-- machine: {found["cpu"]}, {found["usable_cores"]} cores; torch {found["torch"]}, Python {found["python"]}
+- machine: {found["cpu"]}, {found["usable_cores"]} cores; torch {found["torch"]}, \
+Python {found["python"]}
 - command: `{command}`
 """
 

@@ -53,7 +53,11 @@ def test_arrays_are_answered_as_the_library_does(
     """One array and several get the probabilities that `Classifier.predict` gives."""
     images = few.images[:7, 0]
     expected = vggnet.load(model).predict(images)
-    for body, count in ((images.tolist(), 7), (images[0].tolist(), 1), (few.images[:3].tolist(), 3)):
+    for body, count in (
+        (images.tolist(), 7),
+        (images[0].tolist(), 1),
+        (few.images[:3].tolist(), 3),
+    ):
         predictions = client.post("/predict", json={"images": body}).json()["predictions"]
         assert [one["class"] for one in predictions] == expected.classes[:count]
         found = [list(one["probabilities"].values()) for one in predictions]
@@ -144,9 +148,7 @@ def test_open_inference_protocol(client: httpx.Client, model: Path, few: Labeled
         {"data": []},
     ],
 )
-def test_protocol_errors_are_the_protocols(
-    client: httpx.Client, change: dict[str, object]
-) -> None:
+def test_protocol_errors_are_the_protocols(client: httpx.Client, change: dict[str, object]) -> None:
     """Another tensor than the model's is refused with the protocol's error object."""
     tensor = {"name": "images", "datatype": "UINT8", "shape": [2, 1, 28, 28], "data": [0] * 1568}
     response = client.post("/v2/models/vggnet/infer", json={"inputs": [{**tensor, **change}]})

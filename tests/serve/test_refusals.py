@@ -52,9 +52,7 @@ def hostile_pictures() -> Iterator[tuple[str, bytes]]:
     yield "gif", gif.getvalue()
 
 
-@pytest.mark.parametrize(
-    "data", [pytest.param(data, id=name) for name, data in hostile_pictures()]
-)
+@pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in hostile_pictures()])
 def test_hostile_pictures(
     server: Running, client: httpx.Client, sheet: np.ndarray, data: bytes
 ) -> None:
@@ -155,9 +153,7 @@ def test_every_answer_is_secured(client: httpx.Client) -> None:
 def test_slow_clients_hold_nobody_up(server: Running, client: httpx.Client) -> None:
     """While 50 clients have sent half a request, another is answered."""
     address = urlsplit(server.url)
-    halves = [
-        socket.create_connection((address.hostname, address.port)) for _ in range(50)
-    ]
+    halves = [socket.create_connection((address.hostname, address.port)) for _ in range(50)]
     try:
         for number, connection in enumerate(halves):
             head = f"POST /predict HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 900\r\n"

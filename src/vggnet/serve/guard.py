@@ -59,7 +59,9 @@ class HostNames:
             return False
         if not name or parts.username is not None or parts.netloc != authority:
             return False
-        return name in self._names or _is_loopback(name) or (self._any_address and _is_address(name))
+        return (
+            name in self._names or _is_loopback(name) or (self._any_address and _is_address(name))
+        )
 
 
 def _is_address(name: str) -> bool:
