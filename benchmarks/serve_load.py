@@ -36,6 +36,7 @@ from vggnet.serve.limits import Limits
 
 CONNECTIONS = 32
 ROUNDS = 5
+TOO_MANY = 3 * Limits().waiting_images // Limits().file_weight
 
 
 @dataclass
@@ -119,7 +120,7 @@ async def measure(url: str, process: int, requests: int) -> dict[str, object]:
         for name, request in (("predict", picture), ("nothing", nothing)):
             await ask(url, request, requests // ROUNDS, CONNECTIONS, loads[name])
     overload = Load()
-    await ask(url, picture, requests, 3 * Limits().waiting_images, overload)
+    await ask(url, picture, requests, TOO_MANY, overload)
     return {
         **{name: load.summary() for name, load in loads.items()},
         "overload": overload.summary(),
@@ -135,7 +136,7 @@ def render(result: dict[str, dict[str, object]], command: str) -> str:
         for name, title in (
             ("predict", f"`/predict`, {CONNECTIONS} connections"),
             ("nothing", f"`/healthz`, {CONNECTIONS} connections"),
-            ("overload", f"`/predict`, {3 * Limits().waiting_images} connections"),
+            ("overload", f"`/predict`, {TOO_MANY} connections"),
         )
         for row in [result[name]]
     )

@@ -64,7 +64,7 @@ class Batcher:
 
     @contextmanager
     def accept(self, images: int) -> Iterator[None]:
-        """Take on a request for some pictures, for as long as the context lasts.
+        """Take on a request that counts for some pictures, for as long as the context lasts.
 
         Raises:
             OverloadedError: Too many are waiting already.

@@ -17,6 +17,9 @@ class Limits:
     """Pictures in one request; beyond, 422."""
     waiting_images: int = 256
     """Pictures accepted and not yet answered, over all requests; beyond, 503."""
+    file_weight: int = 4
+    """What a picture file counts for among these. Preparing one took 20 to 50 ms on one busy
+    core, and whoever waits must have an answer within `drain_seconds`."""
     open_bodies: int = 256
     """Requests whose body is being received or answered; beyond, 503."""
     batch_images: int = 128

@@ -86,7 +86,7 @@ class Service:
             PictureError: It is none, or has too many pixels.
             OverloadedError: Too much is waiting already.
         """
-        with self._batcher.accept(1):
+        with self._batcher.accept(self.limits.file_weight):
             loop = asyncio.get_running_loop()
             seen = await loop.run_in_executor(self._pictures, self._read, data)
             if seen is None:
