@@ -35,8 +35,10 @@ class Server(uvicorn.Server):
         self._service.closing = True
         await asyncio.sleep(self._service.limits.notice_seconds)
         for server in self.servers:
-            server.close()
-        await asyncio.sleep(0.1)  # requests of the last connections are still to be read
+            # As a timer it runs right after the loop has accepted all who are waiting; those
+            # whom only the kernel has accepted are cut off.
+            asyncio.get_running_loop().call_later(0, server.close)
+        await asyncio.sleep(0.2)  # requests of the last connections are still to be read
         await super().shutdown(sockets)
 
 
