@@ -61,6 +61,10 @@ class ResultFileError(VggnetError):
     """A comparison's result file that is missing, damaged, or not believable."""
 
 
+class ServeError(VggnetError):
+    """A server that cannot start."""
+
+
 class OutputError(VggnetError):
     """A file that cannot be written; what stood there before is untouched."""
 

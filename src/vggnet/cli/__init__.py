@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vggnet import __version__
-from vggnet.cli import compare, data, env, evaluate, predict, train
+from vggnet.cli import compare, data, env, evaluate, predict, serve, train
 from vggnet.errors import VggnetError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command(cls=train.TrainCommand)(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(compare.compare)
+app.command()(serve.serve)
 app.command()(env.env)
 app.add_typer(data.app)
 

@@ -1,0 +1,183 @@
+"""How much one `vggnet serve` answers, what it refuses under too much, and what it keeps.
+
+    python benchmarks/serve_load.py MODEL
+
+Starts the server on a free port of this machine and asks it from this process:
+
+1. `--requests` pictures (a PNG of a digit) over 32 connections, and as many requests to
+   `/healthz`, which does nothing, in alternating rounds on the same server;
+2. pictures from three times as many connections as the server lets wait: some must get 503,
+   every other one its answer;
+3. what its memory grew by over all of it.
+
+Clients and server share the cores, so the rates are less than a server alone would reach.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from PIL import Image, ImageOps
+
+from vggnet.data.storage import load_test
+from vggnet.engine.environment import describe_environment
+from vggnet.serve.limits import Limits
+
+CONNECTIONS = 32
+ROUNDS = 5
+TOO_MANY = 3 * Limits().waiting_images // Limits().file_weight
+
+
+@dataclass
+class Load:
+    """What some requests came to."""
+
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+    """Seconds of each answer of 200."""
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    def summary(self) -> dict[str, object]:
+        """Return rate and quantiles as plain values."""
+        quantiles = statistics.quantiles(self.latencies, n=100)
+        return {
+            "requests": self.statuses.total(),
+            "statuses": {str(status): count for status, count in self.statuses.items()},
+            "requests_per_second": round(self.statuses.total() / self.seconds, 1),
+            "answers_per_second": round(len(self.latencies) / self.seconds, 1),
+            "p50_ms": round(1000 * quantiles[49], 2),
+            "p99_ms": round(1000 * quantiles[98], 2),
+        }
+
+
+async def ask(url: str, request: bytes, count: int, connections: int, load: Load) -> None:
+    """Send a request `count` times, each connection's next one after its answer."""
+    address = urlsplit(url)
+    left = iter(range(count))
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        for _ in left:
+            started = time.perf_counter()
+            writer.write(request)
+            status = await read_status(reader)
+            load.statuses[status] += 1
+            if status == 200:
+                load.latencies.append(time.perf_counter() - started)
+        writer.close()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client() for _ in range(connections)))
+    load.seconds += time.perf_counter() - started
+
+
+async def read_status(reader: asyncio.StreamReader) -> int:
+    """Read one answer, and return its status."""
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+    await reader.readexactly(int(length))
+    return int(head.split(b" ", 2)[1])
+
+
+def build_requests(url: str) -> tuple[bytes, bytes]:
+    """Return a request with a picture of 280×280 pixels, and one that asks for nothing."""
+    host = urlsplit(url).netloc
+    digit = Image.fromarray(load_test("mnist").images[0, 0])
+    file = BytesIO()
+    ImageOps.invert(digit).resize((280, 280)).save(file, "PNG")
+    body = file.getvalue()
+    head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\n"
+    picture = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    return picture, f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+
+
+def memory_mib(process: int) -> float:
+    """Return the resident memory of a process."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return (
+        int(next(row for row in status.splitlines() if row.startswith("VmRSS")).split()[1]) / 1024
+    )
+
+
+async def measure(url: str, process: int, requests: int) -> dict[str, object]:
+    """Run the three parts against a server."""
+    picture, nothing = build_requests(url)
+    await ask(url, picture, 200, CONNECTIONS, Load())  # compiles and fills what is kept
+    before = memory_mib(process)
+    loads = {"predict": Load(), "nothing": Load()}
+    for _ in range(ROUNDS):
+        for name, request in (("predict", picture), ("nothing", nothing)):
+            await ask(url, request, requests // ROUNDS, CONNECTIONS, loads[name])
+    overload = Load()
+    await ask(url, picture, requests, TOO_MANY, overload)
+    return {
+        **{name: load.summary() for name, load in loads.items()},
+        "overload": overload.summary(),
+        "memory_mib": {"before": round(before, 1), "after": round(memory_mib(process), 1)},
+    }
+
+
+def render(result: dict[str, dict[str, object]], command: str) -> str:
+    """Return the figures as a Markdown page."""
+    rows = "\n".join(
+        f"| {title} | {row['requests']:,} | {row['statuses']} | {row['requests_per_second']} "
+        f"| {row['p50_ms']} | {row['p99_ms']} |"
+        for name, title in (
+            ("predict", f"`/predict`, {CONNECTIONS} connections"),
+            ("nothing", f"`/healthz`, {CONNECTIONS} connections"),
+            ("overload", f"`/predict`, {TOO_MANY} connections"),
+        )
+        for row in [result[name]]
+    )
+    found, memory = describe_environment(), result["memory_mib"]
+    return f"""# Serving under load
+
+Pictures of 280×280 pixels as PNG against an endpoint that does nothing, in {ROUNDS} alternating
+rounds, then more than the server takes on. Clients and server share the machine. Quantiles are
+of the answers of 200.
+
+| | requests | statuses | requests/s | p50, ms | p99, ms |
+|---|---|---|---|---|---|
+{rows}
+
+- memory of the server: {memory["before"]} MiB before, {memory["after"]} MiB after all of them
+- machine: {found["cpu"]}, {found["usable_cores"]} cores; torch {found["torch"]}, \
+Python {found["python"]}
+- command: `{command}`
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--output", type=Path, help="Markdown; the JSON goes beside it.")
+    options = parser.parse_args()
+    command = [sys.executable, "-m", "vggnet", "serve", str(options.model), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().split(" at ")[1].split(" ")[0]
+            result = asyncio.run(measure(url, server.pid, options.requests))
+        finally:
+            server.terminate()
+    text = render(result, f"python benchmarks/serve_load.py MODEL --requests {options.requests}")
+    print(text)
+    if options.output:
+        options.output.write_text(text)
+        options.output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

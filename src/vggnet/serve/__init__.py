@@ -1,0 +1,1 @@
+"""A model behind HTTP: an API, and a page to draw a digit on."""

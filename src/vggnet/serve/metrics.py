@@ -1,0 +1,86 @@
+"""What the server counts, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import MutableMapping
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """Counters of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        labels = ("method", "route", "status")
+        self.requests = Counter(
+            "vggnet_requests", "Requests answered.", labels, registry=self._registry
+        )
+        self.latency = Histogram(
+            "vggnet_request_seconds",
+            "From a request's headers to its answer's end.",
+            ("route",),
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self.in_flight = Gauge(
+            "vggnet_requests_in_flight", "Requests not yet answered.", registry=self._registry
+        )
+        self.batch_size = Histogram(
+            "vggnet_batch_images",
+            "Pictures computed together.",
+            buckets=IMAGES,
+            registry=self._registry,
+        )
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class Measured:
+    """ASGI middleware that counts and times requests.
+
+    Routes are counted by their template and unknown paths together, so that a scanner
+    cannot fill the memory with labels.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and note how it ended."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+        started = time.perf_counter()
+
+        async def noting(message: MutableMapping[str, Any]) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        with self._metrics.in_flight.track_inprogress():
+            try:
+                await self._app(scope, receive, noting)
+            finally:
+                route = getattr(scope.get("route"), "path", "other")
+                method = scope["method"] if route != "other" else "other"
+                self._metrics.requests.labels(method, route, status or "none").inc()
+                self._metrics.latency.labels(route).observe(time.perf_counter() - started)

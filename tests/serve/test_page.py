@@ -1,0 +1,140 @@
+"""The page in a real browser: a hand draws, the network reads, the set is saved."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import Running
+from .handwriting import DIGITS, Stroke
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A browser without a window."""
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[390, 1280])
+def page(browser: Any, server: Running, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page on a phone and on a desk; whatever the console says is an error."""
+    page = browser.new_page(viewport={"width": request.param, "height": 844})
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(server.url)
+    yield page
+    page.close()
+    assert said == []
+
+
+def draw(page: Any, strokes: list[Stroke]) -> None:
+    """Draw with the mouse."""
+    page.locator("#pad").scroll_into_view_if_needed()
+    box = page.locator("#pad").bounding_box()
+    for stroke in strokes:
+        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point)
+        page.mouse.up()
+
+
+def settled(page: Any) -> str:
+    """Return the answer once it belongs to the finished drawing."""
+    page.locator("#reading[aria-busy=false]").wait_for()
+    answer: str = page.locator("#answer").text_content()
+    return answer
+
+
+def test_ten_digits_are_read_saved_and_downloaded(page: Any, tmp_path: Path) -> None:
+    """At least nine of ten drawn digits are read; the ZIP holds what the network saw of each."""
+    right = 0
+    for label, strokes in DIGITS.items():
+        draw(page, strokes)
+        right += settled(page) == label
+        best = page.locator("#bars .best .name").text_content()
+        assert best == page.locator("#answer").text_content()
+        assert page.locator("#seen").is_visible()
+        page.get_by_role("button", name=f"Save as {label}").click()
+        playwright.expect(page.locator("#answer")).to_have_text("?")
+    assert right >= 9
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.reload()  # the set outlives it
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download 10 drawings").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == [f"drawings/{label}/0001.png" for label in DIGITS]
+        for name in archive.namelist():
+            with Image.open(BytesIO(archive.read(name))) as picture:
+                assert (picture.size, picture.mode) == ((28, 28), "L")
+                assert np.asarray(picture).max() > 200
+
+
+def test_clear_and_undo(page: Any) -> None:
+    """Undo takes the last stroke back, clear all of them, and the answer follows."""
+    assert page.locator("#undo").is_disabled()
+    draw(page, DIGITS["1"])
+    assert settled(page) == "1"
+    draw(page, [[(0.2, 0.2), (0.8, 0.8), (0.2, 0.8), (0.8, 0.2)]])
+    page.get_by_role("button", name="Undo").click()
+    assert settled(page) == "1"
+    page.get_by_role("button", name="Clear").click()
+    playwright.expect(page.locator("#answer")).to_have_text("?")
+    playwright.expect(page.locator("#sureness")).to_have_text("Nothing drawn yet")
+    assert page.locator("#seen").is_hidden()
+    assert page.locator("#clear").is_disabled()
+
+
+def test_the_keyboard_does_it_all(page: Any) -> None:
+    """Without a mouse: draw a 1, save it by its key, undo, clear, download."""
+    page.locator("#pad").focus()
+    for key, times in (("ArrowUp", 4), (" ", 1), ("ArrowDown", 20), (" ", 1)):
+        for _ in range(times):
+            page.keyboard.press(key)
+    assert settled(page) == "1"
+    assert "The network reads 1" in page.locator("#status").text_content()
+    page.keyboard.press("1")
+    playwright.expect(page.locator("#saved li")).to_have_count(1)
+    page.keyboard.press(" ")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("z")
+    playwright.expect(page.locator("#undo")).to_be_disabled()
+    with page.expect_download():
+        page.keyboard.press("d")
+    reached = set()
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+    assert {"download", "remove", "discard"} <= reached
+
+
+def test_a_busy_server_is_said(browser: Any, server: Running) -> None:
+    """While the server is busy the page says so, asks again, and shows the answer."""
+    page = browser.new_page()
+    page.goto(server.url)
+    page.route("**/predict", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
+    draw(page, DIGITS["7"])
+    playwright.expect(page.locator("#sureness")).to_have_text("busy")
+    page.unroute("**/predict")
+    playwright.expect(page.locator("#answer")).to_have_text("7")
+    page.close()
