@@ -138,10 +138,19 @@ class DataConfig(_Section):
     """The pictures: which, from where, and how their pixels are scaled."""
 
     dataset: str = "mnist"
-    """Dataset to train on; `vggnet data list` names them."""
+    """Dataset to train on: a name of `vggnet data list`, or a folder of your own pictures."""
 
     data_dir: Path | None = None
     """Folder that holds the dataset in torchvision's layout, raw or gzipped."""
+
+    download: bool = True
+    """Fetch a dataset that is not on this machine."""
+
+    image_size: int | None = Field(None, ge=8, le=1024)
+    """Pixels a side that a folder's pictures are fitted to; default: their own, or 32."""
+
+    skip_bad: bool = False
+    """Leave unreadable pictures of a folder out."""
 
     validation_size: int = Field(0, ge=0)
     """Training images held out and evaluated after each epoch, to choose settings by."""

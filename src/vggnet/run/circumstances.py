@@ -13,7 +13,14 @@ from vggnet.engine.device import cpu_name
 from vggnet.errors import ConfigError
 from vggnet.run.plan import Plan
 
-_FREE = ("train.epochs", "train.threads", "train.device", "train.kernels", "data.data_dir")
+_FREE = (
+    "train.epochs",
+    "train.threads",
+    "train.device",
+    "train.kernels",
+    "data.data_dir",
+    "data.download",
+)
 """Settings that leave the training what it is; what they come to is compared instead."""
 
 
