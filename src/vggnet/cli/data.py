@@ -75,13 +75,15 @@ def verify(
     """Read a whole dataset, compare it with what was published, and say what is odd about it."""
     import numpy as np
 
+    from vggnet.data.folder import is_folder
+
     dataset = _load(name, data_dir, download, image_size, skip_bad)
     words = "as published" if dataset.verified else "whole; there is no published hash of them"
-    if name != dataset.name:
-        words = f"{dataset.shape[0]} × {dataset.shape[1]} × {dataset.shape[2]}"
+    if is_folder(name):
+        words = f"read as {' × '.join(map(str, dataset.shape))}"
     for pictures in (dataset.train, dataset.test):
         print(f"{pictures.source}: {len(pictures):,} pictures, {words}")
-    if name != dataset.name:
+    if is_folder(name):
         counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
         for class_, count in zip(dataset.classes, counts, strict=True):
             print(f"    {class_}: {count:,} to train on")

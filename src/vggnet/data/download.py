@@ -1,4 +1,4 @@
-"""Files from mirrors, verified, whole or not there; the work is pooch's."""
+"""Files from mirrors, verified, whole or not there: pooch writes beside, then renames."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from vggnet.data.lock import one_at_a_time
 from vggnet.errors import DataError
@@ -19,6 +18,10 @@ PATIENCE = 10.0
 """Seconds in which all mirrors are tried again, with growing pauses between."""
 
 _CHUNK = 1 << 16
+"""Bytes between two writes."""
+
+_PAGE = (b"<!doctype", b"<html", b"<?xml")
+"""How a web page begins, in small letters."""
 
 Check = Callable[[Path], None]
 """Raises DataError, in words, where a file is not the expected one."""
@@ -101,18 +104,21 @@ def _download_from(url: str, path: Path, check: Check) -> None:
     import requests
 
     def download(url: str, output_file: str, pooch_: object) -> None:
-        with _progress() as bar:
-            pooch.HTTPDownloader(
-                progressbar=bar,
-                chunk_size=_CHUNK,
-                timeout=_TIMEOUT,
-                # A server must not unpack a .gz on the way: the packed file has the hash.
-                headers={"Accept-Encoding": "identity"},
-            )(url, output_file, pooch_)
         fetched = Path(output_file)
+        # A server must not unpack a .gz on the way: the packed file has the hash.
+        headers = {"Accept-Encoding": "identity"}
+        with (
+            requests.get(url, stream=True, timeout=_TIMEOUT, headers=headers) as response,
+            fetched.open("wb") as file,
+        ):
+            response.raise_for_status()
+            with _progress(int(response.headers.get("Content-Length", 0))) as advance:
+                for chunk in response.iter_content(_CHUNK):
+                    file.write(chunk)
+                    advance(len(chunk))
         with fetched.open("rb") as file:
-            if file.read(256).lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-                raise _AddressError("a web page came instead of the file, from a login or a proxy?")
+            if file.read(256).lstrip().lower().startswith(_PAGE):
+                raise _AddressError("a web page came instead of the file; a login, or a proxy?")
         try:
             check(fetched)
         except DataError as error:
@@ -136,35 +142,16 @@ def _download_from(url: str, path: Path, check: Check) -> None:
         raise _AddressError(" ".join(str(error).split())) from None
 
 
-class _Bar:
-    """What pooch moves on while it downloads, drawn by rich."""
-
-    def __init__(self, update: Callable[..., None]) -> None:
-        self._update = update
-        self.total = 0
-
-    def update(self, count: int) -> None:
-        """Add bytes."""
-        self._update(advance=count, total=self.total or None)
-
-    def reset(self) -> None:
-        """Start again from nothing."""
-        self._update(completed=0)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-
-
 @contextlib.contextmanager
-def _progress() -> Iterator[Any]:
-    """Give a bar to move on, on standard error; False where that is no terminal."""
+def _progress(total: int) -> Iterator[Callable[[int], None]]:
+    """Give a function to report bytes to, which draws a bar if standard error is a terminal."""
     if not sys.stderr.isatty():
-        yield False
+        yield lambda count: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 
     columns = BarColumn(), DownloadColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield _Bar(lambda **changes: progress.update(task, **changes))
+        task = progress.add_task("", total=total or None)
+        yield lambda count: progress.advance(task, count)
