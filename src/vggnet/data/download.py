@@ -73,8 +73,8 @@ def _download(path: Path, urls: Sequence[str], check: Check, patience: float) ->
                 return
             except _AddressError as error:
                 failures[url] = error
-        again = [url for url, error in failures.items() if error.may_pass]
-        if not again or time.monotonic() + pause > deadline:
+        urls = [url for url, error in failures.items() if error.may_pass]
+        if not urls or time.monotonic() + pause > deadline:
             reasons = "; ".join(f"{url}: {error}" for url, error in failures.items())
             raise DataError(
                 f"cannot download {path.name}: {reasons}; put it into {path.parent} yourself, or "
@@ -103,30 +103,15 @@ def _download_from(url: str, path: Path, check: Check) -> None:
     import pooch
     import requests
 
-    def download(url: str, output_file: str, pooch_: object) -> None:
-        fetched = Path(output_file)
-        # A server must not unpack a .gz on the way: the packed file has the hash.
-        headers = {"Accept-Encoding": "identity"}
-        with (
-            requests.get(url, stream=True, timeout=_TIMEOUT, headers=headers) as response,
-            fetched.open("wb") as file,
-        ):
-            response.raise_for_status()
-            with _progress(int(response.headers.get("Content-Length", 0))) as advance:
-                for chunk in response.iter_content(_CHUNK):
-                    file.write(chunk)
-                    advance(len(chunk))
-        with fetched.open("rb") as file:
-            if file.read(256).lstrip().lower().startswith(_PAGE):
-                raise _AddressError("a web page came instead of the file; a login, or a proxy?")
-        try:
-            check(fetched)
-        except DataError as error:
-            raise _AddressError(str(error).replace(str(fetched), "what came")) from None
-
     pooch.get_logger().setLevel("ERROR")  # it would tell of every try itself
     try:
-        pooch.retrieve(url, None, path.name, path.parent, downloader=download)
+        pooch.retrieve(
+            url,
+            known_hash=None,  # checked by _receive, which can say more
+            fname=path.name,
+            path=path.parent,
+            downloader=lambda url, output_file, _: _receive(url, Path(output_file), check),
+        )
     except requests.exceptions.HTTPError as error:
         answer = error.response
         status, words = (answer.status_code, answer.reason) if answer is not None else (0, "")
@@ -140,6 +125,30 @@ def _download_from(url: str, path: Path, check: Check) -> None:
         raise _AddressError("the server cannot be reached, or fell silent", may_pass=True) from None
     except (requests.exceptions.RequestException, ValueError) as error:
         raise _AddressError(" ".join(str(error).split())) from None
+
+
+def _receive(url: str, path: Path, check: Check) -> None:
+    """Write what an address gives to `path`, and check it."""
+    import requests
+
+    # A server must not unpack a .gz on the way: the packed file has the hash.
+    headers = {"Accept-Encoding": "identity"}
+    with (
+        requests.get(url, stream=True, timeout=_TIMEOUT, headers=headers) as response,
+        path.open("wb") as file,
+    ):
+        response.raise_for_status()
+        with _progress(int(response.headers.get("Content-Length", 0))) as advance:
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk)
+                advance(len(chunk))
+    with path.open("rb") as file:
+        if file.read(256).lstrip().lower().startswith(_PAGE):
+            raise _AddressError("a web page came instead of the file; a login, or a proxy?")
+    try:
+        check(path)
+    except DataError as error:
+        raise _AddressError(str(error).replace(str(path), "what came")) from None
 
 
 @contextlib.contextmanager

@@ -60,7 +60,7 @@ def is_folder(name: str) -> bool:
 
 def dataset_name(name: str) -> str:
     """Return what to call a dataset: its own name, or its folder's."""
-    return Path(name).resolve().stem if is_folder(name) else name
+    return name if name in CATALOG else Path(name).resolve().name.removesuffix(".zip")
 
 
 def load_folder(
