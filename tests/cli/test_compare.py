@@ -47,22 +47,25 @@ def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
     assert "### Where the time goes" in Path("compare.md").read_text()
 
 
-def test_results_side_by_side(vggnet: Command, tmp_path: Path) -> None:
-    """Two files give one report, measure nothing, and are left as they are."""
+def test_json_and_results_side_by_side(vggnet: Command) -> None:
+    """`--json` prints the result alone; two such files give one report and stay as they are."""
     Path("tiny.toml").write_text(TINY)
     flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
-    done = vggnet("compare", *flags, "--sweep", "none", "--devices", "cpu", "--json")
+    done = vggnet("compare", *flags, "--sweep", "width", "--json")
     assert done.code == 0, done.err
+    assert json.loads(done.out) == json.loads(Path("compare.json").read_text())
     result = Result.model_validate_json(done.out)
+    assert {point.x for point in result.sweep} == {0.25, 0.5, 1, 2}
     Path("laptop.json").write_text(done.out)
     before = Path("compare.json").read_bytes()
-    done = vggnet("compare", "laptop.json", "compare.json", "--price", "cpu=0.10")
+    price = ("--price", "cpu=0.10")
+    done = vggnet("compare", "laptop.json", "compare.json", *price, "--output", "new/both")
     assert done.code == 0, done.err
     assert "laptop: cpu" in done.out
-    assert "cost of a model" in Path("compare.md").read_text()
+    assert "cost of a model" in Path("new/both/compare.md").read_text()
     assert Path("compare.json").read_bytes() == before
     assert load_result(Path("laptop.json")) == result
-    assert "laptop: cpu" in Path("compare.html").read_text()
+    assert "laptop: cpu" in Path("new/both/compare.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,7 @@ def test_results_side_by_side(vggnet: Command, tmp_path: Path) -> None:
         ("missing.json", 1, "cannot read missing.json"),
         ("page.json", 1, "page.json is no result"),
         ("page.json --steps 3", 2, "--steps and result files exclude each other"),
-        ("--output nowhere", 1, "cannot write"),
+        ("--output page.json/reports", 1, "cannot make the folder"),
     ],
 )
 def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, words: str) -> None:
@@ -157,13 +160,3 @@ def test_reports_need_no_torch(tmp_path: Path) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
-
-
-def test_json_is_one_object(vggnet: Command) -> None:
-    """`--json` prints the result, and nothing else on standard output."""
-    Path("tiny.toml").write_text(TINY)
-    flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
-    done = vggnet("compare", *flags, "--sweep", "width", "--json")
-    assert done.code == 0, done.err
-    assert json.loads(done.out) == json.loads(Path("compare.json").read_text())
-    assert {point["x"] for point in json.loads(done.out)["sweep"]} == {0.25, 0.5, 1, 2}

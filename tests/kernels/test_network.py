@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vggnet.errors import ConfigError, KernelError
 from vggnet.kernels import accelerate, keep_memory, status
-from vggnet.kernels.network import FusedConvolution
+from vggnet.kernels.network import FusedConvolution, fuse
 
 from .conftest import Network
 
@@ -107,6 +107,17 @@ def test_odd_layers_are_torchs() -> None:
     assert [isinstance(step, FusedConvolution) for step in accelerated.steps].count(True) == 2
     images = torch.randn(3, 1, 12, 12)
     torch.testing.assert_close(accelerated(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_tiny_images_are_torchs() -> None:
+    """Where a tile would save no multiplication, a layer gives torch's own bits."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
+    (step,) = fuse(layers)
+    assert isinstance(step, FusedConvolution)
+    for size, saves in ((2, False), (3, True)):
+        images = torch.randn(3, 32, size, size)
+        assert torch.equal(step(images), nn.Sequential(*layers)(images)) is not saves
 
 
 def test_a_first_stage_of_one_convolution() -> None:

@@ -15,8 +15,8 @@ from vggnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from vggnet.compare.plan import Plan
-    from vggnet.compare.report import Report
     from vggnet.compare.result import Result
+    from vggnet.compare.section import Report
 
 DEFAULT_STEPS = 100
 DEFAULT_REPEATS = 5
@@ -77,7 +77,7 @@ def compare(
     Without a GPU, thread counts and batch sizes of the CPU are compared. With FILEs,
     nothing is measured: results of several machines are reported side by side.
     """
-    from vggnet.artifacts.atomic import check_writable
+    from vggnet.artifacts.atomic import check_writable, make_folder
     from vggnet.compare.report import build_report
     from vggnet.compare.result import load_result
 
@@ -100,11 +100,13 @@ def compare(
         if as_json:
             raise ConfigError("--json prints what is measured; result files are JSON already")
         results = list(zip(_name_sources(files), map(load_result, files), strict=True))
+        make_folder(output)
         _write(build_report(results, prices), None, output, "compare", quiet=False)
         return
     layers = _settings(recipe, config, model, data_dir, batch_size)
-    check_writable(output / "compare.json")
     plan = _plan(layers, devices, threads, steps, epochs, repeats or DEFAULT_REPEATS, sweep)
+    make_folder(output)
+    check_writable(output / "compare.json")
     result = _measure(plan, quiet=as_json)
     if as_json:
         print(result.model_dump_json())

@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from vggnet.compare.comparison import Observer
-from vggnet.compare.report import Report
+from vggnet.compare.observer import Observer
+from vggnet.compare.section import Report
 
 _REDRAW = 0.5
 """Seconds between two redrawings: each takes 0.3 ms of what is being timed, 0.06 % of it."""

@@ -141,7 +141,7 @@ def _text(x: float, y: float, text: str, anchor: str = "middle") -> str:
 
 
 def _ticks(axis: _Axis) -> list[float]:
-    """Return round values within an axis: 1, 2 and 5 times powers of ten, three to seven."""
+    """Return round values within an axis, two to seven; on a long logarithmic one by decades."""
     if axis.log and axis.low > 0:
         powers = range(math.floor(math.log10(axis.low)) - 1, math.ceil(math.log10(axis.high)) + 1)
         for leading in ((1.0, 2.0, 5.0), (1.0, 3.0), (1.0,)):
@@ -149,7 +149,6 @@ def _ticks(axis: _Axis) -> list[float]:
             found = [one for one in found if axis.low * 0.999 <= one <= axis.high * 1.001]
             if 2 <= len(found) <= 7:
                 return found
-        return [axis.low, axis.high] if axis.high > axis.low else [axis.low]
     span = axis.high - axis.low
     if span <= 0:
         return [axis.low]

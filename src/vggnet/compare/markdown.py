@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from vggnet.compare.report import Report, Section, Table
+from vggnet.compare.section import Report, Section, Table
 
 
 def render_markdown(report: Report) -> str:

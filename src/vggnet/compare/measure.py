@@ -11,11 +11,11 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from vggnet.compare.result import Parts, Setting
+from vggnet.compare.result import PARTS, Parts, Setting
 from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset
@@ -27,8 +27,6 @@ from vggnet.inference.predict import BATCH_SIZE
 from vggnet.model.vgg import build_network
 
 OnStep = Callable[[TrainState], None]
-
-_PARTS = ("batch", "forward", "backward", "optimizer", "other")
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,10 @@ class Training:
         size, count = self.setting.global_batch_size, len(self.dataset.train)
         epochs, rest = divmod(self.steps, -(-count // size))
         return epochs * count + min(count, rest * size)
+
+    def shortened(self, steps: int) -> Training:
+        """Return the same training's first steps."""
+        return replace(self, steps=steps)
 
     def settings(self) -> Config:
         """Return the whole configuration of this training, as `vggnet train` takes it."""
@@ -157,7 +159,7 @@ def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | Non
 
     def on_step(state: TrainState) -> None:
         marks.append(timer.now(state.device))
-        if len(marks) == len(_PARTS) + 1:
+        if len(marks) == len(PARTS) + 1:
             split.append([after - before for before, after in itertools.pairwise(marks)])
         elif len(marks) == 2:
             whole.append(marks[1] - marks[0])
@@ -180,7 +182,7 @@ def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | Non
         return None
     ms = {
         f"{part}_ms": 1000 * statistics.median(column)
-        for part, column in zip(_PARTS, zip(*split, strict=True), strict=True)
+        for part, column in zip(PARTS, zip(*split, strict=True), strict=True)
     }
     return Parts(**ms, step_ms=1000 * statistics.median(whole))
 

@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 
 from vggnet.compare.figures import Bars, Figure, Lines, Stacks, legend, render_lines
-from vggnet.compare.report import Report, Section, Table
+from vggnet.compare.section import Report, Section, Table
 
 # Even if a text slipped through unescaped, a browser would neither run nor fetch anything.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"

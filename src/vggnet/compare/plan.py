@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from vggnet.architectures import Layer, read_layer
+from vggnet.compare.measure import Training
 from vggnet.compare.result import Setting
 from vggnet.config import Config, ModelConfig
 from vggnet.data.dataset import Dataset
@@ -49,6 +50,11 @@ class Plan:
     def images(self) -> int:
         """Images that a row trains on, but for what a short last batch lacks."""
         return self.steps * self.config.train.global_batch_size
+
+    def training(self, setting: Setting, images: float, config: Config | None = None) -> Training:
+        """Return a training on about so many images, by another configuration if one is given."""
+        steps = max(1, round(images / setting.global_batch_size))
+        return Training(setting, config or self.config, self.dataset, steps)
 
 
 def choose_devices(names: Sequence[str] | None) -> tuple[torch.device, ...]:

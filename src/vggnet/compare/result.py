@@ -99,6 +99,10 @@ class Parts(_Record):
     """Whole steps in between, waited for at their ends alone."""
 
 
+PARTS = ("batch", "forward", "backward", "optimizer", "other")
+"""What a step is split into, in the order of time."""
+
+
 class Cold(_Record):
     """`vggnet train` in a fresh process, for as many steps."""
 
