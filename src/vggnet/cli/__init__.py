@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vggnet import __version__
-from vggnet.cli import compare, data, env, evaluate, train
+from vggnet.cli import compare, data, env, evaluate, study, train
 from vggnet.errors import VggnetError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command()(evaluate.evaluate)
 app.command()(compare.compare)
 app.command()(env.env)
 app.add_typer(data.app)
+app.add_typer(study.app)
 
 
 def _print_version(wanted: bool) -> None:
