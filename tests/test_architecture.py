@@ -24,6 +24,7 @@ ROOMS = (
     "inference",
     "run",
     "compare",
+    "study",
     "serve",
     "cli",
 )

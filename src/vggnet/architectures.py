@@ -69,3 +69,22 @@ def read_layer(layer: Layer) -> tuple[int, int] | None:
         f"unknown layer {layer!r}; use a number of channels such as 64 (a 3×3 convolution), "
         '"conv1-64" (1×1) or "lrn"'
     )
+
+
+def widen(row: Architecture, by: float) -> Architecture:
+    """Multiply the width of every layer but the last; channels become multiples of 8."""
+
+    def scale(width: int) -> int:
+        return max(8, 8 * round(width * by / 8))
+
+    def scale_layer(layer: Layer) -> Layer:
+        found = read_layer(layer)
+        if found is None:
+            return layer
+        kernel, width = found
+        return scale(width) if kernel == 3 else f"conv1-{scale(width)}"
+
+    if by == 1:
+        return row
+    stages = tuple(tuple(map(scale_layer, stage)) for stage in row.stages)
+    return Architecture(stages, tuple(map(scale, row.hidden)))

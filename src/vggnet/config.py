@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from vggnet.architectures import ARCHITECTURES, Architecture, Layer, read_layer
+from vggnet.architectures import ARCHITECTURES, Architecture, Layer, read_layer, widen
 from vggnet.errors import ConfigError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -46,6 +46,9 @@ class ModelConfig(_Section):
 
     hidden: tuple[int, ...] | None = None
     """Your own widths of the hidden fully connected layers: "128"."""
+
+    width: float = Field(1.0, gt=0, le=16)
+    """Times as many channels and hidden values in every layer, in multiples of 8."""
 
     batch_norm: bool = False
     """Normalize after each convolution; folded into it when the model is saved."""
@@ -114,7 +117,11 @@ class ModelConfig(_Section):
 
     @property
     def layers(self) -> Architecture:
-        """The table's row, with `stages` and `hidden` in its place where they are given."""
+        """The table's row, or `stages` and `hidden` where they are given, times `width`."""
+        return widen(self._row, self.width)
+
+    @property
+    def _row(self) -> Architecture:
         row = ARCHITECTURES.get(self.architecture, Architecture((), ()))
         return Architecture(
             row.stages if self.stages is None else self.stages,
@@ -123,10 +130,16 @@ class ModelConfig(_Section):
 
     @property
     def name(self) -> str:
-        """The name of the table's row, or "custom" where `stages` or `hidden` differ from it."""
-        return (
-            self.architecture if self.layers == ARCHITECTURES.get(self.architecture) else "custom"
-        )
+        """The name of the table's row, or "custom" for another, and the width if it is not 1."""
+        own = self._row == ARCHITECTURES.get(self.architecture)
+        times = f" × {self.width:g}" if self.width != 1 else ""
+        return f"{self.architecture if own else 'custom'}{times}"
+
+    @property
+    def depth(self) -> int:
+        """Layers with weights, as the paper counts them: 11 in A, 19 in E."""
+        convolutions = [layer for stage in self.layers.stages for layer in stage if layer != "lrn"]
+        return len(convolutions) + len(self.layers.hidden) + 1
 
     @property
     def downsampling(self) -> int:
@@ -138,10 +151,19 @@ class DataConfig(_Section):
     """The pictures: which, from where, and how their pixels are scaled."""
 
     dataset: str = "mnist"
-    """Dataset to train on; `vggnet data list` names them."""
+    """Dataset to train on: a name of `vggnet data list`, or a folder of your own pictures."""
 
     data_dir: Path | None = None
     """Folder that holds the dataset in torchvision's layout, raw or gzipped."""
+
+    download: bool = True
+    """Fetch a dataset that is not on this machine."""
+
+    image_size: int | None = Field(None, ge=8, le=1024)
+    """Pixels a side that a folder's pictures are fitted to; default: their own, or 32."""
+
+    skip_bad: bool = False
+    """Leave unreadable pictures of a folder out."""
 
     validation_size: int = Field(0, ge=0)
     """Training images held out and evaluated after each epoch, to choose settings by."""

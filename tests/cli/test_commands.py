@@ -81,7 +81,7 @@ def test_env(vggnet: Command) -> None:
 
 def test_data(vggnet: Command) -> None:
     """`data` lists, verifies and draws."""
-    assert "mnist  10 classes · part of this package" in vggnet("data", "list").out
+    assert "mnist            10 classes · part of this package" in vggnet("data", "list").out
     assert json.loads(vggnet("data", "list", "--json").out)[0]["name"] == "mnist"
     assert "60,000 pictures, as published" in vggnet("data", "verify").out
     assert vggnet("data", "show", "-o", "sheet.png").out == "sheet.png\n"

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vggnet import __version__
-from vggnet.cli import compare, data, env, evaluate, predict, serve, train
+from vggnet.cli import compare, data, env, evaluate, predict, serve, study, train
 from vggnet.errors import VggnetError
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command()(compare.compare)
 app.command()(serve.serve)
 app.command()(env.env)
 app.add_typer(data.app)
+app.add_typer(study.app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -166,13 +166,13 @@ def _plan(
     counts = _read_threads(threads) if threads is not None else None
 
     from vggnet.compare.plan import Plan, choose_devices, default_threads
-    from vggnet.data.storage import load_dataset
+    from vggnet.data.storage import load_configured
     from vggnet.engine.schedule import count_steps
     from vggnet.engine.session import Session
     from vggnet.run import fit_to_data
 
     chosen = choose_devices(devices.split(",") if devices is not None else None)
-    dataset = load_dataset(config.data.dataset, config.data.data_dir)
+    dataset = load_configured(config.data)
     config = fit_to_data(config, dataset, Session())
     size = config.train.global_batch_size
     if epochs is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from vggnet.data.dataset import Dataset
 
 app = typer.Typer(
     name="data",
@@ -14,44 +18,75 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Name = Annotated[str, typer.Argument(help="Dataset, as `vggnet data list` names it.")]
+Name = Annotated[
+    str, typer.Argument(help="Dataset, as `vggnet data list` names it, or a folder of pictures.")
+]
 DataDir = Annotated[Path | None, typer.Option(help="Folder that holds it in torchvision's layout.")]
+Download = Annotated[bool, typer.Option(help="Fetch a dataset that is not on this machine.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(min=8, max=1024, help="Pixels a side that a folder's pictures are fitted to."),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave unreadable pictures of a folder out.")
+]
 
 
 @app.command("list")
 def list_datasets(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the datasets that --dataset takes."""
+    """List the datasets that --dataset takes, and where each is or would come from."""
     import json
 
     from vggnet.data.catalog import CATALOG
+    from vggnet.data.places import find_place
 
+    places = {name: find_place(entry) for name, entry in CATALOG.items()}
     if as_json:
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
-                "name": entry.name,
+                "name": name,
                 "classes": list(entry.classes),
                 "bundled": entry.bundled,
+                "place": places[name].words,
+                "on_disk": not places[name].words.startswith("would"),
                 "licence": entry.licence,
             }
-            for entry in CATALOG.values()
+            for name, entry in CATALOG.items()
         ]
         print(json.dumps(rows))
         return
-    for entry in CATALOG.values():
-        where = "part of this package" if entry.bundled else "found on disk"
-        print(f"{entry.name}  {len(entry.classes)} classes · {where} · {entry.licence}")
+    width = max(map(len, CATALOG))
+    for name, entry in CATALOG.items():
+        words = f"{len(entry.classes)} classes · {places[name].words} · {entry.licence}"
+        print(f"{name:{width}}  {words}")
+    print(f"{'DIR':{width}}  your own pictures: a folder for each class, or IDX files")
 
 
 @app.command()
-def verify(name: Name = "mnist", data_dir: DataDir = None) -> None:
-    """Read all files of a dataset and compare them with the published SHA-256."""
-    from vggnet.data.storage import load_dataset
+def verify(
+    name: Name = "mnist",
+    data_dir: DataDir = None,
+    download: Download = True,
+    image_size: ImageSize = None,
+    skip_bad: SkipBad = False,
+) -> None:
+    """Read a whole dataset, compare it with what was published, and say what is odd about it."""
+    import numpy as np
 
-    dataset = load_dataset(name, data_dir)
+    from vggnet.data.folder import is_folder
+
+    dataset = _load(name, data_dir, download, image_size, skip_bad)
+    words = "as published" if dataset.verified else "whole; there is no published hash of them"
+    if is_folder(name):
+        words = f"read as {' × '.join(map(str, dataset.shape))}"
     for pictures in (dataset.train, dataset.test):
-        print(f"{pictures.source}: {len(pictures):,} pictures, as published")
+        print(f"{pictures.source}: {len(pictures):,} pictures, {words}")
+    if is_folder(name):
+        counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
+        for class_, count in zip(dataset.classes, counts, strict=True):
+            print(f"    {class_}: {count:,} to train on")
     print(f"dataset SHA-256 {dataset.sha256}")
 
 
@@ -63,20 +98,36 @@ def show(
     ] = None,
     split: Annotated[Literal["train", "test"], typer.Option(help="Which split.")] = "train",
     data_dir: DataDir = None,
+    download: Download = True,
+    image_size: ImageSize = None,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Draw a contact sheet: the first eight pictures of every class."""
     import numpy as np
 
     from vggnet.artifacts.pictures import render_sheet
-    from vggnet.data.storage import load_dataset
 
-    dataset = load_dataset(name, data_dir)
+    dataset = _load(name, data_dir, download, image_size, skip_bad)
     pictures = dataset.train if split == "train" else dataset.test
     chosen = np.concatenate(
         [np.flatnonzero(pictures.labels == number)[:8] for number in range(len(dataset.classes))]
     )
     captions = [f"{dataset.classes[pictures.labels[index]]} · no. {index}" for index in chosen]
-    path = output or Path(f"{name}.png")
-    title = f"{name}, {split}: the first eight pictures of each class"
+    path = output or Path(f"{dataset.name}.png")
+    title = f"{dataset.name}, {split}: the first eight pictures of each class"
     render_sheet(path, pictures.images[chosen], captions, title)
     print(path)
+
+
+def _load(
+    name: str, data_dir: Path | None, download: bool, image_size: int | None, skip_bad: bool
+) -> Dataset:
+    """Load a dataset, and warn of what is odd about it."""
+    from vggnet.data.storage import load_dataset
+
+    dataset = load_dataset(
+        name, data_dir, download=download, image_size=image_size, skip_bad=skip_bad
+    )
+    for remark in dataset.remarks:
+        print(f"vggnet: warning: {remark}", file=sys.stderr)
+    return dataset

@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
     dataset: Annotated[
-        str | None, typer.Option(help="Dataset to evaluate on; default: the one trained on.")
+        str | None,
+        typer.Option(help="Dataset, or folder of pictures; default: the one trained on."),
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder that holds it in torchvision's layout.")
     ] = None,
+    download: Annotated[
+        bool, typer.Option(help="Fetch a dataset that is not on this machine.")
+    ] = True,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave unreadable pictures of a folder out.")
+    ] = False,
     mistakes: Annotated[
         Path | None, typer.Option(help="Write a picture of the surest mistakes to this PNG file.")
     ] = None,
@@ -33,16 +40,20 @@ def evaluate(
 ) -> None:
     """Evaluate a model file on the test set, ours or one that the article's script saved."""
     import json
+    import sys
 
     from vggnet.artifacts.pictures import render_confusion_matrix, render_mistakes
     from vggnet.artifacts.summary import summarize
-    from vggnet.data.storage import load_test
+    from vggnet.data.matching import load_to_evaluate
     from vggnet.engine.device import computing, usable_cores
     from vggnet.inference.predict import load
 
     classifier = load(model, device)
-    trained_on = (classifier.card.config or {}).get("data", {}).get("dataset", "mnist")
-    test = load_test(dataset or trained_on, data_dir)
+    learnt = classifier.learnt
+    name = dataset or learnt.dataset or "mnist"
+    test, remarks = load_to_evaluate(name, learnt, data_dir, download=download, skip_bad=skip_bad)
+    for remark in remarks:
+        print(f"vggnet: warning: {remark}", file=sys.stderr)
     with computing("fp32", threads or usable_cores()):
         found = classifier.evaluate(test)
     if mistakes:
@@ -80,7 +91,10 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
         table.add_row(
             str(row["class"]),
             f"{row['count']:,}",
-            *(f"{100 * float(row[key]):.2f}" for key in ("precision", "recall", "f1")),
+            *(
+                f"{100 * float(row[key]):.2f}" if row["count"] else "–"
+                for key in ("precision", "recall", "f1")
+            ),
             f"{classes[other]} ({wrong[other]} times)" if wrong[other] else "",
         )
     console.print(table)

@@ -191,7 +191,7 @@ def _unlike(
         other = right[name]
         if isinstance(value, dict):
             yield from _unlike(value, other, f"{prefix}{name}.")
-        elif prefix and value != other and name not in (_PER_ROW | {"data_dir"}):
+        elif prefix and value != other and name not in (_PER_ROW | {"data_dir", "download"}):
             yield f"{prefix}{name}", value, other
 
 

@@ -12,8 +12,8 @@ from vggnet.compare.section import Report, Section, Table
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
-def render_html(report: Report) -> str:
-    """Return the page, which opens with the answer."""
+def render_html(report: Report, title: str = "vggnet compare") -> str:
+    """Return the page, which opens with the answer; `title` is the command that made it."""
     style = files("vggnet.compare").joinpath("page.css").read_text(encoding="utf-8")
     more = "".join(f"<p>{escape(sentence)}</p>" for sentence in report.more)
     commands = "".join(
@@ -26,8 +26,8 @@ def render_html(report: Report) -> str:
         '<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>vggnet compare</title><style>{style}</style></head><body>"
-        '<p class="kicker">vggnet compare</p>'
+        f"<title>{escape(title)}</title><style>{style}</style></head><body>"
+        f'<p class="kicker">{escape(title)}</p>'
         f"<h1>{escape(report.answer)}</h1>"
         f'<div class="more">{more}</div>'
         f"{commands}{body}</body></html>\n"

@@ -8,7 +8,6 @@ from typing import Literal
 
 import torch
 
-from vggnet.architectures import Layer, read_layer
 from vggnet.compare.measure import Training
 from vggnet.compare.result import Setting
 from vggnet.config import Config, ModelConfig
@@ -133,24 +132,6 @@ def candidate_settings(plan: Plan, device: torch.device) -> Iterator[Setting]:
                             "kernels": kernels,
                         }
                     )
-
-
-def widen(config: ModelConfig, by: float) -> ModelConfig:
-    """Multiply the width of every layer but the last; channels stay multiples of 8."""
-    layers = config.layers
-
-    def scale(width: int) -> int:
-        return max(8, 8 * round(width * by / 8))
-
-    def scale_layer(layer: Layer) -> Layer:
-        found = read_layer(layer)
-        if found is None:
-            return layer
-        kernel, width = found
-        return scale(width) if kernel == 3 else f"conv1-{scale(width)}"
-
-    stages = tuple(tuple(map(scale_layer, stage)) for stage in layers.stages)
-    return config.model_copy(update={"stages": stages, "hidden": tuple(map(scale, layers.hidden))})
 
 
 def _kernels_fit(config: ModelConfig) -> bool:

@@ -9,7 +9,7 @@ from vggnet.compare.flops import flops_per_image
 from vggnet.compare.lane import Lane
 from vggnet.compare.measure import Training
 from vggnet.compare.observer import Observer
-from vggnet.compare.plan import BATCHES, WIDTHS, Plan, widen
+from vggnet.compare.plan import BATCHES, WIDTHS, Plan
 from vggnet.compare.result import SweepPoint
 from vggnet.compare.trials import Trials
 
@@ -49,7 +49,8 @@ def _trainings(plan: Plan, lane: Lane) -> Iterator[tuple[float, Training]]:
                 yield float(size), plan.training(changed, images)
     elif plan.sweep == "width":
         for by in WIDTHS:
-            model = widen(plan.config.model, by)
+            model = plan.config.model
+            model = model.model_copy(update={"width": model.width * by})
             config = plan.config.model_copy(update={"model": model})
             yield by, plan.training(setting, images, config)
 

@@ -64,6 +64,10 @@ class Dataset:
     test: LabeledImages
     sha256: str
     """One hash over the hashes of all files: equal means the same pictures and labels."""
+    verified: bool = False
+    """Whether every file could be compared with a published hash."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of the pictures before believing a figure."""
 
     @property
     def shape(self) -> tuple[int, int, int]:

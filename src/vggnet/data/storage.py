@@ -1,21 +1,73 @@
-"""Datasets bundled with the package or found on disk, verified by SHA-256."""
+"""Datasets by name or folder: found on disk or downloaded, and verified as far as can be."""
 
 from __future__ import annotations
 
 import hashlib
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from vggnet.config import suggest
-from vggnet.data.catalog import CATALOG, CatalogEntry, SplitFiles
+from vggnet.config import DataConfig, suggest
+from vggnet.data.catalog import CATALOG, CatalogEntry, PublishedFile, SplitFiles
 from vggnet.data.dataset import Dataset, LabeledImages
-from vggnet.data.idx import read_idx
+from vggnet.data.download import PATIENCE, fetch
+from vggnet.data.folder import is_folder, load_folder
+from vggnet.data.idx import Source, idx_sha256, read_idx, read_idx_int
+from vggnet.data.places import PACKED, Place, addresses, find_file, find_place
 from vggnet.errors import ConfigError, DataError
 
-BUNDLED = Path(__file__).parent
-"""The package's own data: one folder a bundled dataset."""
+
+def load_configured(data: DataConfig) -> Dataset:
+    """Load the dataset that a configuration names; as `load_dataset`."""
+    return load_dataset(
+        data.dataset,
+        data.data_dir,
+        download=data.download,
+        image_size=data.image_size,
+        skip_bad=data.skip_bad,
+    )
+
+
+def load_dataset(
+    name: str,
+    data_dir: Path | None = None,
+    *,
+    download: bool = True,
+    image_size: int | None = None,
+    skip_bad: bool = False,
+) -> Dataset:
+    """Load a dataset's training and test pictures.
+
+    Args:
+        name: A name in the catalog, or a folder of pictures; see `load_folder`.
+        data_dir: Folder in torchvision's layout (`<data_dir>/MNIST/raw/<file>[.gz]`), or
+            that `raw` folder itself. Without it the package, the system, and the user's
+            cache folder are searched.
+        download: Whether to fetch what is on no disk.
+        image_size: Pixels a side that the pictures of a folder are fitted to.
+        skip_bad: Whether to leave unreadable pictures of a folder out.
+
+    Raises:
+        ConfigError: The name is not known.
+        DataError: A file is missing, damaged, or not the published one.
+    """
+    if is_folder(name):
+        if data_dir is not None:
+            raise ConfigError(f"{name} is a folder itself; leave --data-dir out")
+        return load_folder(Path(name), image_size=image_size, skip_bad=skip_bad)
+    entry = find_entry(name)
+    if image_size is not None:
+        raise ConfigError(f"{name} has a size of its own; --image-size is for folders of pictures")
+    return load_entry(entry, data_dir, download=download)
+
+
+def load_test(name: str, data_dir: Path | None = None, *, download: bool = True) -> LabeledImages:
+    """Load the test pictures of a catalog's dataset alone; as `load_dataset`."""
+    entry = find_entry(name)
+    place = find_place(entry, data_dir, download)
+    return _load_split(entry, entry.test, "test", place, PATIENCE).pictures
 
 
 def find_entry(name: str) -> CatalogEntry:
@@ -25,87 +77,123 @@ def find_entry(name: str) -> CatalogEntry:
         ConfigError: There is none of that name.
     """
     if name not in CATALOG:
-        raise ConfigError(f"unknown dataset {name!r}; {suggest(name, CATALOG)}")
+        raise ConfigError(f"unknown dataset {name!r}, and no folder; {suggest(name, CATALOG)}")
     return CATALOG[name]
 
 
-def load_dataset(name: str, data_dir: Path | None = None) -> Dataset:
-    """Load and verify a dataset's training and test pictures.
+def load_entry(
+    entry: CatalogEntry,
+    data_dir: Path | None = None,
+    *,
+    download: bool = True,
+    patience: float = PATIENCE,
+) -> Dataset:
+    """Load both splits of a dataset; `patience` is `fetch`'s, the rest `load_dataset`'s."""
+    place = find_place(entry, data_dir, download)
+    train = _load_split(entry, entry.train, "training", place, patience)
+    test = _load_split(entry, entry.test, "test", place, patience)
+    joined = "".join((*train.sha256, *test.sha256))
+    return Dataset(
+        name=entry.name,
+        classes=entry.classes,
+        train=train.pictures,
+        test=test.pictures,
+        sha256=hashlib.sha256(joined.encode()).hexdigest(),
+        verified=train.verified and test.verified,
+    )
 
-    Args:
-        name: A name in the catalog.
-        data_dir: Folder in torchvision's layout (`<data_dir>/MNIST/raw/<file>[.gz]`), or
-            that `raw` folder itself. Without it the package's own files are read.
+
+@dataclass(frozen=True)
+class _Split:
+    """One split as it was read."""
+
+    pictures: LabeledImages
+    sha256: tuple[str, str]
+    """Of the unpacked files of images and labels."""
+    verified: bool
+    """Whether both could be compared with something published."""
+
+
+def _load_split(
+    entry: CatalogEntry, split: SplitFiles, name: str, place: Place, patience: float
+) -> _Split:
+    """Load one split as images (N, 1, H, W) and labels (N,).
 
     Raises:
-        ConfigError: The name is not known.
         DataError: A file is missing, damaged, or not the published one.
     """
-    entry = find_entry(name)
-    folder = _find_folder(entry, data_dir)
-    train = _load_split(entry, entry.train, folder, "training")
-    test = _load_split(entry, entry.test, folder, "test")
-    return Dataset(entry.name, entry.classes, train, test, dataset_hash(entry))
-
-
-def load_test(name: str, data_dir: Path | None = None) -> LabeledImages:
-    """Load and verify a dataset's test pictures alone; as `load_dataset`."""
-    entry = find_entry(name)
-    return _load_split(entry, entry.test, _find_folder(entry, data_dir), "test")
-
-
-def dataset_hash(entry: CatalogEntry) -> str:
-    """Return one SHA-256 over those of a dataset's files."""
-    files = (entry.train, entry.test)
-    joined = "".join(split.images_sha256 + split.labels_sha256 for split in files)
-    return hashlib.sha256(joined.encode()).hexdigest()
-
-
-def _load_split(entry: CatalogEntry, files: SplitFiles, folder: Path, split: str) -> LabeledImages:
-    """Load one split as images (N, 1, H, W) and labels (N,), both uint8.
-
-    Raises:
-        DataError: A file is missing, damaged, or not the published one.
-    """
-    images_path, labels_path = (_find_file(folder, file) for file in (files.images, files.labels))
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+    paths = [_get_file(entry, file, place, patience) for file in split.files]
+    images = read_idx(paths[0], 3)
+    # QMNIST's labels have eight columns, of which the first is the class.
+    table = read_idx_int(paths[1], 2) if "idx2-int" in split.labels else read_idx(paths[1], 1)
+    labels = table[:, 0] if table.ndim == 2 else table
+    upright = np.ascontiguousarray(images.swapaxes(1, 2)) if entry.transposed else images
     pictures = LabeledImages(
-        images[:, np.newaxis], labels, len(entry.classes), f"{entry.name} {split} set in {folder}"
+        upright[:, np.newaxis],
+        labels - labels.dtype.type(entry.first_label),
+        len(entry.classes),
+        f"{entry.name} {name} set in {place.path}",
     )
-    _verify(images, files.images_sha256, images_path)
-    _verify(labels, files.labels_sha256, labels_path)
-    return pictures
+    sha256 = idx_sha256(images), idx_sha256(table)
+    checks = zip(paths, split.files, sha256, strict=True)
+    verified = [_verify(path, file, found) for path, file, found in checks]
+    if entry.archive and any(isinstance(path, zipfile.Path) for path in paths):
+        archive = place.path / entry.archive.name
+        _compare(archive, _md5(archive), entry.archive.md5, "MD5")
+        verified = [True]
+    return _Split(pictures, sha256, all(verified))
 
 
-def _find_folder(entry: CatalogEntry, data_dir: Path | None) -> Path:
-    if data_dir is None:
-        if entry.bundled:
-            return BUNDLED / entry.name
-        raise DataError(f"{entry.name} is not part of this package; name its folder: --data-dir")
-    candidates = (data_dir / entry.folder / "raw", data_dir / "raw", data_dir)
-    for folder in candidates:
-        if any(folder.glob(f"{entry.train.images}*")):
-            return folder
-    raise DataError(
-        f"no {entry.name} in {data_dir}: expected "
-        f"{candidates[0] / entry.train.images} or the same with .gz"
-    )
+def _get_file(entry: CatalogEntry, file: PublishedFile, place: Place, patience: float) -> Source:
+    """Return a file of a dataset, fetched where it is not there and may be."""
+    found = find_file(entry, file, place.path)
+    if found is None and place.downloads:
+        name = entry.archive.name if entry.archive else file.name + PACKED
+        urls = addresses(entry, name)
+        fetch(name, place.path, urls, lambda path: _check(path, file, entry), patience)
+        found = find_file(entry, file, place.path)
+    if found is None:
+        raise DataError(f"{place.path / file.name} does not exist, nor does the same with .gz")
+    return found
 
 
-def _find_file(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise DataError(f"{folder / name} does not exist, nor does the same with .gz")
+def _check(path: Path, file: PublishedFile, entry: CatalogEntry) -> None:
+    """Compare a downloaded file with what was published.
+
+    Raises:
+        DataError: It is another one.
+    """
+    if entry.archive:
+        _compare(path, _md5(path), entry.archive.md5, "MD5")
+    elif file.sha256:
+        _compare(path, idx_sha256(read_idx(path, 3 if "idx3" in file.name else 1)), file.sha256)
+    else:
+        _compare(path, _md5(path), file.md5, "MD5")
 
 
-def _verify(array: npt.NDArray[np.uint8], sha256: str, path: Path) -> None:
-    """Compare an IDX file's unpacked bytes, header included, with the published ones."""
-    magic = bytes((0, 0, 8, array.ndim))
-    digest = hashlib.sha256(magic + np.array(array.shape, ">u4").tobytes())
-    digest.update(array.data)
-    if digest.hexdigest() != sha256:
+def _verify(path: Source, file: PublishedFile, sha256: str) -> bool:
+    """Compare a file with the hash that is published for its form; False where none is.
+
+    Raises:
+        DataError: It is another file.
+    """
+    if file.sha256:
+        _compare(path, sha256, file.sha256)
+    elif file.md5 and isinstance(path, Path) and path.suffix == PACKED:
+        _compare(path, _md5(path), file.md5, "MD5")
+    else:
+        return False
+    return True
+
+
+def _compare(path: Source, found: str, published: str | None, kind: str = "SHA-256") -> None:
+    if found != published:
         raise DataError(
-            f"{path} is not the published file: its SHA-256 is {digest.hexdigest()[:16]}…, "
-            f"expected {sha256[:16]}…; fetch it again"
+            f"{path} is not the published file: its {kind} is {found[:16]}…, "
+            f"expected {str(published)[:16]}…; fetch it again"
         )
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()

@@ -12,6 +12,7 @@ import torch
 from vggnet.artifacts.model_file import LoadedModel, ModelCard, load_model
 from vggnet.data.batches import Batches, normalize
 from vggnet.data.dataset import LabeledImages
+from vggnet.data.matching import Learnt
 from vggnet.engine.device import accelerated, choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
@@ -53,6 +54,14 @@ class Classifier:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the network's outputs."""
         return self.card.classes
+
+    @property
+    def learnt(self) -> Learnt:
+        """What the model was trained on, as far as its file says."""
+        data = (self.card.config or {}).get("data", {})
+        return Learnt(
+            self.classes, self.card.picture, data.get("dataset"), self.card.dataset_sha256
+        )
 
     @torch.no_grad()
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:

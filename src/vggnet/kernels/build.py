@@ -17,13 +17,13 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import platformdirs
 
+from vggnet.data.lock import one_at_a_time
 from vggnet.errors import KernelError
 
 SOURCE = Path(__file__).parent / "source"
@@ -101,7 +101,7 @@ def build_library(lanes: int, cpu: str, openmp: Path | None) -> Build:
     path = folder / f"winograd-{lanes}-{key}.so"
     if is_intact(path):
         return Build(path, compiler, 0.0)
-    with _lock(folder / f"{path.stem}.lock"):
+    with one_at_a_time(folder / f"{path.stem}.lock"):
         if is_intact(path):  # another process compiled it meanwhile
             return Build(path, compiler, 0.0)
         started = time.perf_counter()
@@ -180,15 +180,3 @@ def _run(command: tuple[str, ...]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise KernelError(f"the compiler {command[0]} did not run: {error}") from error
     return done.stdout
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time compile; the lock only saves work, the rename keeps order."""
-    with path.open("w") as file:
-        # A platform or a file system without locks; imported here, for Windows has no fcntl.
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -8,12 +8,19 @@ from typing import Any
 import torch
 
 from vggnet import __version__
-from vggnet.config import Config
+from vggnet.config import Config, build_config
 from vggnet.engine.device import cpu_name
 from vggnet.errors import ConfigError
 from vggnet.run.plan import Plan
 
-_FREE = ("train.epochs", "train.threads", "train.device", "train.kernels", "data.data_dir")
+_FREE = (
+    "train.epochs",
+    "train.threads",
+    "train.device",
+    "train.kernels",
+    "data.data_dir",
+    "data.download",
+)
 """Settings that leave the training what it is; what they come to is compared instead."""
 
 
@@ -42,13 +49,15 @@ def check_same_training(recorded: Mapping[str, Any], config: Config, step: int) 
     Raises:
         ConfigError: Naming every setting that differs.
     """
-    before, now = _flatten(recorded), _flatten(config.model_dump(mode="json"))
-    changed = [key for key in now if key not in _FREE and now[key] != before.get(key)]
+    # What a setting did before there was one stands in its default.
+    complete = build_config(dict(recorded)).model_dump(mode="json")
+    before, now = _flatten(complete), _flatten(config.model_dump(mode="json"))
+    changed = [key for key in now if key not in _FREE and now[key] != before[key]]
     if config.train.schedule != "constant" and now["train.epochs"] != before["train.epochs"]:
         changed.append("train.epochs")
     if changed:
         raise ConfigError(
-            "; ".join(f"{key} was {before.get(key)} and is now {now[key]}" for key in changed)
+            "; ".join(f"{key} was {before[key]} and is now {now[key]}" for key in changed)
             + f": after {step} steps that would be another training. Leave it as it was, or "
             "start a new run without --resume"
         )

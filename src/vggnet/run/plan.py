@@ -74,6 +74,18 @@ class Plan:
     """Steps that were taken before; more than 0 where a run is resumed."""
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a person should know before believing a figure."""
+        size = self.config.train.global_batch_size
+        if len(self.train) >= size:
+            return self.dataset.remarks
+        return (
+            *self.dataset.remarks,
+            f"{len(self.train):,} training pictures are fewer than a batch of {size}: each step "
+            "sees them all; a smaller --batch-size takes more steps",
+        )
+
+    @property
     def resume_command(self) -> str:
         """What a person types to go on with this run."""
         return resume_command(self.folder, self.session)
@@ -93,7 +105,8 @@ def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
     """Complete a configuration with what the data decide.
 
     Raises:
-        ConfigError: A batch is smaller than the number of processes.
+        ConfigError: A batch is smaller than the number of processes, or mean and std are
+            not for as many channels.
     """
     if config.train.global_batch_size < session.world_size:
         raise ConfigError(
@@ -101,6 +114,14 @@ def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
             f"{session.world_size} processes; use at least {session.world_size}"
         )
     channels, height, width = dataset.shape
+    scaling = {name: getattr(config.data, name) for name in ("mean", "std")}
+    for name, values in scaling.items():
+        if len(values) not in (1, channels):
+            raise ConfigError(
+                f"data.{name} has {len(values)} values, and {dataset.name} {channels} channels; "
+                "give one value, or one for each channel"
+            )
+        scaling[name] = values if len(values) == channels else values * channels
     model = config.model.model_copy(
         update={
             "in_channels": channels,
@@ -108,4 +129,5 @@ def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
             "image_size": padded_size(config.model, max(height, width)),
         }
     )
-    return config.model_copy(update={"model": model})
+    data = config.data.model_copy(update=scaling)
+    return config.model_copy(update={"model": model, "data": data})

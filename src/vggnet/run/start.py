@@ -18,7 +18,8 @@ from vggnet.artifacts.model_file import check_suffix
 from vggnet.artifacts.run_folder import CHECKPOINTS, FINISHED, RunFolder, find_newest
 from vggnet.config import Config
 from vggnet.data.dataset import hold_out
-from vggnet.data.storage import load_dataset
+from vggnet.data.folder import dataset_name
+from vggnet.data.storage import load_configured
 from vggnet.engine.device import (
     accelerated,
     check_precision,
@@ -178,6 +179,8 @@ def _carry_out(find: Callable[[], Origin], options: Options, reporter: Reporter)
             origin = session.share(find() if session.is_main else None)
             assert origin is not None
             plan = _settle(origin, options, session)
+            for remark in plan.remarks if session.is_main else ():
+                reporter.warned(remark)
             folder = None
             if session.is_main:
                 folder = _open_folder(origin, options, f"{plan.config.recipe}-{plan.dataset.name}")
@@ -206,14 +209,14 @@ def _open_folder(origin: Origin, options: Options, stem: str) -> RunFolder:
 def _settle(origin: Origin, options: Options, session: Session) -> Plan:
     """Choose the device, load the data, and check everything that can be before training."""
     config, values = origin.config, origin.checkpoint.values if origin.checkpoint else {}
-    recorded = values.get("output", f"{config.data.dataset}_vggnet.pth")
+    recorded = values.get("output", f"{dataset_name(config.data.dataset)}_vggnet.pth")
     output = options.output or Path(recorded)
     check_suffix(output)
     if session.is_main:
         check_writable(output)
     device = choose_device(config.train.device, session.local_rank)
     check_precision(config.train.precision, device)
-    dataset = load_dataset(config.data.dataset, config.data.data_dir)
+    dataset = load_configured(config.data)
     config = fit_to_data(config, dataset, session)
     train, validation = hold_out(dataset.train, config.data.validation_size, config.train.seed)
     if values:

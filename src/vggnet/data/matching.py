@@ -1,0 +1,85 @@
+"""Pictures to evaluate a model on, labelled by the model's own classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vggnet.data.dataset import LabeledImages
+from vggnet.data.folder import is_folder, read_folder
+from vggnet.data.storage import find_entry, load_test
+from vggnet.errors import DataError
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a model was trained on."""
+
+    classes: tuple[str, ...]
+    picture: tuple[int, int, int]
+    """Channels, height and width."""
+    dataset: str | None = None
+    """Name or folder; None where the model does not say, and its classes are mere numbers."""
+    sha256: str | None = None
+    """The dataset's, to know it again."""
+
+
+def load_to_evaluate(
+    name: str,
+    learnt: Learnt,
+    data_dir: Path | None = None,
+    *,
+    download: bool = True,
+    skip_bad: bool = False,
+) -> tuple[LabeledImages, tuple[str, ...]]:
+    """Load what a model is to be evaluated on, and what should be known of it.
+
+    That is the test set; of a folder without one, the pictures that were held out if the
+    model was trained on it, and all of them if it was not. Classes are matched by name, and
+    the folder may lack some.
+
+    Args:
+        name: As `load_dataset` takes it.
+        learnt: By the model; a folder's pictures are fitted to its size and channels.
+        data_dir, download, skip_bad: As `load_dataset` takes them.
+
+    Raises:
+        DataError: A class is not the model's, or as `load_dataset`.
+    """
+    if not is_folder(name):
+        test = load_test(name, data_dir, download=download)
+        return _relabel(test, find_entry(name).classes, learnt), ()
+    channels, *sides = learnt.picture
+    found = read_folder(Path(name), channels=channels, image_size=max(sides), skip_bad=skip_bad)
+    remarks = found.remarks
+    trained_on_it = found.sha256 == learnt.sha256
+    first = found.train_size if found.own_test or trained_on_it else 0
+    part = "all of it" if not first else "test set" if found.own_test else "held-out sixth"
+    if not first and learnt.dataset is not None and name == learnt.dataset:
+        remarks += (
+            f"{name} has changed since the model was trained on it; pictures that it was trained "
+            "on are among these",
+        )
+    pictures = LabeledImages(
+        found.images[first:], found.labels[first:], len(found.classes), f"{name}, {part}"
+    )
+    return _relabel(pictures, found.classes, learnt), remarks
+
+
+def _relabel(pictures: LabeledImages, classes: Sequence[str], learnt: Learnt) -> LabeledImages:
+    """Number the labels as the model does."""
+    nameless = learnt.dataset is None and len(classes) == len(learnt.classes)
+    if nameless or tuple(classes) == learnt.classes:
+        return pictures
+    if strange := [name for name in classes if name not in learnt.classes]:
+        raise DataError(
+            f"{pictures.source} has classes that the model does not know: {', '.join(strange)}; "
+            f"it knows {', '.join(learnt.classes)}"
+        )
+    numbers = np.array([learnt.classes.index(name) for name in classes])
+    return LabeledImages(
+        pictures.images, numbers[pictures.labels], len(learnt.classes), pictures.source
+    )

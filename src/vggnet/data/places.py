@@ -1,0 +1,116 @@
+"""Where a catalog's dataset is: in the package, on the system, in a folder, in the cache."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from vggnet.data.catalog import CatalogEntry, PublishedFile
+from vggnet.data.idx import Source
+from vggnet.errors import DataError
+
+BUNDLED = Path(__file__).parent
+"""The package's own data: one folder a bundled dataset."""
+
+PACKED = ".gz"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset is, or where it would be downloaded to."""
+
+    path: Path
+    words: str
+    """To people."""
+    downloads: bool = False
+    """Whether missing files may be fetched into it."""
+
+
+def cache_folder() -> Path:
+    """Return the folder that downloads go to, in torchvision's layout.
+
+    VGGNET_CACHE_DIR names the one that it stands in, else that is the platform's.
+    """
+    named = os.environ.get("VGGNET_CACHE_DIR")
+    return (Path(named) if named else platformdirs.user_cache_path("vggnet")) / "datasets"
+
+
+def find_place(entry: CatalogEntry, data_dir: Path | None = None, download: bool = True) -> Place:
+    """Find a dataset on the disk, or say where it would be downloaded from.
+
+    Args:
+        entry: The dataset.
+        data_dir: The only folder to look in, in torchvision's layout or its `raw` itself.
+        download: Whether what is on no disk may be fetched.
+
+    Raises:
+        DataError: It is not there, and is not to be downloaded; naming where it could be.
+    """
+    places = list(_in_folder(entry, data_dir) if data_dir else _by_default(entry, download))
+    for place in places:
+        if all(find_file(entry, file, place.path) for file in entry.train.files):
+            return place
+    if data_dir:
+        raise DataError(
+            f"no {entry.name} in {data_dir}: expected {places[0].path / entry.train.images} or the "
+            "same with .gz; without --data-dir it is looked for elsewhere, or downloaded"
+        )
+    hosts = list(dict.fromkeys(url.split("/")[2] for url in addresses(entry, "")))
+    if not download or not hosts:
+        looked = " and ".join(str(place.path) for place in places)
+        way_out = "leave --no-download out, or " if hosts else ""
+        raise DataError(
+            f"{entry.name} is not on this machine: looked in {looked}; {way_out}name the folder "
+            "that holds it, in torchvision's layout: --data-dir"
+        )
+    return Place(places[-1].path, f"would be downloaded from {' or '.join(hosts)}", True)
+
+
+def find_file(entry: CatalogEntry, file: PublishedFile, folder: Path) -> Source | None:
+    """Return a dataset's file: raw, gzipped, or gzipped inside the dataset's archive.
+
+    Raises:
+        DataError: The archive is damaged.
+    """
+    for path in (folder / file.name, folder / f"{file.name}{PACKED}"):
+        if path.is_file():
+            return path
+    if entry.archive and (folder / entry.archive.name).is_file():
+        try:
+            inside = zipfile.Path(folder / entry.archive.name, entry.archive.prefix)
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{folder / entry.archive.name} is damaged ({error})") from None
+        packed = inside / f"{file.name}{PACKED}"
+        return packed if packed.is_file() else None
+    return None
+
+
+def addresses(entry: CatalogEntry, name: str) -> list[str]:
+    """Return where a file can be had: VGGNET_MIRROR's servers alone, or the published ones.
+
+    That variable holds one or more addresses, with blanks between, of folders in
+    torchvision's layout.
+    """
+    own = os.environ.get("VGGNET_MIRROR", "").split()
+    if own:
+        return [f"{mirror.rstrip('/')}/{entry.folder}/raw/{name}" for mirror in own]
+    return [f"{mirror}{name}" for mirror in entry.mirrors]
+
+
+def _in_folder(entry: CatalogEntry, data_dir: Path) -> Iterator[Place]:
+    for path in (data_dir / entry.folder / "raw", data_dir / "raw", data_dir):
+        yield Place(path, f"in {path}")
+
+
+def _by_default(entry: CatalogEntry, download: bool) -> Iterator[Place]:
+    if entry.bundled:
+        yield Place(BUNDLED / entry.name, "part of this package")
+    if entry.system:
+        yield Place(entry.system, f"in {entry.system}")
+    cache = cache_folder() / entry.folder / "raw"
+    yield Place(cache, f"in {cache}", download)

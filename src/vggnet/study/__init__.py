@@ -1,0 +1,1 @@
+"""Many trainings under one budget, and what they say together."""

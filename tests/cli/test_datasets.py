@@ -1,0 +1,137 @@
+"""Other datasets than MNIST, end to end through the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import Outcome
+from vggnet.artifacts.model_file import load_model
+from vggnet.data.catalog import CATALOG
+
+Command = Callable[..., Outcome]
+
+TINY = ("--stages", "8/8", "--hidden", "8", "--threads", "1")
+FASHION = CATALOG["fashion-mnist"].system
+CLASSES = ("cross", "disc", "square")
+
+
+@pytest.mark.skipif(
+    FASHION is None or not FASHION.is_dir(),
+    reason="Debian's package dataset-fashion-mnist is not installed",
+)
+def test_fashion_mnist_from_debians_package(vggnet: Command) -> None:
+    """It is found without a flag, verified, trained on and evaluated under its own classes."""
+    assert f"fashion-mnist    10 classes · in {FASHION}" in vggnet("data", "list").out
+    assert "60,000 pictures, as published" in vggnet("data", "verify", "fashion-mnist").out
+    done = vggnet("train", "--dataset", "fashion-mnist", "--no-download", "--epochs", "0.1", *TINY)
+    assert done.code == 0, done.err
+    found = json.loads(vggnet("evaluate", "fashion-mnist_vggnet.pth", "--json").out)
+    assert found["classes"][:2] == ["T-shirt/top", "Trouser"]
+    assert found["accuracy"] > 0.4
+    wrong = vggnet("evaluate", "fashion-mnist_vggnet.pth", "--dataset", "mnist")
+    assert wrong.code == 1
+    assert "classes that the model does not know: 0, 1" in wrong.err
+
+
+def draw(folder: Path, count: int) -> Path:
+    """Draw `count` shapes in colours and sizes of chance, as PNG and JPEG."""
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        name = CLASSES[number % 3]
+        width, height = generator.integers(24, 60, 2)
+        y, x = np.mgrid[:height, :width] - generator.uniform(0.4, 0.6, (2, 1, 1)) * [
+            [[height]],
+            [[width]],
+        ]
+        size = min(width, height) * generator.uniform(0.2, 0.35)
+        inside = {
+            "cross": (abs(x) < size / 3) | (abs(y) < size / 3),
+            "disc": x**2 + y**2 < size**2,
+            "square": np.maximum(abs(x), abs(y)) < size,
+        }[name]
+        pixels = np.empty((height, width, 3), np.uint8)
+        pixels[:] = generator.integers(0, 90, 3)
+        pixels[inside] = generator.integers(140, 256, 3)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        suffix = "png" if number % 2 else "jpg"
+        Image.fromarray(pixels).save(folder / name / f"{number:04}.{suffix}")
+    return folder
+
+
+def test_a_folder_of_a_thousand_colour_pictures(vggnet: Command, tmp_path: Path) -> None:
+    """Three classes of shapes are learnt from a folder, and the model file says what they are."""
+    draw(tmp_path / "shapes", 1000)
+    flags = ("--stages", "16/32", "--hidden", "32", "--threads", "1", "-b", "32")
+    done = vggnet("train", "--dataset", "shapes", "--epochs", "6", *flags)
+    assert done.code == 0, done.err
+    assert "on shapes: recipe fast, 6 epochs of 832 images" in done.out
+    card = load_model(Path("shapes_vggnet.pth")).card
+    assert card.classes == CLASSES
+    assert card.picture == (3, 32, 32)
+    assert (card.mean, card.std) == ((0.5,) * 3, (0.5,) * 3)
+    for dataset in ((), ("--dataset", "shapes")):
+        found = json.loads(vggnet("evaluate", "shapes_vggnet.pth", *dataset, "--json").out)
+        assert found["count"] == 168
+        assert found["accuracy"] > 0.9
+    seen = vggnet("evaluate", "shapes_vggnet.pth", "--dataset", draw(tmp_path / "new", 30))
+    assert "new, all of it" in seen.out
+    assert vggnet("data", "show", "shapes").out == "shapes.png\n"
+    assert "cross: 278 to train on" in vggnet("data", "verify", "shapes").out
+
+
+def test_a_changed_folder_is_not_gone_on_with(vggnet: Command, tmp_path: Path) -> None:
+    """A run stops being resumable when a picture of its folder changes."""
+    folder = draw(tmp_path / "shapes", 30)
+    flags = ("--dataset", "shapes", "--epochs", "2", "-b", "4", "--name", "cut", *TINY)
+    assert vggnet("train", *flags, "--sched", "constant").code == 0
+    more = ("train", "--resume", "runs/cut", "--epochs", "3")
+    (folder / "disc" / "new.png").write_bytes((folder / "square" / "0005.png").read_bytes())
+    refused = vggnet(*more)
+    assert refused.code == 2
+    assert "the dataset has changed" in refused.err
+    (folder / "disc" / "new.png").unlink()
+    assert vggnet(*more).code == 0
+
+
+def test_oddities_are_warned_of(vggnet: Command, tmp_path: Path) -> None:
+    """Bad files end a training with all of them listed; with --skip-bad they are warnings."""
+    folder = draw(tmp_path / "shapes", 30)
+    for name in ("cross", "disc"):
+        (folder / name / "broken.jpg").write_bytes(b"\xff\xd8 broken")
+    refused = vggnet("train", "--dataset", "shapes", *TINY)
+    assert refused.code == 1
+    assert "cross/broken.jpg (no picture), disc/broken.jpg (no picture)" in refused.err
+    assert not Path("runs").exists()
+    done = vggnet("train", "--dataset", "shapes", "--skip-bad", *TINY)
+    assert done.code == 0
+    assert "warning: 2 of 32 files in shapes cannot be read" in done.err
+    assert "warning: 24 training pictures are fewer than a batch of 64" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("train --dataset nowhere/pictures", 2, "unknown dataset 'nowhere/pictures'"),
+        ("train --dataset mnist --image-size 64", 2, "mnist has a size of its own"),
+        ("train --dataset . --data-dir .", 2, "leave --data-dir out"),
+        ("train --dataset .", 1, "must hold a folder for each class"),
+        ("train --dataset kmnist --no-download", 1, "kmnist is not on this machine: looked in"),
+        ("data verify qmnist --no-download", 1, "qmnist is not on this machine"),
+        ("evaluate m.pth --dataset emnist-digits --no-download", 1, "m.pth"),
+    ],
+)
+def test_mistakes_get_a_sentence(
+    vggnet: Command, monkeypatch: pytest.MonkeyPatch, arguments: str, code: int, words: str
+) -> None:
+    """A dataset that cannot be had is said to be so, without a traceback or a run's folder."""
+    monkeypatch.setenv("VGGNET_CACHE_DIR", "cache")
+    done = vggnet(*arguments.split())
+    assert done.code == code, done.err
+    assert words in done.err
+    assert not Path("runs").exists()
