@@ -243,7 +243,7 @@ def _train_and_save(training: Training) -> Evaluation:
         folder.write_json("config.json", plan.config.model_dump(mode="json"))
         folder.write_json("environment.json", describe_environment())
     training.carry_out()
-    network = fold_batch_norm(training.state.network.eval())
+    network = fold_batch_norm(training.state.outcome.eval())
     replica = accelerated(network, plan.config.train.kernels)
     evaluation = evaluate(replica, training.cut(plan.dataset.test, BATCH_SIZE), plan.session)
     if folder:
