@@ -149,9 +149,7 @@ LOSSES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], None]] = {
     "average of the statistics": lambda tensors, values: reset(
         tensors, "averaged.features.1.running_mean"
     ),
-    "running statistics": lambda tensors, values: reset(
-        tensors, "network.features.1.running_mean"
-    ),
+    "running statistics": lambda tensors, values: reset(tensors, "network.features.1.running_mean"),
     "first moments": lambda tensors, values: reset(tensors, "exp_avg"),
     "second moments": lambda tensors, values: reset(tensors, "exp_avg_sq"),
     "steps of the optimizer": lambda tensors, values: reset(tensors, ".step"),

@@ -29,14 +29,12 @@ def draw_maps(config: AugmentConfig, seed: int, epoch: int, count: int) -> npt.N
     random = np.random.default_rng(np.random.SeedSequence([seed, epoch]).spawn(1)[0])
     rotation, shear, scale, across, down, mirror = random.uniform(-1, 1, (6, count))
     angle, slant = np.deg2rad(config.rotation * rotation), np.deg2rad(config.shear * shear)
-    cos, sin, size = np.cos(angle), np.sin(angle), 1 + config.scale * scale
-    maps = np.empty((count, 2, 3))
-    maps[:, 0] = np.stack([cos, cos * np.tan(slant) - sin, size * config.shift * across], 1)
-    maps[:, 1] = np.stack([sin, sin * np.tan(slant) + cos, size * config.shift * down], 1)
-    maps /= size[:, None, None]
+    cos, sin, tan = np.cos(angle), np.sin(angle), np.tan(slant)
+    turned = np.array([[cos, cos * tan - sin], [sin, sin * tan + cos]]) / (1 + config.scale * scale)
     if config.flip:
-        maps[:, :, 0] *= np.sign(mirror)[:, None]
-    return maps.astype(np.float32)
+        turned[:, 0] *= np.sign(mirror)
+    shift = config.shift * np.array([[across], [down]])
+    return np.concatenate([turned, shift], axis=1).transpose(2, 0, 1).astype(np.float32)
 
 
 def warp(pixels: Tensor, maps: Tensor) -> Tensor:
