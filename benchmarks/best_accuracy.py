@@ -65,7 +65,7 @@ def report(runs: list[dict[str, Any]], command: str) -> str:
     ]
     return f"""# The recipe `{first["recipe"]}` on {first["dataset"]}
 
-Test accuracy after the last step, mean ± standard deviation over {len(runs)} seeds:
+Test accuracy after the last step, mean ± standard deviation, n = {len(runs)} seeds:
 **{statistics.mean(shares):.3f}{spread} %**. Every seed that was trained is in the table.
 
 | seed | test accuracy % | seconds of training |
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
     parser.add_argument("--output", type=Path, default=Path("best_accuracy"), help="no suffix")
     options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
     lines = options.output.with_suffix(".jsonl")
     done = {run["seed"] for run in read_runs(lines)}
     for seed in (seed for seed in range(options.seeds) if seed not in done):

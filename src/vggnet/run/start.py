@@ -83,7 +83,8 @@ def train(
     """Train a network, evaluate it on the test set, and save it.
 
     Args:
-        recipe: The named configuration to start from: "fast" (the default) or "article".
+        recipe: The named configuration to start from: "fast" (the default), "best"
+            or "article".
         output: The model file, `.pth` or `.safetensors`; by default
             `<dataset>_vggnet.pth` in the current folder.
         runs: The folder under which the run makes its own.
