@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import vggnet
 from vggnet.artifacts.model_file import load_model
@@ -104,6 +105,34 @@ def test_a_run_does_not_touch_the_callers_settings() -> None:
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     assert torch.tensor([1e-40]).mul(1.0).item() != 0
+
+
+class ArticleNetwork(nn.Module):
+    """The article's network as its reader would build it again, ReLU before the pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()),
+            *(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        )
+        self.classifier = nn.Sequential(
+            nn.Linear(64 * 7 * 7, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10)
+        )
+
+
+def test_the_articles_class_loads_what_best_leaves(mnist: Dataset) -> None:
+    """Strictly, and fed pixels scaled to [-1, 1] it gives the logits that the run judged."""
+    result = vggnet.train("best", train={**SHORT, "epochs": 0.005})
+    network = ArticleNetwork().eval()
+    network.load_state_dict(torch.load("mnist_vggnet.pth", weights_only=True), strict=True)
+    images = torch.from_numpy(mnist.test.images[:500]).float() / 255 * 2 - 1
+    with torch.no_grad():
+        logits = network.classifier(network.features(images).flatten(1))
+    expected = torch.from_numpy(result.evaluation.logits[:500])
+    assert torch.allclose(logits, expected, atol=1e-3)
 
 
 def test_batch_norm_is_folded_before_saving() -> None:

@@ -177,6 +177,30 @@ class DataConfig(_Section):
     """Divides after that; 0.5 and 0.5 give [-1, 1], as in the article."""
 
 
+class AugmentConfig(_Section):
+    """How far each training picture is moved at random, every time it is seen."""
+
+    rotation: float = Field(0.0, ge=0, le=180)
+    """Degrees that a training picture is turned at most, to either side."""
+
+    shift: float = Field(0.0, ge=0, le=1024)
+    """Pixels that it is moved at most, in each direction."""
+
+    scale: Fraction = 0.0
+    """Share by which it is drawn larger or smaller at most: 0.1 gives 0.9 to 1.1."""
+
+    shear: float = Field(0.0, ge=0, le=60)
+    """Degrees by which its uprights are slanted at most, to either side."""
+
+    flip: bool = False
+    """Mirror every other picture, left for right: for clothes, never for digits."""
+
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether anything is asked for."""
+        return self != AugmentConfig()
+
+
 class TrainConfig(_Section):
     """The training: how long, by which rule, and where."""
 
@@ -205,6 +229,10 @@ class TrainConfig(_Section):
 
     warmup_fraction: Fraction = 0.0
     """Share of all steps in which the linear schedule rises."""
+
+    average_decay: Fraction = 0.0
+    """Keep this share of a running average of the weights at each step, and evaluate and
+    save the average; 0: the last step's weights."""
 
     label_smoothing: Fraction = Field(0.0, json_schema_extra=_flag("--smoothing"))
     """Probability taken from the true class and spread over all."""
@@ -240,12 +268,14 @@ class Config(_Section):
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
 
 
 SECTIONS: dict[str, type[_Section]] = {
     "model": ModelConfig,
     "data": DataConfig,
+    "augment": AugmentConfig,
     "train": TrainConfig,
 }
 
@@ -297,5 +327,5 @@ def load_overrides(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid TOML or JSON: {error}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a table with the keys model, data and train")
+        raise ConfigError(f"{path} must hold a table with the keys {', '.join(SECTIONS)}")
     return values

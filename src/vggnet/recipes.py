@@ -25,6 +25,22 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "label_smoothing": 0.1,
         },
     },
+    # docs/decisions/best-recipe.md says how these values were chosen.
+    "best": {
+        "model": {"batch_norm": True, "dropout": 0.0},
+        "augment": {"rotation": 10.0, "shift": 2.0, "scale": 0.1, "shear": 10.0},
+        "train": {
+            "epochs": 20,
+            "optimizer": "adamw",
+            "peak_lr": 4e-3,
+            "betas": (0.9, 0.99),
+            "weight_decay": 0.01,
+            "schedule": "linear",
+            "warmup_fraction": 0.2,
+            "average_decay": 0.998,
+            "label_smoothing": 0.1,
+        },
+    },
 }
 
 DEFAULT_RECIPE = "fast"

@@ -37,12 +37,16 @@ with open_session() as session, computing("fp32", 1):
     network.register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
     state = build_state(network, TrainConfig(epochs=4), cpu, session)
     results = list(fit(state, batches(300)))
+    norm = model.model_copy(update={"batch_norm": True})
+    averaging = build_state(build_network(norm, 0), TrainConfig(average_decay=0.9), cpu, session)
+    next(fit(averaging, batches(300)))
     evaluations = [evaluate(state.replica, batches(n), session).logits for n in (1, 2, 63, 999)]
     torch.save(
         {
             "weights": [p.detach() for p in state.network.parameters()],
             "losses": [loss for result in results for loss in result.step_losses],
             "steps": state.step,
+            "averaged": averaging.outcome.state_dict(),
             "evaluations": [torch.from_numpy(logits) for logits in evaluations],
         },
         f"{sys.argv[1]}/{session.world_size}-{session.rank}.pt",
@@ -56,6 +60,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     The network computes in float64 here: in float32 Adam turns a gradient that is all
     rounding into a whole step, and single weights differ by 1e-5. The short last batch
     weighs its share; evaluation at 1, 2, 63 and 999 pictures gives each its logits once.
+    An average of the weights, and of what batch norm gathers, is the same on both.
     """
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -70,6 +75,8 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         assert torch.equal(a, b)
         assert (a - alone).abs().max() <= 1e-6
     assert first["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    for name, tensor in first["averaged"].items():
+        assert torch.equal(tensor, second["averaged"][name]), name
     for alone, a, b in zip(
         one["evaluations"], first["evaluations"], second["evaluations"], strict=True
     ):

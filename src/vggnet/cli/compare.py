@@ -33,7 +33,8 @@ def compare(
         str | None, typer.Option(help="cpu,cuda or the like; default: every kind that is here.")
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="Settings to start from: fast (the default) or article.")
+        str | None,
+        typer.Option(help="Settings to start from: fast (the default), best or article."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML or JSON file of settings to lay over the recipe's.")

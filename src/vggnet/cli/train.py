@@ -26,7 +26,8 @@ class TrainCommand(TyperCommand):
 @config_flags
 def train(
     recipe: Annotated[
-        str | None, typer.Option(help="Settings to start from: fast (the default) or article.")
+        str | None,
+        typer.Option(help="Settings to start from: fast (the default), best or article."),
     ] = None,
     config: Annotated[
         Path | None,

@@ -19,7 +19,7 @@ from vggnet.compare.result import PARTS, Parts, Setting
 from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset
-from vggnet.engine.device import computing, synchronize, usable_cores
+from vggnet.engine.device import accelerated, computing, synchronize, usable_cores
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import TrainState, build_state, fit
 from vggnet.engine.session import Session
@@ -112,6 +112,7 @@ class Training:
             mean=self.config.data.mean,
             std=self.config.data.std,
             size=self.config.model.image_size,
+            augment=self.config.augment,
         )
 
     def _steps_per_epoch(self) -> int:
@@ -189,4 +190,5 @@ def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | Non
 
 def evaluate_weights(state: TrainState, training: Training) -> Evaluation:
     """Evaluate on the test set, outside of all timing."""
-    return evaluate(state.replica, training.batches(BATCH_SIZE, test=True), Session())
+    network = accelerated(state.outcome, state.config.kernels)
+    return evaluate(network, training.batches(BATCH_SIZE, test=True), Session())

@@ -1,4 +1,4 @@
-"""Arrays to batches: shuffle, shard, normalize, all on the device that trains."""
+"""Arrays to batches: shuffle, shard, augment, normalize, all on the device that trains."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vggnet.config import AugmentConfig
+from vggnet.data.augment import draw_maps, warp
 from vggnet.data.dataset import LabeledImages
 
 
@@ -17,7 +19,7 @@ def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float], size:
     """Scale pixels as torchvision's ToTensor and Normalize do, bit for bit.
 
     Args:
-        pixels: uint8, (N, C, H, W).
+        pixels: 0 to 255, uint8 or (then perhaps overwritten) float32, (N, C, H, W).
         mean: Subtracted from pixels in [0, 1]; one value, or one a channel.
         std: Divides after that; likewise.
         size: Smaller pictures are padded with zeros around to (size, size).
@@ -49,14 +51,16 @@ class Batch:
 class Batches:
     """Pictures kept as uint8 on the device, given out as normalized batches.
 
-    The order of an epoch is a pure function of (seed, epoch, number of pictures), so
-    there is no sampler state to save. The last batch of an epoch may be short.
+    The order of an epoch is a pure function of (seed, epoch, number of pictures), and so is
+    how a picture in it is moved: there is no sampler state to save. The last batch of an
+    epoch may be short.
 
     Args:
         pictures: What to give out.
         device: Where they live from now on.
         batch_size: Images in a batch, over all processes.
         mean, std, size: See `normalize`.
+        augment: How pictures are moved at random when they are given out shuffled.
         rank, world_size: This process takes every `world_size`-th image of a batch.
     """
 
@@ -69,6 +73,7 @@ class Batches:
         mean: Sequence[float],
         std: Sequence[float],
         size: int,
+        augment: AugmentConfig | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -77,6 +82,7 @@ class Batches:
         self.labels = torch.tensor(pictures.labels, dtype=torch.int64, device=device)
         self.batch_size = batch_size
         self._mean, self._std, self._size = mean, std, size
+        self._augment = augment if augment and augment.changes_pictures else None
         self._rank, self._world_size = rank, world_size
 
     def __len__(self) -> int:
@@ -93,11 +99,19 @@ class Batches:
     def shuffled(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Give every picture once, in the epoch's own order, from batch `first_step` on."""
         order = np.random.default_rng([seed, epoch]).permutation(len(self.labels))
-        return self._cut(torch.from_numpy(order).to(self.labels.device), first_step)
+        maps = None
+        if self._augment:
+            drawn = draw_maps(self._augment, seed, epoch, len(self.labels))
+            maps = torch.from_numpy(drawn).to(self.labels.device)
+        return self._cut(torch.from_numpy(order).to(self.labels.device), first_step, maps)
 
-    def _cut(self, order: Tensor, first_step: int) -> Iterator[Batch]:
+    def _cut(self, order: Tensor, first_step: int, maps: Tensor | None = None) -> Iterator[Batch]:
         for start in range(first_step * self.batch_size, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
+            places = slice(start, start + self.batch_size)
+            chosen = order[places]
             mine = chosen[self._rank :: self._world_size]
-            images = normalize(self.pixels[mine], self._mean, self._std, self._size)
+            pixels = self.pixels[mine]
+            if maps is not None:
+                pixels = warp(pixels.float(), maps[places][self._rank :: self._world_size])
+            images = normalize(pixels, self._mean, self._std, self._size)
             yield Batch(images, self.labels[mine], len(chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import time
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from vggnet.config import TrainConfig
 from vggnet.data.batches import Batch, Batches
+from vggnet.engine.averaging import update_average
 from vggnet.engine.device import accelerated, autocast, place, seed_generator, synchronize
 from vggnet.engine.schedule import count_steps, lr_at
 from vggnet.engine.session import Session
@@ -51,6 +53,8 @@ class TrainState:
     config: TrainConfig
     device: torch.device
     session: Session
+    averaged: VGG | None = None
+    """The running average of the network over the steps, if the configuration asks for one."""
     step: int = 0
     """Optimizer steps taken so far."""
     sums: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
@@ -60,6 +64,11 @@ class TrainState:
     """The step whose sums are the first row."""
     seconds: float = 0.0
     """Spent on the epoch under way, up to its last step."""
+
+    @property
+    def outcome(self) -> VGG:
+        """The network that is evaluated and saved: the average, if there is one."""
+        return self.averaged or self.network
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,8 @@ def build_state(
         fused=True,
     )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    return TrainState(network, replica, optimizer, scaler, config, device, session)
+    averaged = copy.deepcopy(network) if config.average_decay else None
+    return TrainState(network, replica, optimizer, scaler, config, device, session, averaged)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -138,6 +148,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
+    if state.averaged:
+        update_average(state.averaged, state.network, state.config.average_decay, state.step)
     return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
 
 
@@ -193,7 +205,12 @@ def _train_epoch(
 
 
 def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
-    """Sum an epoch up over all processes, and clear the way for the next."""
+    """Sum an epoch up over all processes, and clear the way for the next.
+
+    Each process has gathered the statistics of batch norm over its own share of the
+    pictures; those of the main one count, whichever process evaluates with them.
+    """
+    state.session.spread(state.outcome.buffers())
     first, seconds = state.sums_from, state.seconds
     losses, corrects = state.session.sum_(state.sums).T.tolist()
     state.sums, state.sums_from, state.seconds = state.sums[:0], state.step, 0.0

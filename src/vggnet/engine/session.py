@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -71,6 +71,12 @@ class Session:
     def meet(self) -> None:
         """Wait until every process has come here."""
         self.sum_(torch.zeros(1))  # no barrier(), which wants a device of its own under nccl
+
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Put the main process's values in the place of every other's."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """Add `tensor` up over all processes, in place, and return it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vggnet.engine.fit import TrainState
+from vggnet.model.vgg import VGG
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Snapshot:
     """
 
     tensors: dict[str, Tensor]
-    """`network.*`: parameters and buffers; `optimizer.*`: each parameter's averages; `sums`:
+    """`network.*`: parameters and buffers; `averaged.*`: likewise, where a running average of
+    them is kept; `optimizer.*`: each parameter's averages; `sums`:
     those of the epoch under way, over all processes."""
     values: dict[str, Any]
     """`step`, `seconds` and `scaler`, ready for JSON."""
@@ -39,8 +41,9 @@ def take_snapshot(state: TrainState) -> Snapshot:
     """
     sums = state.session.sum_(state.sums[: state.step - state.sums_from].clone())
     tensors = {"sums": sums}
-    for name, tensor in state.network.state_dict().items():
-        tensors[f"network.{name}"] = tensor
+    for part, network in _networks(state):
+        for name, tensor in network.state_dict().items():
+            tensors[f"{part}.{name}"] = tensor
     for name, parameter in state.network.named_parameters():
         for key, tensor in state.optimizer.state[parameter].items():
             tensors[f"optimizer.{name}.{key}"] = tensor
@@ -60,7 +63,8 @@ def restore_snapshot(state: TrainState, snapshot: Snapshot) -> None:
     """
     tensors = dict(snapshot.tensors)
     sums = tensors.pop("sums")
-    state.network.load_state_dict(_under("network.", tensors))
+    for part, network in _networks(state):
+        network.load_state_dict(_under(f"{part}.", tensors))
     averages = _under("optimizer.", tensors)
     for name, parameter in state.network.named_parameters():
         own = state.optimizer.state[parameter]
@@ -73,6 +77,12 @@ def restore_snapshot(state: TrainState, snapshot: Snapshot) -> None:
     # The sums of all processes go on in the main one's, so that they count once.
     state.sums = (sums if state.session.is_main else torch.zeros_like(sums)).to(state.device)
     state.sums_from = state.step - len(sums)
+
+
+def _networks(state: TrainState) -> Iterator[tuple[str, VGG]]:
+    yield "network", state.network
+    if state.averaged:
+        yield "averaged", state.averaged
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -84,7 +84,8 @@ def train(
     """Train a network, evaluate it on the test set, and save it.
 
     Args:
-        recipe: The named configuration to start from: "fast" (the default) or "article".
+        recipe: The named configuration to start from: "fast" (the default), "best"
+            or "article".
         output: The model file, `.pth` or `.safetensors`; by default
             `<dataset>_vggnet.pth` in the current folder.
         runs: The folder under which the run makes its own.
@@ -246,7 +247,7 @@ def _train_and_save(training: Training) -> Evaluation:
         folder.write_json("config.json", plan.config.model_dump(mode="json"))
         folder.write_json("environment.json", describe_environment())
     training.carry_out()
-    network = fold_batch_norm(training.state.network.eval())
+    network = fold_batch_norm(training.state.outcome.eval())
     replica = accelerated(network, plan.config.train.kernels)
     evaluation = evaluate(replica, training.cut(plan.dataset.test, BATCH_SIZE), plan.session)
     if folder:

@@ -8,6 +8,7 @@ from typing import Any
 from vggnet.artifacts.run_folder import RunFolder
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
+from vggnet.engine.device import accelerated
 from vggnet.engine.evaluate import Score, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, fit
 from vggnet.engine.schedule import count_steps
@@ -81,6 +82,7 @@ class Training:
             mean=config.data.mean,
             std=config.data.std,
             size=config.model.image_size,
+            augment=config.augment,
             rank=session.rank,
             world_size=session.world_size,
         )
@@ -100,11 +102,11 @@ class Training:
             try:
                 for result in fit(self.state, self._batches, self._on_step):
                     self._end_epoch(result)
-                    last_good = {k: v.clone() for k, v in self.state.network.state_dict().items()}
+                    last_good = {k: v.clone() for k, v in self.state.outcome.state_dict().items()}
             except TrainingDivergedError as error:
                 if last_good and self.folder:
-                    self.state.network.load_state_dict(last_good)
-                    path = save_weights_so_far(self.plan, self.state.network, self.folder)
+                    self.state.outcome.load_state_dict(last_good)
+                    path = save_weights_so_far(self.plan, self.state.outcome, self.folder)
                     after = self.history.epochs[-1].epoch
                     error.args = (f"{error}; the weights after epoch {after:g} are in {path}",)
                 raise
@@ -126,7 +128,8 @@ class Training:
     def _end_epoch(self, result: EpochResult) -> None:
         found = None
         if self._validation:
-            found = evaluate(self.state.replica, self._validation, self.plan.session)
+            network = accelerated(self.state.outcome, self.plan.config.train.kernels)
+            found = evaluate(network, self._validation, self.plan.session)
         self.history.epochs.append(result)
         self.history.validations.append(Score(found.loss, found.accuracy) if found else None)
         self.reporter.epoch_ended(result, found)
@@ -188,7 +191,7 @@ class Training:
         self._agreement.conclude()
         error = InterruptedTrainingError(self.state.step)
         if self.folder:
-            path = save_weights_so_far(self.plan, self.state.network, self.folder)
+            path = save_weights_so_far(self.plan, self.state.outcome, self.folder)
             error.args = (f"{error}; the weights so far are in {path}. {self._way_on()}",)
         self.plan.session.share(None)  # none leaves, and brings the others down, before all is safe
         raise error

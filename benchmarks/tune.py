@@ -1,13 +1,14 @@
-"""Choose the settings of the recipe `fast` on held-out training pictures.
+"""Choose the settings of a recipe on held-out training pictures.
 
 Each seed holds out its own 5,000 of the 60,000 training pictures, trains on the other
 55,000, and reads the accuracy on those 5,000 once, after the last step. The test set is
 never loaded. Candidates are settings laid over the recipe's; seeds are interleaved.
 
-    python benchmarks/tune_fast.py --seeds 10 --output benchmarks/results/tune_fast.jsonl \
+    python benchmarks/tune.py --seeds 10 --output benchmarks/results/tune_fast.jsonl \
         'train.epochs=1' 'train.epochs=1 train.global_batch_size=64 train.peak_lr=0.003'
 
-Each line of the output is one run; `--summary FILE` prints the table of a finished file.
+Each line of the output is one run, and a run whose line is there is not done again;
+`--summary FILE` prints the table of a file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from vggnet.config import Config
 from vggnet.data.batches import Batches
@@ -28,56 +30,86 @@ from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import LabeledImages, hold_out
 from vggnet.data.storage import load_dataset
 from vggnet.engine.device import accelerated, computing, usable_cores
-from vggnet.engine.evaluate import evaluate
+from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import build_state, fit
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.model.folding import fold_batch_norm
-from vggnet.model.vgg import build_network
-from vggnet.recipes import resolve_config
+from vggnet.model.vgg import VGG, build_network
+from vggnet.recipes import DEFAULT_RECIPE, resolve_config
 
 HELD_OUT = 5_000
 CPU = torch.device("cpu")
 
 
-def read_candidate(text: str, seed: int) -> Config:
+def read_candidate(recipe: str, text: str, seed: int) -> Config:
     """Turn "train.epochs=1 model.batch_norm=true" into a configuration."""
     settings: dict[str, dict[str, Any]] = {"train": {"seed": seed}}
     for pair in text.split():
         key, _, value = pair.partition("=")
         section, _, name = key.partition(".")
         settings.setdefault(section, {})[name] = json.loads(value)
-    return resolve_config(settings)
+    return resolve_config({"recipe": recipe}, settings)
 
 
 def validate(config: Config, pictures: LabeledImages) -> dict[str, float]:
-    """Train once and return the held-out accuracy and the seconds that training took."""
+    """Train once; return what the held-out pictures say, and the seconds that training took."""
     train, held_out = hold_out(pictures, HELD_OUT, config.train.seed)
     assert held_out is not None
 
     def batches(part: LabeledImages, size: int) -> Batches:
-        mean, std = config.data.mean, config.data.std
-        return Batches(part, CPU, batch_size=size, mean=mean, std=std, size=28)
+        data = config.data
+        return Batches(
+            part,
+            CPU,
+            batch_size=size,
+            mean=data.mean,
+            std=data.std,
+            size=28,
+            augment=config.augment,
+        )
+
+    def judge(network: VGG) -> Evaluation:
+        folded = accelerated(fold_batch_norm(network.eval()), config.train.kernels)
+        return evaluate(folded, batches(held_out, BATCH_SIZE), Session())
 
     with computing("fp32", usable_cores()):
         torch.manual_seed(config.train.seed)
         network = build_network(config.model, config.train.seed)
         state = build_state(network, config.train, CPU, Session())
         results = list(fit(state, batches(train, config.train.global_batch_size)))
-        folded = accelerated(fold_batch_norm(network.eval()), config.train.kernels)
-        found = evaluate(folded, batches(held_out, BATCH_SIZE), Session())
+        found, last = judge(state.outcome), judge(state.network)
     return {
         "accuracy": found.accuracy,
         "loss": found.loss,
+        "calibrated_loss": calibrated_loss(found),
+        "last_weights_accuracy": last.accuracy,
+        "last_weights_calibrated_loss": calibrated_loss(last),
+        "train_loss": results[-1].loss,
         "seconds": sum(r.seconds for r in results),
     }
+
+
+def calibrated_loss(found: Evaluation) -> float:
+    """Return the loss under the one temperature that makes it least.
+
+    It ranks candidates with less noise than the accuracy, which hangs on a dozen pictures,
+    and does not punish smoothed labels for the modest logits that they ask for.
+    """
+    logits, labels = torch.from_numpy(found.logits), torch.from_numpy(found.labels)
+    factors = [2 ** (step / 8) for step in range(-16, 25)]
+    return min(F.cross_entropy(logits * factor, labels).item() for factor in factors)
+
+
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """Read what is there so far: one run a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def summarize(path: Path) -> None:
     """Print each candidate's mean accuracy with its standard error, best first."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for line in path.read_text().splitlines():
-        run = json.loads(line)
+    for run in read_runs(path):
         runs[run["candidate"]].append(run)
     rows = []
     for candidate, group in runs.items():
@@ -95,18 +127,22 @@ def summarize(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("candidates", nargs="*")
+    parser.add_argument("--recipe", default=DEFAULT_RECIPE)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=100)
-    parser.add_argument("--output", type=Path, default=Path("tune_fast.jsonl"))
+    parser.add_argument("--output", type=Path, default=Path("tune.jsonl"))
     parser.add_argument("--summary", type=Path)
     options = parser.parse_args()
     if options.summary:
         summarize(options.summary)
         return
     pictures = load_dataset(CATALOG["mnist"].name).train
+    done = {(run["candidate"], run["seed"]) for run in read_runs(options.output)}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for candidate in options.candidates:
-            found = validate(read_candidate(candidate, seed), pictures)
+            if (candidate, seed) in done:
+                continue
+            found = validate(read_candidate(options.recipe, candidate, seed), pictures)
             with options.output.open("a") as file:
                 file.write(json.dumps({"candidate": candidate, "seed": seed, **found}) + "\n")
             print(f"{candidate}  seed {seed}  {found}", flush=True)

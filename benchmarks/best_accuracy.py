@@ -1,0 +1,105 @@
+"""Train a recipe on all training pictures over several seeds; look once at the test set.
+
+    python benchmarks/best_accuracy.py --output benchmarks/results/best_accuracy
+
+Nothing is chosen here: `benchmarks/tune.py` did that on held-out training pictures. Each
+run is `vggnet.train` itself, judged by the weights that it saves after its last step. A run
+that was cut short is gone on with when the command is given again, and a finished run has
+its line in OUTPUT.jsonl and is not done again. OUTPUT.md is written after each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import vggnet
+from vggnet.engine.environment import describe_environment
+
+
+def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one seed to its end, from its last checkpoint if it has one."""
+    name = f"{options.recipe}-{options.dataset}-{seed}"
+    folder = options.runs / name
+    output = options.runs / f"{name}.pth"
+    if (folder / "checkpoints").is_dir():
+        result = vggnet.train(resume=folder, output=output)
+    else:
+        result = vggnet.train(
+            options.recipe,
+            output=output,
+            runs=options.runs,
+            name=name,
+            data={"dataset": options.dataset, "data_dir": options.data_dir},
+            train={"seed": seed, "threads": options.threads},
+        )
+    return {
+        "recipe": options.recipe,
+        "dataset": options.dataset,
+        "seed": seed,
+        "accuracy": result.accuracy,
+        "loss": result.evaluation.loss,
+        "training_seconds": sum(epoch.seconds for epoch in result.epochs),
+        "config": result.config.model_dump(mode="json"),
+        "environment": describe_environment(),
+    }
+
+
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """Read what is there so far: one run a line."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def report(runs: list[dict[str, Any]], command: str) -> str:
+    """Write the table of all runs, and their mean and spread."""
+    shares = [100 * run["accuracy"] for run in runs]
+    spread = f" ± {statistics.stdev(shares):.3f}" if len(shares) > 1 else ""
+    first, environment = runs[0], runs[-1]["environment"]
+    rows = [
+        f"| {run['seed']} | {share:.2f} | {run['training_seconds']:.0f} |"
+        for run, share in zip(runs, shares, strict=True)
+    ]
+    return f"""# The recipe `{first["recipe"]}` on {first["dataset"]}
+
+Test accuracy after the last step, mean ± standard deviation, n = {len(runs)} seeds:
+**{statistics.mean(shares):.3f}{spread} %**. Every seed that was trained is in the table.
+
+| seed | test accuracy % | seconds of training |
+|---|---|---|
+{chr(10).join(rows)}
+
+- network: {first["config"]["model"]["architecture"]}, {first["config"]["train"]["epochs"]:g} epochs
+- machine: {environment["cpu"]}, {environment["cpu_isa"]}, {environment["usable_cores"]} cores
+- torch {environment["torch"]}, Python {environment["python"]}, {environment["system"]}
+- command: `{command}`
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--recipe", default="best")
+    parser.add_argument("--dataset", default="mnist")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--seeds", type=int, default=5, help="0, 1, 2 and so on")
+    parser.add_argument("--threads", type=int, help="of the CPU; default: all cores")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
+    parser.add_argument("--output", type=Path, default=Path("best_accuracy"), help="no suffix")
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    lines = options.output.with_suffix(".jsonl")
+    done = {run["seed"] for run in read_runs(lines)}
+    for seed in (seed for seed in range(options.seeds) if seed not in done):
+        found = train(seed, options)
+        with lines.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        command = f"python benchmarks/best_accuracy.py {' '.join(sys.argv[1:])}"
+        options.output.with_suffix(".md").write_text(report(read_runs(lines), command))
+        print(f"seed {seed}: {100 * found['accuracy']:.2f} %", flush=True)
+
+
+if __name__ == "__main__":
+    main()
