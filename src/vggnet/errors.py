@@ -61,6 +61,10 @@ class ResultFileError(VggnetError):
     """A comparison's result file that is missing, damaged, or not believable."""
 
 
+class ExportError(VggnetError):
+    """An exported file that does not answer as its network does; it was not kept."""
+
+
 class ServeError(VggnetError):
     """A server that cannot start."""
 

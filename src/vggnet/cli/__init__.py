@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from vggnet import __version__
-from vggnet.cli import compare, data, env, evaluate, predict, serve, study, train
+from vggnet.cli import compare, data, env, evaluate, export, predict, serve, study, train
 from vggnet.errors import VggnetError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command(cls=train.TrainCommand)(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(export.export)
 app.command()(compare.compare)
 app.command()(serve.serve)
 app.command()(env.env)

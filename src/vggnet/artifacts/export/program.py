@@ -1,0 +1,79 @@
+"""What every exported file computes: uint8 pictures to logits and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from vggnet.artifacts.model_file import LoadedModel
+from vggnet.data.batches import normalize
+from vggnet.model.folding import fold_batch_norm
+
+Pixels = npt.NDArray[np.uint8]
+"""Pictures as datasets store them, (N, C, H, W)."""
+
+
+class Answers(NamedTuple):
+    """What a program says of N pictures."""
+
+    logits: npt.NDArray[np.float32]
+    """(N, num_classes)."""
+    probabilities: npt.NDArray[np.float32]
+    """Their softmax, (N, num_classes)."""
+
+
+Program = Callable[[Pixels], Answers]
+"""A model that is ready to run, whatever runs it."""
+
+
+class PictureNetwork(nn.Module):
+    """A network with everything around it that a user would otherwise have to rebuild.
+
+    Padding and normalization come before it, the softmax after it; batch norm is folded.
+    The convolutions are torch's, never the compiled kernels: the file runs elsewhere.
+
+    Args:
+        model: The network and its description.
+        dataset: Name of the dataset that the description's figures are of, if any.
+    """
+
+    def __init__(self, model: LoadedModel, dataset: str | None = None) -> None:
+        super().__init__()
+        self.network = fold_batch_norm(model.network)
+        self.card = model.card
+        self.dataset = dataset
+        self.eval()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Map pixels (N, C, H, W), uint8, to logits and probabilities, (N, num_classes) each."""
+        size = self.network.config.image_size
+        logits = self.network(normalize(pixels, self.card.mean, self.card.std, size))
+        return logits, logits.softmax(1)
+
+    def example(self) -> Tensor:
+        """Return pixels to trace with: two pictures, for a batch of one would stay one."""
+        return torch.zeros(2, *self.card.picture, dtype=torch.uint8)
+
+
+def eager_program(module: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Program:
+    """Run what maps tensors to tensors on arrays."""
+
+    @torch.no_grad()
+    def run(pixels: Pixels) -> Answers:
+        logits, probabilities = module(torch.tensor(pixels))
+        return Answers(logits.numpy(), probabilities.numpy())
+
+    return run
+
+
+def answer_all(program: Program, pixels: Pixels, batch_size: int) -> Answers:
+    """Run a program over all pictures, `batch_size` at a time; the last batch may be short."""
+    parts = [
+        program(pixels[start : start + batch_size]) for start in range(0, len(pixels), batch_size)
+    ]
+    return Answers(*(np.concatenate(one) for one in zip(*parts, strict=True)))

@@ -1,0 +1,41 @@
+"""`.pt2`: the network as torch.export's program, for PyTorch without vggnet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.export import Dim
+
+from vggnet.artifacts.export.program import PictureNetwork, Program, eager_program
+from vggnet.artifacts.export.quiet import quiet
+
+CARD = "vggnet.json"
+"""The description's name inside the archive; `torch.export.load(extra_files=…)` reads it."""
+
+
+def write_program(path: Path, network: PictureNetwork) -> None:
+    """Write the network for any batch size, with its description."""
+    with quiet():
+        program = torch.export.export(
+            network, (network.example(),), dynamic_shapes=({0: Dim("batch", min=1)},)
+        )
+        for node in program.graph.nodes:
+            # It names the folders of the machine that exports.
+            node.meta.pop("stack_trace", None)
+        torch.export.save(program, path, extra_files={CARD: network.card.model_dump_json()})
+
+
+def open_program(path: Path, threads: int) -> Program:
+    """Read a program that this process wrote; a stranger's could run code."""
+    with quiet():
+        return eager_program(torch.export.load(path).module())
+
+
+def program_usage(path: Path, picture: tuple[int, int, int]) -> str:
+    """Return Python that runs the file on one black picture."""
+    shape = ", ".join(map(str, (1, *picture)))
+    return f"""\
+import torch
+network = torch.export.load({str(path)!r}).module()
+logits, probabilities = network(torch.zeros({shape}, dtype=torch.uint8))"""

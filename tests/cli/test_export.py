@@ -1,0 +1,185 @@
+"""`vggnet export`: what it writes answers as the network does, and nothing else is left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import vggnet as package
+from conftest import Outcome
+from vggnet.artifacts.export import export_model
+from vggnet.artifacts.export.program import PictureNetwork
+from vggnet.artifacts.model_file import load_model
+from vggnet.data.dataset import Dataset
+from vggnet.errors import ExportError
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with batch norm, which is folded, that has learnt something."""
+    folder = tmp_path_factory.mktemp("model")
+    package.train(
+        "article",
+        model={"stages": ((8,), (8,)), "hidden": (16,), "batch_norm": True},
+        train={"epochs": 0.1, "threads": 1},
+        output=folder / "small.pth",
+        runs=folder / "runs",
+    )
+    return folder / "small.pth"
+
+
+@pytest.fixture(scope="module")
+def expected(model: Path, mnist: Dataset) -> np.ndarray:
+    """Probabilities of 20 test pictures, by the network itself."""
+    return package.load(model, kernels="torch").predict(mnist.test.images[:20]).probabilities
+
+
+def test_onnx(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray) -> None:
+    """One file, any batch, uint8 in, logits and probabilities out, classes in the metadata."""
+    done = vggnet("export", model, "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert (found["path"], found["images"]) == ("small.onnx", 1000)
+    assert found["worst"] <= 1e-4
+    assert sorted(path.name for path in Path().iterdir()) == ["small.onnx"]
+    session = onnxruntime.InferenceSession("small.onnx")
+    for count in (1, 3, 20):
+        logits, shares = session.run(None, {"pixels": mnist.test.images[:count]})
+        np.testing.assert_allclose(shares, expected[:count], atol=1e-5)
+        np.testing.assert_array_equal(logits.argmax(1), shares.argmax(1))
+    facts = {one.key: json.loads(one.value) for one in onnx.load("small.onnx").metadata_props}
+    assert facts["classes"] == list("0123456789")
+    assert (facts["mean"], facts["picture"]) == ([0.5], [1, 28, 28])
+    assert str(Path(package.__file__).parent).encode() not in Path("small.onnx").read_bytes()
+
+
+def test_int8(vggnet: Command, model: Path, mnist: Dataset) -> None:
+    """Quantization says what it costs and saves, and its weights are 8-bit integers."""
+    done = vggnet("export", model, "--int8")
+    assert done.code == 0, done.err
+    assert "of the test set" in done.out
+    proto = onnx.load("small_int8.onnx")
+    filters = [one for one in proto.graph.initializer if list(one.dims[2:]) == [3, 3]]
+    kinds = {one.data_type for one in filters}
+    assert kinds == {onnx.TensorProto.INT8}
+    session = onnxruntime.InferenceSession("small_int8.onnx")
+    logits, _ = session.run(None, {"pixels": mnist.test.images[:500]})
+    accuracy = float((logits.argmax(1) == mnist.test.labels[:500]).mean())
+    exact = package.load(model, kernels="torch").predict(mnist.test.images[:500]).indices
+    assert abs(accuracy - float((exact == mnist.test.labels[:500]).mean())) < 0.03
+
+
+def test_pt2(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray) -> None:
+    """torch.export's program, for any batch."""
+    done = vggnet("export", model, "--format", "pt2", "-o", "net.pt2")
+    assert done.code == 0, done.err
+    network = torch.export.load("net.pt2").module()
+    for count in (1, 20):
+        _, shares = network(torch.tensor(mnist.test.images[:count]))
+        np.testing.assert_allclose(shares.detach().numpy(), expected[:count], atol=1e-5)
+
+
+def test_safetensors(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray) -> None:
+    """Our own loader reads it, description and all."""
+    assert vggnet("export", model, "--format", "safetensors").code == 0
+    again = package.load("small.safetensors", kernels="torch")
+    np.testing.assert_allclose(again.predict(mnist.test.images[:20]).probabilities, expected)
+
+
+def test_hub(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray) -> None:
+    """Three files; the card's figures were measured; a second export replaces them."""
+    assert vggnet("export", model, "--format", "hub", "-o", "hub").code == 0
+    assert {path.name for path in Path("hub").iterdir()} == {
+        "model.safetensors", "config.json", "README.md",
+    }  # fmt: skip
+    config = json.loads(Path("hub/config.json").read_text())
+    assert config["id2label"]["7"] == "7"
+    assert set(load_file("hub/model.safetensors")) >= {"features.0.weight", "classifier.0.weight"}
+    head = Path("hub/README.md").read_text().split("---")[1]
+    index = json.loads(next(row for row in head.splitlines() if row.startswith("model-index"))[13:])
+    accuracy = index[0]["results"][0]["metrics"][0]["value"]
+    labels = package.load(model, kernels="torch").predict(mnist.test.images).indices
+    assert accuracy == float((labels == mnist.test.labels).mean())
+    assert vggnet("export", model, "--format", "hub", "-o", "hub").code == 0
+
+
+def test_a_folder_of_something_else_is_left_alone(vggnet: Command, model: Path) -> None:
+    """Whatever a folder holds that no export made stays as it is."""
+    Path("hub").mkdir()
+    Path("hub/README.md").write_text("mine")
+    done = vggnet("export", model, "--format", "hub", "-o", "hub")
+    assert done.code == 1
+    assert "holds something else" in done.err
+    assert [path.name for path in Path("hub").iterdir()] == ["README.md"]
+    assert Path("hub/README.md").read_text() == "mine"
+
+
+def test_what_the_articles_script_saves(vggnet: Command, model: Path) -> None:
+    """A plain state_dict without a description is exported, too."""
+    weights = torch.load(model, weights_only=True)
+    torch.save({name: tensor.clone() for name, tensor in weights.items()}, "plain.pth")
+    done = vggnet("export", "plain.pth", "--format", "pt2")
+    assert done.code == 0, done.err
+    assert Path("plain.pt2").stat().st_size > 1000
+
+
+def test_a_file_that_fails_is_not_left(model: Path, tmp_path: Path, mnist: Dataset) -> None:
+    """Weights that answer NaN are no model: nothing is written, what stood there stays."""
+    path = tmp_path / "net.pt2"
+    path.write_bytes(b"earlier")
+    network = PictureNetwork(load_model(model))
+    with torch.no_grad():
+        network.network.get_parameter("classifier.0.bias").fill_(float("nan"))
+    with pytest.raises(ExportError, match="NaN"):
+        export_model(network, "pt2", path, mnist.test.images[:10], "pictures", 1)
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--format", "tflite"], 2, "--format"),
+        (["--int8", "--format", "pt2"], 2, "--int8 is for --format onnx"),
+        (["-o", "net.pt2"], 2, ".onnx"),
+        (["--format", "pt2", "-o", "nowhere/net.pt2"], 1, "cannot write nowhere/net.pt2"),
+    ],
+)
+def test_mistakes(
+    vggnet: Command, model: Path, arguments: list[str], code: int, words: str
+) -> None:
+    """Each is a sentence, and leaves no file."""
+    done = vggnet("export", model, *arguments)
+    assert done.code == code, done.err
+    assert words in done.err
+    assert "Traceback" not in done.err
+    assert not list(Path().iterdir())
+
+
+def test_without_the_extra(model: Path, tmp_path: Path) -> None:
+    """Where onnxruntime is not installed the way to install it is printed."""
+    script = (
+        "import sys\n"
+        "sys.modules['onnxruntime'] = None\n"
+        "from vggnet.cli import main\n"
+        f"sys.argv = ['vggnet', 'export', {str(model)!r}]\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "pip install 'vggnet[export]'" in done.stderr
+    assert not list(tmp_path.iterdir())
