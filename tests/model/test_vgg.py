@@ -80,6 +80,28 @@ def test_every_member_runs_and_is_recognized(name: str, batch_norm: bool) -> Non
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+def test_width_keeps_the_shape_of_a_member(name: str) -> None:
+    """A quarter of the width is the same stages with a quarter of the channels, at least 8."""
+    full, narrow = small(name), small(name, width=0.25)
+    assert narrow.depth == full.depth
+    assert narrow.name == "custom × 0.25"
+    assert ModelConfig(architecture=name, width=0.25).name == f"{name} × 0.25"
+    widths = [module.out_channels for module in convolutions(full)]
+    assert [m.out_channels for m in convolutions(narrow)] == [max(8, w // 4) for w in widths]
+    network = build_network(narrow, 0)
+    size = narrow.image_size
+    assert network(torch.zeros(2, 1, size, size)).shape == (2, 10)
+    shapes = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    assert infer_config(shapes).layers == narrow.layers
+
+
+def convolutions(config: ModelConfig) -> list[nn.Conv2d]:
+    """Return a network's convolutions."""
+    with torch.device("meta"):
+        return [module for module in VGG(config).modules() if isinstance(module, nn.Conv2d)]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_full_members_are_recognized_by_name(name: str) -> None:
     """With the table's own classifier the name is found too."""
     config = ModelConfig(architecture=name, image_size=32)

@@ -21,7 +21,7 @@ def render_study(path: Path, members: Sequence[Member], title: str) -> None:
 
     figure = Figure(figsize=(11, 3.9), dpi=110, layout="constrained")
     panels = figure.subplots(1, 3)
-    values = (
+    values: tuple[tuple[str, list[tuple[float, ...]]], ...] = (
         ("test accuracy, %", [member.accuracies for member in members]),
         ("training, seconds", [member.seconds for member in members]),
         ("parameters, millions", [(member.parameters / 1e6,) for member in members]),

@@ -10,10 +10,21 @@ from vggnet.compare.figures import Lines, Series
 from vggnet.compare.section import Report, Section, Table
 from vggnet.study.ledger import Finished
 
-_SHOWN = ("train.epochs", "train.global_batch_size", "model.width", "model.batch_norm",
-          "model.initialization", "train.optimizer", "train.peak_lr", "train.schedule",
-          "train.label_smoothing", "model.dropout", "train.precision", "train.kernels")  # fmt: skip
-"""Settings that a reader needs to judge the figures."""
+_SHOWN = {
+    "train.epochs": "epochs",
+    "train.global_batch_size": "batch size",
+    "model.width": "width",
+    "model.batch_norm": "batch norm",
+    "model.initialization": "initialization",
+    "model.dropout": "dropout",
+    "train.optimizer": "optimizer",
+    "train.peak_lr": "peak rate",
+    "train.schedule": "schedule",
+    "train.label_smoothing": "smoothing",
+    "train.precision": "precision",
+    "train.kernels": "kernels",
+}
+"""Settings that a reader needs to judge the figures, and what to call them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,8 @@ def _conclude(members: Sequence[Member]) -> str:
     first, last = members[0], members[-1]
     settings = first.runs[0].settings
     where = f"on {settings['data.dataset']}, at {settings['train.epochs']:g} epochs each"
+    if settings["model.width"] != 1:
+        where += f" and {settings['model.width']:g} of the width"
     if len(members) == 1:
         return f"{first.name} {where}: {_spread(first.accuracies)} %"
     figures = (
@@ -173,7 +186,7 @@ def _show_runs(runs: Sequence[Finished]) -> Section:
 
 def _show_budget(run: Finished) -> Section:
     settings, environment = run.settings, run.environment
-    rows = [(name, str(settings[name])) for name in _SHOWN if name in settings]
+    rows = [(words, str(settings[name])) for name, words in _SHOWN.items() if name in settings]
     rows += [
         ("dataset", f"{settings['data.dataset']}, SHA-256 {run.dataset_sha256[:16]}…"),
         ("CPU", f"{environment.get('cpu')}, {environment.get('threads')} threads"),

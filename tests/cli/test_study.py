@@ -1,0 +1,108 @@
+"""`vggnet study depth`, end to end on a few pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Outcome, idx_bytes
+from vggnet.artifacts.model_file import load_model
+from vggnet.data.dataset import Dataset
+
+Command = Callable[..., Outcome]
+
+FLAGS = ("study", "depth", "--dataset", "digits", "--width", "0.02", "--threads", "1", "-b", "32")
+
+
+@pytest.fixture
+def digits(mnist: Dataset, tmp_path: Path) -> Path:
+    """A folder of IDX files with a few of MNIST's pictures."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for stem, pictures, count in (("train", mnist.train, 320), ("t10k", mnist.test, 100)):
+        images, labels = pictures.images[:count, 0], pictures.labels[:count]
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    return folder
+
+
+def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:
+    """Every run leaves a line and a model; what is done is not done again, nor otherwise."""
+    flags = (*FLAGS, "--models", "vgg-mini,A", "--seeds", "2", "--epochs", "1")
+    done = vggnet(*flags)
+    assert done.code == 0, done.err
+    ledger = Path("study/study.jsonl")
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    found = [(one["model"], one["seed"], one["depth"]) for one in lines]
+    assert found == [("vgg-mini", 0, 6), ("vgg-a", 0, 11), ("vgg-mini", 1, 6), ("vgg-a", 1, 11)]
+    for one in lines:
+        card = load_model(Path(f"study/{one['model']}-seed{one['seed']}.pth")).card
+        assert card.test is not None
+        assert card.test["accuracy"] == one["accuracy"]
+        assert one["images"] == 320
+    for name in ("study.md", "study.html", "study.png"):
+        assert Path("study", name).stat().st_size > 1000
+    assert "on digits, at 1 epochs each" in done.out
+    before = ledger.read_bytes()
+    assert vggnet(*flags).code == 0
+    assert ledger.read_bytes() == before
+    other = vggnet(*flags[:-1], "2")
+    assert other.code == 2
+    assert "train.epochs was 1.0 and is now 2.0" in other.err
+    fewer = vggnet(*flags, "--seeds", "1")
+    assert fewer.code == 0
+    assert ledger.read_bytes() == before
+    assert "1 of" not in fewer.out
+
+
+def test_ctrl_c_keeps_what_is_done(digits: Path, tmp_path: Path) -> None:
+    """The study stops at a step, reports what it has, and goes on from there to its end."""
+    command = [sys.executable, "-m", "vggnet", *FLAGS, "--models", "vgg-mini", "--seeds", "2"]
+    command += ["--epochs", "30"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 3 "):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "interrupted with 0 of 2 runs done; the same command goes on" in err
+    checkpoints = tmp_path / "study" / "runs" / "vgg-mini-seed0" / "checkpoints"
+    assert any(checkpoints.iterdir())
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after step" in done.stdout
+    assert len((tmp_path / "study" / "study.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("--models Q", 2, "unknown model 'Q'"),
+        ("--models A --seed 3", 2, "a study sets train.seed itself; see --seeds"),
+        ("--models A --model vgg-b", 2, "see --models"),
+        ("--seeds 0", 2, "--seeds"),
+        ("--width 0", 2, "model.width"),
+        ("--dataset nowhere", 2, "unknown dataset 'nowhere'"),
+    ],
+)
+def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, words: str) -> None:
+    """Wrong usage ends with 2, without a traceback."""
+    done = vggnet("study", "depth", *arguments.split())
+    assert done.code == code, done.err
+    assert words in done.err
