@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+import vggnet
 from vggnet.cli import main
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset, LabeledImages
@@ -33,8 +34,8 @@ class Outcome:
     err: str
 
 
-@pytest.fixture
-def vggnet(
+@pytest.fixture(name="vggnet")
+def command_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., Outcome]:
     """Run the command line in this process, in an empty folder."""
@@ -52,6 +53,16 @@ def vggnet(
         return Outcome(code, out, err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def digit_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a small network that saw a quarter of MNIST once, and reads most digits."""
+    folder = tmp_path_factory.mktemp("model")
+    settings = {"epochs": 0.25, "threads": 1, "peak_lr": 0.01}
+    network = {"stages": [[16], [32]], "hidden": [64]}
+    vggnet.train(model=network, train=settings, output=folder / "model.pth", runs=folder / "runs")
+    return folder / "model.pth"
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -20,13 +22,9 @@ DIGITS = vggnet.load_dataset("mnist").test.images[:201, 0]
 
 
 @pytest.fixture(scope="session")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    """A network that reads digits, trained for some ten seconds."""
-    folder = tmp_path_factory.mktemp("reader")
-    result = vggnet.train(
-        train={"epochs": 0.4, "threads": 1}, output=folder / "model.pth", runs=folder / "runs"
-    )
-    return vggnet.load(result.output)
+def classifier(digit_model: Path) -> Classifier:
+    """A network that reads digits."""
+    return vggnet.load(digit_model, kernels="torch")
 
 
 @pytest.mark.parametrize("kind", [one.__name__ for one in KINDS])

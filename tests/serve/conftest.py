@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import vggnet
 from vggnet.data.dataset import LabeledImages
 
 
@@ -52,14 +51,9 @@ def serving(model: Path, *arguments: str) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network that saw a quarter of MNIST once."""
-    folder = tmp_path_factory.mktemp("model")
-    path = folder / "model.pth"
-    settings = {"epochs": 0.25, "threads": 1, "peak_lr": 0.01}
-    network = {"stages": [[16], [32]], "hidden": [64]}
-    vggnet.train(model=network, train=settings, output=path, runs=folder / "runs")
-    return path
+def model(digit_model: Path) -> Path:
+    """What is served."""
+    return digit_model
 
 
 @pytest.fixture(scope="session")
