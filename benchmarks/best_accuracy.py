@@ -5,7 +5,7 @@
 Nothing is chosen here: `benchmarks/tune.py` did that on held-out training pictures. Each
 run is `vggnet.train` itself, judged by the weights that it saves after its last step. A run
 that was cut short is gone on with when the command is given again, and a finished run has
-its line in OUTPUT.jsonl and is not done again. OUTPUT.md is written after each.
+its line in OUTPUT.jsonl and is not done again. OUTPUT.md is written at the end.
 """
 
 from __future__ import annotations
@@ -96,9 +96,9 @@ def main() -> None:
         found = train(seed, options)
         with lines.open("a") as file:
             file.write(json.dumps(found) + "\n")
-        command = f"python benchmarks/best_accuracy.py {' '.join(sys.argv[1:])}"
-        options.output.with_suffix(".md").write_text(report(read_runs(lines), command))
         print(f"seed {seed}: {100 * found['accuracy']:.2f} %", flush=True)
+    command = f"python benchmarks/best_accuracy.py {' '.join(sys.argv[1:])}"
+    options.output.with_suffix(".md").write_text(report(read_runs(lines), command))
 
 
 if __name__ == "__main__":

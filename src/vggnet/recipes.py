@@ -34,7 +34,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "optimizer": "adamw",
             "peak_lr": 4e-3,
             "betas": (0.9, 0.99),
-            "weight_decay": 0.01,
+            "weight_decay": 0.1,
             "schedule": "linear",
             "warmup_fraction": 0.2,
             "average_decay": 0.998,
