@@ -29,11 +29,11 @@ def test_fashion_mnist_from_debians_package(vggnet: Command) -> None:
     """It is found without a flag, verified, trained on and evaluated under its own classes."""
     assert f"fashion-mnist    10 classes · in {FASHION}" in vggnet("data", "list").out
     assert "60,000 pictures, as published" in vggnet("data", "verify", "fashion-mnist").out
-    done = vggnet("train", "--dataset", "fashion-mnist", "--no-download", "--epochs", "0.1", *TINY)
+    done = vggnet("train", "--dataset", "fashion-mnist", "--no-download", "--epochs", "0.05", *TINY)
     assert done.code == 0, done.err
     found = json.loads(vggnet("evaluate", "fashion-mnist_vggnet.pth", "--json").out)
     assert found["classes"][:2] == ["T-shirt/top", "Trouser"]
-    assert found["accuracy"] > 0.4
+    assert found["accuracy"] > 0.3
     wrong = vggnet("evaluate", "fashion-mnist_vggnet.pth", "--dataset", "mnist")
     assert wrong.code == 1
     assert "classes that the model does not know: 0, 1" in wrong.err

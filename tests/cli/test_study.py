@@ -65,7 +65,7 @@ def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:
 def test_ctrl_c_keeps_what_is_done(digits: Path, tmp_path: Path) -> None:
     """The study stops at a step, reports what it has, and goes on from there to its end."""
     command = [sys.executable, "-m", "vggnet", *FLAGS, "--models", "vgg-mini", "--seeds", "2"]
-    command += ["--epochs", "30"]
+    command += ["--epochs", "15"]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,

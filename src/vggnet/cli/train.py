@@ -75,7 +75,7 @@ def train(
     ] = False,
     **flags: Any,
 ) -> None:
-    """Train a VGG on MNIST, evaluate it on the test set, and save it.
+    """Train a VGG on MNIST or your own pictures, evaluate it on the test set, and save it.
 
     Writes the model file, and everything else into runs/NAME. Every setting of a recipe
     can be changed by a flag or by --config; flags win. Ctrl-C stops at the next step and
