@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+# Two tests run at a time, perhaps on two cores: threads that wait for each other must not spin
+# (`vggnet.cli` says why), and where a test does not say how many, there is one. Read by torch.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import gzip
 import sys
 from collections.abc import Callable
