@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.distributed_c10d import Store
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
@@ -140,7 +140,7 @@ def open_session(patience: float = PATIENCE) -> Iterator[Session]:
         return
     # CPU tensors go by gloo, those of a GPU by nccl.
     nccl = torch.cuda.is_available() and distributed.is_nccl_available()
-    store, _, _ = next(rendezvous("env://", timeout=_GATHERING))
+    store = _keys_of_this_attempt(next(rendezvous("env://", timeout=_GATHERING))[0])
     distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if nccl else "gloo",
         store=store,
@@ -179,6 +179,19 @@ def _read_place() -> Session:
     if not 0 <= rank < world_size:
         raise ConfigError(f"RANK {rank} does not lie below WORLD_SIZE {world_size}")
     return Session(rank, local_rank, world_size, local_world_size)
+
+
+def _keys_of_this_attempt(store: Store) -> Store:
+    """Keep what this attempt writes apart from what the one before a restart left.
+
+    torchrun's store outlives its workers; new ones that read the addresses of those that were
+    killed wait for nobody. Agents of several machines count restarts differently, so there
+    the keys are common.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return store
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"vggnet/attempt {attempt}", store)
 
 
 def _fails_first(store: Store) -> bool:
