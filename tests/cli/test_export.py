@@ -19,7 +19,7 @@ import vggnet as package
 from conftest import Outcome
 from vggnet.artifacts.export import export_model
 from vggnet.artifacts.export.program import PictureNetwork
-from vggnet.artifacts.model_file import load_model
+from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.data.dataset import Dataset
 from vggnet.errors import ExportError
 
@@ -135,6 +135,21 @@ def test_what_the_articles_script_saves(vggnet: Command, model: Path) -> None:
     assert Path("plain.pt2").stat().st_size > 1000
 
 
+def test_no_path_is_given_away(vggnet: Command, model: Path, mnist: Dataset) -> None:
+    """Where a model's own pictures lie stays on the machine that exports it."""
+    loaded = load_model(model)
+    config = loaded.card.config
+    assert config is not None
+    data = {**config["data"], "dataset": "/home/someone/digits", "data_dir": "/home/someone"}
+    card = loaded.card.model_copy(update={"config": {**config, "data": data}})
+    save_model(Path("own.v2.safetensors"), loaded.network, card)
+    done = vggnet("export", "own.v2.safetensors", "--format", "hub")
+    assert done.code == 0, done.err
+    assert "the dataset is not at hand" in done.out
+    for file in Path("own.v2_hub").iterdir():
+        assert b"/home/someone" not in file.read_bytes()
+
+
 def test_a_file_that_fails_is_not_left(model: Path, tmp_path: Path, mnist: Dataset) -> None:
     """Weights that answer NaN are no model: nothing is written, what stood there stays."""
     path = tmp_path / "net.pt2"
@@ -154,6 +169,7 @@ def test_a_file_that_fails_is_not_left(model: Path, tmp_path: Path, mnist: Datas
         (["--format", "tflite"], 2, "--format"),
         (["--int8", "--format", "pt2"], 2, "--int8 is for --format onnx"),
         (["-o", "net.pt2"], 2, ".onnx"),
+        (["--data-dir", "nowhere"], 1, "nowhere"),
         (["--format", "pt2", "-o", "nowhere/net.pt2"], 1, "cannot write nowhere/net.pt2"),
     ],
 )

@@ -11,6 +11,7 @@ from vggnet.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from vggnet.artifacts.export.program import PictureNetwork, Pixels, Program
+    from vggnet.artifacts.model_file import ModelCard
     from vggnet.data.dataset import Dataset, LabeledImages
 
 PARITY_IMAGES = 1_000
@@ -53,14 +54,15 @@ def export(
         raise ConfigError(f"--int8 is for --format onnx, not {kind}")
     suffix = FORMATS[kind].suffix
     path = output or Path(f"{model.stem}{'_int8' if int8 else ''}{suffix or '_hub'}")
-    if path.suffix != suffix:
-        raise ConfigError(f"{path}: a file of this format is named with {suffix or 'no suffix'}")
+    if suffix and path.suffix != suffix:
+        raise ConfigError(f"{path}: a file of this format is named with {suffix}")
     loaded = load_model(model)
-    name = (loaded.card.config or {}).get("data", {}).get("dataset", "mnist")
+    data = (loaded.card.config or {}).get("data", {})
     count = threads or usable_cores()
     with computing("fp32", count):
-        dataset = _find_dataset(name, data_dir, loaded.card.picture)
-        network = PictureNetwork(loaded, name if dataset else None)
+        dataset = _find_dataset(data, data_dir, loaded.card.picture)
+        loaded = loaded.model_copy(update={"card": _without_paths(loaded.card)})
+        network = PictureNetwork(loaded, dataset.name if dataset else None)
         if dataset and kind == "hub":
             _measure(network, dataset.test)
         pixels, source = _choose_pixels(dataset, loaded.card.picture)
@@ -75,16 +77,32 @@ def export(
 
 
 def _find_dataset(
-    name: str, data_dir: Path | None, picture: tuple[int, int, int]
+    data: dict[str, Any], data_dir: Path | None, picture: tuple[int, int, int]
 ) -> Dataset | None:
-    """Return the dataset that a model was trained on, where it is at hand."""
+    """Return the dataset that a model was trained on, where it is on this machine.
+
+    Raises:
+        DataError: It is not in the folder that the user names.
+    """
     from vggnet.data.storage import load_dataset
 
+    name, size = data.get("dataset", "mnist"), data.get("image_size")
     try:
-        dataset = load_dataset(name, data_dir)
+        dataset = load_dataset(name, data_dir, download=False, image_size=size)
     except (ConfigError, DataError):
+        if data_dir is not None:
+            raise
         return None
     return dataset if dataset.shape == picture else None
+
+
+def _without_paths(card: ModelCard) -> ModelCard:
+    """Leave out where the data lie: a file that is given away shall not tell."""
+    if card.config is None or "data" not in card.config:
+        return card
+    data = card.config["data"]
+    shown = {**data, "data_dir": None, "dataset": Path(data.get("dataset", "mnist")).name}
+    return card.model_copy(update={"config": {**card.config, "data": shown}})
 
 
 def _choose_pixels(dataset: Dataset | None, picture: tuple[int, int, int]) -> tuple[Pixels, str]:
