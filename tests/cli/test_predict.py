@@ -21,20 +21,6 @@ from vggnet.data.dataset import Dataset
 Command = Callable[..., Outcome]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network that has learnt something."""
-    folder = tmp_path_factory.mktemp("model")
-    package.train(
-        "article",
-        model={"stages": ((8,), (8,)), "hidden": (16,)},
-        train={"epochs": 0.1, "threads": 1},
-        output=folder / "model.pth",
-        runs=folder / "runs",
-    )
-    return folder / "model.pth"
-
-
 @pytest.fixture
 def pictures(tmp_path: Path, mnist: Dataset) -> Path:
     """A folder of three digits, a blank sheet, and what is no picture."""
@@ -48,9 +34,9 @@ def pictures(tmp_path: Path, mnist: Dataset) -> Path:
     return folder
 
 
-def test_a_table(vggnet: Command, model: Path, pictures: Path) -> None:
+def test_a_table(vggnet: Command, digit_model: Path, pictures: Path) -> None:
     """A folder is read with those within it, in order; blank paper is never a digit."""
-    done = vggnet("predict", model, pictures, "--top", 2)
+    done = vggnet("predict", digit_model, pictures, "--top", 2)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert [line.split()[0] for line in lines] == [
@@ -61,28 +47,27 @@ def test_a_table(vggnet: Command, model: Path, pictures: Path) -> None:
     assert lines[3].endswith("nothing drawn")
 
 
-def test_json_and_csv_say_the_same(vggnet: Command, model: Path, pictures: Path) -> None:
+def test_json_and_csv_say_the_same(vggnet: Command, digit_model: Path, pictures: Path) -> None:
     """Path, class, probability and the likeliest classes, for machines."""
-    answers = json.loads(vggnet("predict", model, pictures, "--format", "json").out)
+    answers = json.loads(vggnet("predict", digit_model, pictures, "--format", "json").out)
     assert [set(answer) for answer in answers] == [{"path", "class", "probability", "top"}] * 4
     first = answers[0]
     assert first["top"][0] == {"class": first["class"], "probability": first["probability"]}
     assert len(first["top"]) == 3
     assert (answers[3]["class"], answers[3]["top"]) == (None, [])
-    rows = list(
-        csv.DictReader(io.StringIO(vggnet("predict", model, pictures, "--format", "csv").out))
-    )
+    done = vggnet("predict", digit_model, pictures, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.out)))
     assert [row["path"] for row in rows] == [answer["path"] for answer in answers]
     assert [row["class"] or None for row in rows] == [answer["class"] for answer in answers]
     assert float(rows[0]["probability"]) == pytest.approx(first["probability"], abs=1e-6)
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_answered(
-    vggnet: Command, model: Path, pictures: Path
+    vggnet: Command, digit_model: Path, pictures: Path
 ) -> None:
     """Exit code 1, a sentence for each, and no answer is lost."""
     (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    done = vggnet("predict", model, pictures, "missing.png")
+    done = vggnet("predict", digit_model, pictures, "missing.png")
     assert done.code == 1
     assert len(done.out.splitlines()) == 4
     assert f"vggnet: cannot read {pictures / 'broken.png'}" in done.err
@@ -90,9 +75,9 @@ def test_what_cannot_be_read_is_named_and_the_rest_answered(
     assert "Traceback" not in done.err
 
 
-def test_standard_input(model: Path, pictures: Path) -> None:
+def test_standard_input(digit_model: Path, pictures: Path) -> None:
     """`-` is a picture through a pipe, and the answer is the file's."""
-    command = [sys.executable, "-m", "vggnet", "predict", str(model), "--format", "json"]
+    command = [sys.executable, "-m", "vggnet", "predict", str(digit_model), "--format", "json"]
     path = pictures / "digit_1.png"
     piped = subprocess.run(
         [*command, "-"], input=path.read_bytes(), capture_output=True, check=True
@@ -103,49 +88,53 @@ def test_standard_input(model: Path, pictures: Path) -> None:
     assert one == other
 
 
-def test_pixels_as_they_are(vggnet: Command, model: Path, mnist: Dataset) -> None:
+def test_pixels_as_they_are(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
     """--no-prepare gives what the network says to those very pixels, and wants its size."""
     Image.fromarray(mnist.test.images[7, 0]).save("own.png")
     Image.new("L", (30, 28)).save("other.png")
-    done = vggnet("predict", model, "own.png", "other.png", "--no-prepare", "--format", "json")
+    done = vggnet(
+        "predict", digit_model, "own.png", "other.png", "--no-prepare", "--format", "json"
+    )
     assert done.code == 1
     assert "30 × 28 pixels, not 28 × 28" in done.err
     (answer,) = json.loads(done.out)
-    expected = package.load(model, kernels="torch").predict(mnist.test.images[7, 0])
+    expected = package.load(digit_model, kernels="torch").predict(mnist.test.images[7, 0])
     assert answer["class"] == expected.classes[0]
     assert answer["probability"] == pytest.approx(float(expected.probabilities.max()), abs=1e-6)
 
 
-def test_a_row(vggnet: Command, model: Path, mnist: Dataset) -> None:
+def test_a_row(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
     """--split gives the number, its digits, and which of them is the least sure."""
     row = 255 - np.concatenate([np.pad(mnist.test.images[at, 0], 4) for at in range(5)], axis=1)
     Image.fromarray(row).resize((row.shape[1] * 3, row.shape[0] * 3)).save("row.png")
-    (answer,) = json.loads(vggnet("predict", model, "row.png", "--split", "--format", "json").out)
+    (answer,) = json.loads(
+        vggnet("predict", digit_model, "row.png", "--split", "--format", "json").out
+    )
     assert len(answer["number"]) == len(answer["digits"]) == 5
     shares = [digit["probability"] for digit in answer["digits"]]
     assert answer["least_sure"] == shares.index(min(shares))
-    done = vggnet("predict", model, "row.png", "--split")
+    done = vggnet("predict", digit_model, "row.png", "--split")
     assert f"{answer['number']}  (least sure: digit {answer['least_sure'] + 1}" in done.out
 
 
-def test_what_the_network_saw(vggnet: Command, model: Path, pictures: Path) -> None:
+def test_what_the_network_saw(vggnet: Command, digit_model: Path, pictures: Path) -> None:
     """--show writes a picture; where nothing is drawn it says so."""
-    assert vggnet("predict", model, pictures, "--show", "seen.png").code == 0
+    assert vggnet("predict", digit_model, pictures, "--show", "seen.png").code == 0
     with Image.open("seen.png") as sheet:
         assert sheet.width > 500
-    done = vggnet("predict", model, pictures / "more", "--show", "blank.png")
+    done = vggnet("predict", digit_model, pictures / "more", "--show", "blank.png")
     assert (done.code, Path("blank.png").exists()) == (1, False)
 
 
 def test_many_pictures_are_answered_in_batches(
-    vggnet: Command, model: Path, tmp_path: Path, mnist: Dataset
+    vggnet: Command, digit_model: Path, tmp_path: Path, mnist: Dataset
 ) -> None:
     """More than one batch, each picture once and in order."""
     folder = tmp_path / "many"
     folder.mkdir()
     for index in range(150):
         Image.fromarray(mnist.test.images[index, 0]).save(folder / f"{index:03}.png")
-    answers = json.loads(vggnet("predict", model, folder, "--format", "json").out)
+    answers = json.loads(vggnet("predict", digit_model, folder, "--format", "json").out)
     assert [Path(answer["path"]).stem for answer in answers] == [f"{at:03}" for at in range(150)]
 
 
@@ -159,18 +148,18 @@ def test_many_pictures_are_answered_in_batches(
     ],
 )
 def test_mistakes(
-    vggnet: Command, model: Path, pictures: Path, arguments: list[str], code: int, words: str
+    vggnet: Command, digit_model: Path, pictures: Path, arguments: list[str], code: int, words: str
 ) -> None:
     """Wrong usage is a sentence."""
-    done = vggnet("predict", model, pictures, *arguments)
+    done = vggnet("predict", digit_model, pictures, *arguments)
     assert done.code == code
     assert words in done.err
     assert "Traceback" not in done.err
 
 
-def test_an_empty_folder(vggnet: Command, model: Path, tmp_path: Path) -> None:
+def test_an_empty_folder(vggnet: Command, digit_model: Path, tmp_path: Path) -> None:
     """A folder without pictures is an error, not silence."""
     (tmp_path / "empty").mkdir()
-    done = vggnet("predict", model, "empty")
+    done = vggnet("predict", digit_model, "empty")
     assert done.code == 1
     assert "there is no PNG, JPEG, WebP or BMP picture in empty" in done.err

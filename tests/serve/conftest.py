@@ -51,15 +51,9 @@ def serving(model: Path, *arguments: str) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="session")
-def model(digit_model: Path) -> Path:
-    """What is served."""
-    return digit_model
-
-
-@pytest.fixture(scope="session")
-def server(model: Path) -> Iterator[Running]:
+def server(digit_model: Path) -> Iterator[Running]:
     """A server that many tests share."""
-    with serving(model) as running:
+    with serving(digit_model) as running:
         yield running
 
 

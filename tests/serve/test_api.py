@@ -48,11 +48,11 @@ def test_an_empty_sheet_is_no_digit(client: httpx.Client) -> None:
 
 
 def test_arrays_are_answered_as_the_library_does(
-    client: httpx.Client, model: Path, few: LabeledImages
+    client: httpx.Client, digit_model: Path, few: LabeledImages
 ) -> None:
     """One array and several get the probabilities that `Classifier.predict` gives."""
     images = few.images[:7, 0]
-    expected = vggnet.load(model).predict(images)
+    expected = vggnet.load(digit_model).predict(images)
     for body, count in (
         (images.tolist(), 7),
         (images[0].tolist(), 1),
@@ -110,7 +110,9 @@ def test_state_and_description(client: httpx.Client) -> None:
     assert client.get("/docs").status_code == 404
 
 
-def test_open_inference_protocol(client: httpx.Client, model: Path, few: LabeledImages) -> None:
+def test_open_inference_protocol(
+    client: httpx.Client, digit_model: Path, few: LabeledImages
+) -> None:
     """A client of the protocol finds server and model, and sends tensors flat or nested."""
     assert client.get("/v2").json()["name"] == "vggnet"
     assert client.get("/v2/health/live").json() == {"live": True}
@@ -121,7 +123,7 @@ def test_open_inference_protocol(client: httpx.Client, model: Path, few: Labeled
         {"name": "images", "datatype": "UINT8", "shape": [-1, 1, 28, 28]}
     ]
     images = few.images[:2]
-    expected = vggnet.load(model).predict(images)
+    expected = vggnet.load(digit_model).predict(images)
     tensor = {"name": "images", "datatype": "UINT8", "shape": [2, 1, 28, 28]}
     for data in (images.tolist(), images.ravel().tolist()):
         body = {"id": "mine", "inputs": [{**tensor, "data": data}]}

@@ -23,7 +23,7 @@ from .conftest import as_file, serving
 Command = Callable[..., Outcome]
 
 
-def test_sigterm_loses_no_request(model: Path, sheet: np.ndarray) -> None:
+def test_sigterm_loses_no_request(digit_model: Path, sheet: np.ndarray) -> None:
     """Under load every request that was taken is answered, /readyz says 503, the exit code is 0."""
     body = as_file(sheet)
     outcomes: Counter[str] = Counter()
@@ -43,7 +43,7 @@ def test_sigterm_loses_no_request(model: Path, sheet: np.ndarray) -> None:
                     return
                 outcomes[str(response.status_code)] += 1
 
-    with serving(model) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+    with serving(digit_model) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         threads = [threading.Thread(target=ask, args=(server.url,)) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -58,9 +58,9 @@ def test_sigterm_loses_no_request(model: Path, sheet: np.ndarray) -> None:
     assert outcomes["200"] > 8
 
 
-def test_a_half_sent_request_does_not_keep_the_server(model: Path) -> None:
+def test_a_half_sent_request_does_not_keep_the_server(digit_model: Path) -> None:
     """A client that never finishes its request is told so, and the server ends within 10 s."""
-    with serving(model) as server:
+    with serving(digit_model) as server:
         address = urlsplit(server.url)
         with socket.create_connection((address.hostname, address.port)) as connection:
             head = f"POST /predict HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: 9\r\n\r\n"
@@ -71,18 +71,18 @@ def test_a_half_sent_request_does_not_keep_the_server(model: Path) -> None:
             assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_mistakes_get_a_sentence(vggnet: Command, model: Path) -> None:
+def test_mistakes_get_a_sentence(vggnet: Command, digit_model: Path) -> None:
     """A missing model and a taken port end with 1 and the way out."""
     done = vggnet("serve", "missing.pth")
     assert done.code == 1
     assert "missing.pth: there is no such file" in done.err
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = vggnet("serve", model, "--port", port)
+        done = vggnet("serve", digit_model, "--port", port)
     assert done.code == 1
     assert f"cannot listen on 127.0.0.1, port {port}" in done.err
     assert "--port" in done.err
-    assert vggnet("serve", model, "--port", "70000").code == 2
+    assert vggnet("serve", digit_model, "--port", "70000").code == 2
 
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ class ModelCard(BaseModel):
     test: dict[str, float] | None = None
     """Accuracy (0 to 1), loss and count on the test set, read at the end of training."""
 
+    def without_paths(self) -> Self:
+        """Leave out where the data lie: a file that is given away shall not tell."""
+        data = (self.config or {}).get("data")
+        if self.config is None or data is None:
+            return self
+        shown = {**data, "data_dir": None, "dataset": Path(data.get("dataset", "mnist")).name}
+        return self.model_copy(update={"config": {**self.config, "data": shown}})
+
     @model_validator(mode="after")
     def _of_this_version(self) -> Self:
         if self.format != 1:

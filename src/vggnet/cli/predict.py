@@ -77,7 +77,7 @@ def predict(
         chosen = Reading.ROW if split else reading
         for answer in _count(read_pictures(classifier, files, chosen, top), len(files)):
             if answer.problem:
-                problems.append(f"{answer.path}: {answer.problem}")
+                problems.append(f"vggnet: cannot read {answer.path}: {answer.problem}")
                 continue
             if show and len(shown) < _MOST_SHOWN:
                 shown.append(answer)
@@ -89,7 +89,8 @@ def predict(
     if show:
         _draw(show, shown)
     if problems:
-        raise PictureError("cannot read " + "\nvggnet: cannot read ".join(problems))
+        print("\n".join(problems), file=sys.stderr)
+        raise typer.Exit(PictureError.exit_code)
 
 
 def _count(answers: Iterable[Answer], total: int) -> Iterator[Answer]:

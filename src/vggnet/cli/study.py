@@ -37,7 +37,8 @@ def depth(
         Path, typer.Option("--output", "-o", help="Folder for everything that is found.")
     ] = Path("study"),
     recipe: Annotated[
-        str | None, typer.Option(help="Settings to start from: fast (the default) or article.")
+        str | None,
+        typer.Option(help="Settings to start from: fast (the default), best or article."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML or JSON file of settings to lay over the recipe's.")

@@ -113,7 +113,7 @@ def read_pictures(
     """
     rest = iter(paths)
     while batch := list(itertools.islice(rest, BATCH_SIZE)):
-        prepared = [_prepare(classifier, path, reading) for path in batch]
+        prepared = [_see_file(classifier, path, reading) for path in batch]
         seen = [one for found in prepared if not isinstance(found, PictureError) for one in found]
         guesses = _guess(classifier, seen, top)
         for path, found in zip(batch, prepared, strict=True):
@@ -123,18 +123,26 @@ def read_pictures(
                 yield Answer(str(path), tuple(itertools.islice(guesses, len(found))))
 
 
-def _prepare(classifier: Classifier, path: Path, reading: Reading) -> list[Pixels] | PictureError:
-    """Return what the network shall see of a file, each (C, H, W), or why it cannot."""
-    channels, height, width = classifier.card.picture
-    try:
-        picture = _load(path)
-        if reading is Reading.AS_IT_IS and picture.shape[:2] != (height, width):
-            rows, columns = picture.shape[:2]
-            raise PictureError(
-                f"{columns} × {rows} pixels, not {width} × {height}; leave out --no-prepare"
-            )
-    except PictureError as error:
-        return error
+def see(picture: Pixels, reading: Reading, shape: tuple[int, int, int]) -> list[Pixels]:
+    """Return what a network shall see of a picture.
+
+    Args:
+        picture: uint8, (H, W, 3).
+        reading: How to prepare it.
+        shape: Channels, height and width that the network takes.
+
+    Returns:
+        One picture, (C, H, W); of a row one a digit; none where nothing is drawn.
+
+    Raises:
+        PictureError: It shall be taken as it is, and has another size.
+    """
+    channels, height, width = shape
+    if reading is Reading.AS_IT_IS and picture.shape[:2] != (height, width):
+        rows, columns = picture.shape[:2]
+        raise PictureError(
+            f"{columns} × {rows} pixels, not {width} × {height}; leave out --no-prepare"
+        )
     if reading is Reading.ROW:
         found = split_digits(picture)
     elif reading is Reading.DRAWN:
@@ -143,6 +151,13 @@ def _prepare(classifier: Classifier, path: Path, reading: Reading) -> list[Pixel
     else:
         found = [picture]
     return [fit_picture(one, channels, height, width) for one in found]
+
+
+def _see_file(classifier: Classifier, path: Path, reading: Reading) -> list[Pixels] | PictureError:
+    try:
+        return see(_load(path), reading, classifier.card.picture)
+    except PictureError as error:
+        return error
 
 
 def _load(path: Path) -> Pixels:

@@ -15,13 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from vggnet.engine.device import computing
 from vggnet.inference.decode import decode_picture
 from vggnet.inference.predict import Classifier
-from vggnet.inference.prepare import fit_picture, prepare_digit
+from vggnet.inference.read import choose_reading, see
 from vggnet.serve.batching import Batcher, Images, Probabilities
 from vggnet.serve.limits import Limits
 from vggnet.serve.metrics import Metrics
 from vggnet.serve.pixels import PixelsError
-
-DIGITS = tuple("0123456789")
 
 
 class Prediction(BaseModel):
@@ -65,6 +63,7 @@ class Service:
         self.closing = False
         """Whether the server has been asked to stop."""
         self._classifier, self._threads = classifier, threads
+        self._reading = choose_reading(classifier.classes)
         self._batcher = Batcher(self._compute, limits, self.metrics.batch_size.observe)
         # One at a time, so that at most one picture stands unpacked in the memory.
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="vggnet-pictures")
@@ -123,10 +122,8 @@ class Service:
     def _read(self, data: bytes) -> npt.NDArray[np.uint8] | None:
         """Return what the network is to see of a file, (C, H, W), or None for a blank digit."""
         picture = decode_picture(data, max_pixels=self.limits.pixels)
-        if self.classes != DIGITS or self.picture != (1, 28, 28):
-            return fit_picture(picture, *self.picture)
-        digit = prepare_digit(picture)
-        return None if digit is None else digit[np.newaxis]
+        seen = see(picture, self._reading, self.picture)
+        return seen[0] if seen else None
 
     def _describe(self, probabilities: Probabilities) -> list[Prediction]:
         return [

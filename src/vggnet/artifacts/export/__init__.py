@@ -19,7 +19,7 @@ from vggnet.artifacts.export.hub import (
     write_weights,
 )
 from vggnet.artifacts.export.onnx_file import check_extra, onnx_usage, open_onnx, write_onnx
-from vggnet.artifacts.export.parity import Parity, check_parity
+from vggnet.artifacts.export.parity import check_parity
 from vggnet.artifacts.export.program import PictureNetwork, Pixels, Program, eager_program
 from vggnet.artifacts.export.torch_program import open_program, program_usage, write_program
 from vggnet.errors import ExportError, OutputError
@@ -50,7 +50,7 @@ FORMATS: Mapping[str, Format] = {
 
 def export_model(
     network: PictureNetwork, kind: str, path: Path, pixels: Pixels, source: str, threads: int
-) -> Parity:
+) -> float:
     """Write a model in a format, read it back, and keep it if it answers as the network does.
 
     Args:
@@ -61,6 +61,9 @@ def export_model(
         source: What to call them.
         threads: For the comparison.
 
+    Returns:
+        The greatest difference between two logits or two probabilities.
+
     Raises:
         ConfigError: What the format needs is not installed.
         ExportError: The answers differ; nothing is left behind.
@@ -70,7 +73,7 @@ def export_model(
     if kind == "onnx":
         check_extra()
 
-    def check(made: Path) -> Parity:
+    def check(made: Path) -> float:
         program = form.open(made, threads)
         return check_parity(program, eager_program(network), pixels, source)
 

@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vggnet.artifacts.export.onnx_file import INPUT
-from vggnet.artifacts.export.program import Pixels
+from vggnet.artifacts.export import export_model, keep_if
+from vggnet.artifacts.export.evidence import spread_over
+from vggnet.artifacts.export.onnx_file import INPUT, open_onnx
+from vggnet.artifacts.export.program import PictureNetwork, Pixels, score
 from vggnet.artifacts.export.quiet import quiet
+from vggnet.data.dataset import Dataset
+from vggnet.errors import DataError
 
 CALIBRATION = 1_000
 """Training pictures that the ranges of activations are read from."""
 
 _BATCH = 100
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What quantization cost and saved."""
+
+    worst: float
+    """Greatest difference of the float file from the network, before it was quantized."""
+    accuracy_float: float
+    """0 to 1, on the test set."""
+    accuracy_int8: float
+    bytes_float: int
+
+
+def export_int8(
+    network: PictureNetwork,
+    path: Path,
+    dataset: Dataset | None,
+    evidence: tuple[Pixels, str],
+    threads: int,
+) -> Quantized:
+    """Export in float, check that, quantize it, and measure what it costs.
+
+    Args:
+        network: What to export.
+        path: The file.
+        dataset: Its training pictures calibrate, its test pictures measure.
+        evidence: Pictures to check the float file on, and what to call them.
+        threads: For checking and measuring.
+
+    Raises:
+        DataError: There is no dataset.
+        ConfigError, ExportError, OutputError: As `export_model`.
+    """
+    if dataset is None:
+        raise DataError("--int8 calibrates on training pictures, and the dataset is not at hand")
+    calibration = spread_over(dataset.train.images, CALIBRATION)
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder, "float.onnx")
+        worst = export_model(network, "onnx", whole, *evidence, threads)
+        before, _ = score(open_onnx(whole, threads), dataset.test)
+        after, _ = keep_if(
+            path,
+            lambda made: quantize(whole, made, calibration),
+            lambda made: score(open_onnx(made, threads), dataset.test),
+        )
+        return Quantized(worst, before, after, whole.stat().st_size)
 
 
 def quantize(source: Path, target: Path, pixels: Pixels) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from vggnet.artifacts.export.program import Pixels, Program, answer_all
@@ -18,20 +16,7 @@ TOLERANCE = 1e-4
 _REFERENCE_BATCH_SIZE = 128
 
 
-@dataclass(frozen=True)
-class Parity:
-    """What a check found."""
-
-    images: int
-    """Pictures that were answered at each batch size."""
-    source: str
-    """Which pictures."""
-    batch_sizes: tuple[int, ...]
-    worst: float
-    """Greatest difference between two logits or two probabilities."""
-
-
-def check_parity(exported: Program, network: Program, pixels: Pixels, source: str) -> Parity:
+def check_parity(exported: Program, network: Program, pixels: Pixels, source: str) -> float:
     """Compare an exported program with the network it was made of.
 
     Args:
@@ -39,6 +24,9 @@ def check_parity(exported: Program, network: Program, pixels: Pixels, source: st
         network: The network, in PyTorch.
         pixels: Pictures to compare on, uint8, (N, C, H, W).
         source: What to call them.
+
+    Returns:
+        The greatest difference between two logits or two probabilities.
 
     Raises:
         ExportError: The network's answers are not finite, or the program's differ.
@@ -63,4 +51,4 @@ def check_parity(exported: Program, network: Program, pixels: Pixels, source: st
                 "nothing was written"
             )
         worst = max(worst, difference)
-    return Parity(len(pixels), source, BATCH_SIZES, worst)
+    return worst

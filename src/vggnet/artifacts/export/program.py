@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vggnet.artifacts.model_file import LoadedModel
 from vggnet.data.batches import normalize
+from vggnet.data.dataset import LabeledImages
 from vggnet.model.folding import fold_batch_norm
 
 Pixels = npt.NDArray[np.uint8]
@@ -55,6 +56,12 @@ class PictureNetwork(nn.Module):
         logits = self.network(normalize(pixels, self.card.mean, self.card.std, size))
         return logits, logits.softmax(1)
 
+    def measure(self, test: LabeledImages) -> None:
+        """Put these very weights' figures on the test set into the description."""
+        accuracy, loss = score(eager_program(self), test)
+        figures = {"accuracy": accuracy, "loss": loss, "count": float(len(test))}
+        self.card = self.card.model_copy(update={"test": figures})
+
     def example(self) -> Tensor:
         """Return pixels to trace with: two pictures, for a batch of one would stay one."""
         return torch.zeros(2, *self.card.picture, dtype=torch.uint8)
@@ -77,3 +84,11 @@ def answer_all(program: Program, pixels: Pixels, batch_size: int) -> Answers:
         program(pixels[start : start + batch_size]) for start in range(0, len(pixels), batch_size)
     ]
     return Answers(*(np.concatenate(one) for one in zip(*parts, strict=True)))
+
+
+def score(program: Program, test: LabeledImages) -> tuple[float, float]:
+    """Return a program's accuracy, 0 to 1, and its mean cross-entropy in nats."""
+    answers = answer_all(program, test.images, 256)
+    right = answers.logits.argmax(1) == test.labels
+    of_true = answers.probabilities[np.arange(len(test)), test.labels]
+    return float(right.mean()), float(-np.log(of_true.clip(1e-12)).mean())

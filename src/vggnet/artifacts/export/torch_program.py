@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
@@ -23,7 +24,10 @@ def write_program(path: Path, network: PictureNetwork) -> None:
         for node in program.graph.nodes:
             # It names the folders of the machine that exports.
             node.meta.pop("stack_trace", None)
-        torch.export.save(program, path, extra_files={CARD: network.card.model_dump_json()})
+        # Through memory: torch's own writer ends the process when the disk is full.
+        file = io.BytesIO()
+        torch.export.save(program, file, extra_files={CARD: network.card.model_dump_json()})
+    path.write_bytes(file.getvalue())
 
 
 def open_program(path: Path, threads: int) -> Program:

@@ -1,0 +1,49 @@
+"""The pictures that an exported file is judged by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from vggnet.artifacts.export.program import Pixels
+from vggnet.artifacts.model_file import ModelCard
+from vggnet.data.dataset import Dataset
+from vggnet.data.storage import load_dataset
+from vggnet.errors import ConfigError, DataError
+
+IMAGES = 1_000
+
+
+def find_dataset(card: ModelCard, data_dir: Path | None) -> Dataset | None:
+    """Return the dataset that a model was trained on, where it is on this machine.
+
+    Raises:
+        ConfigError: `data_dir` is named, and the model's dataset is none that is known.
+        DataError: It is not in `data_dir`.
+    """
+    data = (card.config or {}).get("data", {})
+    name, size = data.get("dataset", "mnist"), data.get("image_size")
+    try:
+        dataset = load_dataset(name, data_dir, download=False, image_size=size)
+    except (ConfigError, DataError):
+        if data_dir is not None:
+            raise
+        return None
+    return dataset if dataset.shape == card.picture else None
+
+
+def choose_pixels(dataset: Dataset | None, picture: tuple[int, int, int]) -> tuple[Pixels, str]:
+    """Return pictures to compare answers on, from all over the test set, and their name.
+
+    Without a dataset they are noise, uint8, (1000, *picture).
+    """
+    if dataset:
+        return spread_over(dataset.test.images, IMAGES), f"{dataset.name} test pictures"
+    noise = np.random.default_rng(0).integers(0, 256, (IMAGES, *picture), dtype=np.uint8)
+    return noise, "pictures of noise (the dataset is not at hand)"
+
+
+def spread_over(images: Pixels, count: int) -> Pixels:
+    """Return at most `count` pictures at equal distances: a folder's are sorted by class."""
+    return images[:: max(1, len(images) // count)][:count]
