@@ -37,7 +37,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
     )
 
 
@@ -72,7 +72,7 @@ def test_sigterm_saves_and_the_rest_is_the_same(tmp_path: Path, whom: str, unbro
     began = time.monotonic()
     _, err = launcher.communicate(timeout=60)
     assert time.monotonic() - began < 30
-    assert launcher.returncode in (130, 143)
+    assert launcher.returncode in (130, 143), err
     assert err.count("training was interrupted after step") == 1
     assert "Traceback" not in err
     resumed = start(tmp_path, "train", "--resume", "runs/cut")
