@@ -22,8 +22,8 @@ import torch
 from PIL import Image, ImageFilter
 
 import vggnet
+from vggnet.data.decode import decode_picture
 from vggnet.engine.environment import describe_environment
-from vggnet.inference.decode import decode_picture
 from vggnet.inference.prepare import prepare_digit
 
 Floats = npt.NDArray[np.float32]

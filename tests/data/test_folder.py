@@ -69,17 +69,20 @@ def test_the_hash_covers_pixels_names_and_classes(tmp_path: Path, change: str) -
 
 
 def test_any_size_is_fitted_without_distortion(tmp_path: Path) -> None:
-    """A wide white picture becomes a white band on black, as wide as the network's picture."""
-    for name, size in (("a", (40, 20)), ("b", (9, 90))):
+    """A wide picture is a band across the network's picture, on its edges' own colour."""
+    for name, size in (("a", (60, 30)), ("b", (30, 90))):
         (tmp_path / name).mkdir()
         for number in range(2):
-            Image.new("L", size, 255).save(tmp_path / name / f"{number}.png")
+            image = Image.new("L", size, 40)
+            image.paste(255, (9, 9, size[0] - 9, size[1] - 9))
+            image.save(tmp_path / name / f"{number}.png")
     wide, tall = read_folder(tmp_path, image_size=20).images[:2, 0]
-    assert (wide[5:15] == 255).all()
-    assert not wide[:5].any()
-    assert not wide[15:].any()
-    assert (tall[:, 9:11] == 255).all()
-    assert not tall[:, :9].any()
+    assert (wide[9:11, 4:16] > 230).all()
+    assert (abs(wide[:6].astype(int) - 40) < 3).all()
+    assert (abs(wide[14:].astype(int) - 40) < 3).all()
+    assert (tall[4:16, 9:11] > 200).all()
+    assert (abs(tall[:, :6].astype(int) - 40) < 3).all()
+    assert (abs(tall[:, 14:].astype(int) - 40) < 3).all()
     assert read_folder(tmp_path).images.shape[1:] == (1, 32, 32)
 
 
@@ -115,8 +118,8 @@ def test_unreadable_files_are_all_listed(tmp_path: Path) -> None:
     (folder / "cat" / ".DS_Store").write_bytes(b"ignored")
     with pytest.raises(DataError, match=r"2 of 25 files in .*pets cannot be read") as caught:
         load_folder(folder)
-    assert "cat/notes.txt (no picture)" in str(caught.value)
-    assert "dog/003.png (image file is truncated" in str(caught.value)
+    assert "cat/notes.txt (not a PNG, JPEG, WebP or BMP picture)" in str(caught.value)
+    assert "dog/003.png (damaged: image file is truncated" in str(caught.value)
     found = load_folder(folder, skip_bad=True)
     assert len(found.train) + len(found.test) == 23
     assert "they were left out" in found.remarks[0]

@@ -14,7 +14,7 @@ from pictures import KINDS, make
 import vggnet
 from vggnet.data.dataset import Dataset
 from vggnet.inference.predict import Classifier
-from vggnet.inference.prepare import fit_picture, prepare_digit
+from vggnet.inference.prepare import prepare_digit
 from vggnet.inference.split import split_digits
 
 Pixels = npt.NDArray[np.uint8]
@@ -146,14 +146,3 @@ def test_a_row_is_read_digit_by_digit(classifier: Classifier, mnist: Dataset) ->
     digits = split_digits(row_of(indices, DIGITS))
     found = classifier.predict(np.stack(digits)).classes
     assert "".join(found) == "".join(str(mnist.test.labels[index]) for index in indices)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_other_pictures_are_fitted(channels: int) -> None:
-    """A wide picture keeps its shape, and what is missing is filled with its edges' colour."""
-    picture = np.full((50, 100, 3), 200, np.uint8)
-    picture[10:40, 20:80] = (10, 20, 30)
-    fitted = fit_picture(picture, channels, 28, 28)
-    assert fitted.shape == (channels, 28, 28)
-    assert (fitted[:, 0] == 200).all()
-    assert (fitted[:, 13, 14] < 60).all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL.Image import DecompressionBombWarning
 
 from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import Dataset, LabeledImages
+from vggnet.data.decode import Header, load_picture, read_header
 from vggnet.data.idx import Source, read_idx
 from vggnet.data.listing import list_pictures, open_folder
 from vggnet.data.memory import check_memory
-from vggnet.data.picture import Header, UnreadableError, read_header, read_picture
+from vggnet.data.picture import fit_picture
 from vggnet.data.remarks import list_bad, remark_on
-from vggnet.errors import ConfigError, DataError
+from vggnet.errors import ConfigError, DataError, PictureError
 
 _DEFAULT_SIDE, _MOST_OWN_SIDE = 32, 64
 """Pictures of one size keep it up to 64 pixels; all others are fitted to 32."""
@@ -139,13 +138,11 @@ def read_folder(
             )
         return found
     listing = list_pictures(root, path)
-    with warnings.catch_warnings():  # of 90 million pixels; at twice as many Pillow refuses
-        warnings.simplefilter("ignore", DecompressionBombWarning)
-        headers, bad = _read_headers(listing.files)
-        side = image_size or _choose_side(headers)
-        channels = channels or (1 if all(header.grey for header in headers) else 3)
-        check_memory(len(listing.files), channels, side, memory)
-        images = _read_pictures(listing.files, channels, side, bad)
+    headers, bad = _read_headers(listing.files)
+    side = image_size or _choose_side(headers)
+    channels = channels or (1 if all(header.grey for header in headers) else 3)
+    check_memory(len(listing.files), channels, side, memory)
+    images = _read_pictures(listing.files, channels, side, bad)
     remarks = [f"class {name} of {path} is empty and left out" for name in listing.empty]
     kept = np.array([number not in bad for number in range(len(images))])
     if bad:
@@ -171,7 +168,7 @@ def _read_headers(files: Sequence[Source]) -> tuple[list[Header], dict[int, str]
     for number, file in enumerate(files):
         try:
             headers.append(read_header(file))
-        except UnreadableError as error:
+        except PictureError as error:
             bad[number] = str(error)
     return headers, bad
 
@@ -189,8 +186,9 @@ def _read_pictures(
 
     def read(number: int) -> None:
         try:
-            images[number] = read_picture(files[number], channels, side)
-        except UnreadableError as error:
+            picture = load_picture(files[number], side=side)
+            images[number] = fit_picture(picture, channels, side, side)
+        except PictureError as error:
             bad[number] = str(error)
 
     good = [number for number in range(len(files)) if number not in bad]

@@ -59,30 +59,6 @@ def prepare_digit(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | Non
     return None if drawing is None else draw_digit(drawing.ink)
 
 
-def fit_picture(
-    picture: npt.NDArray[np.uint8], channels: int, height: int, width: int
-) -> npt.NDArray[np.uint8]:
-    """Fit a picture of anything into (C, H, W), its shape kept, centred on its edges' colour.
-
-    Args:
-        picture: uint8, (H, W, 3) or (H, W).
-        channels: 1 for grey, 3 for colour.
-        height: Pixels of the result.
-        width: Likewise.
-    """
-    image = Image.fromarray(picture).convert("L" if channels == 1 else "RGB")
-    by = min(height / image.height, width / image.width)
-    size = max(1, round(image.width * by)), max(1, round(image.height * by))
-    pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS))
-    pixels = pixels.reshape(*pixels.shape[:2], channels)
-    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    fitted = np.empty((height, width, channels), np.uint8)
-    fitted[:] = np.median(edges, axis=0)
-    top, left = (height - size[1]) // 2, (width - size[0]) // 2
-    fitted[top : top + size[1], left : left + size[0]] = pixels
-    return fitted.transpose(2, 0, 1)
-
-
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom; the last two are one beyond."""
 

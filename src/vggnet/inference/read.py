@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vggnet.data.decode import FORMATS, decode_picture, load_picture
+from vggnet.data.picture import fit_picture
 from vggnet.errors import PictureError
-from vggnet.inference.decode import FORMATS, decode_picture, load_picture
 from vggnet.inference.predict import BATCH_SIZE, Classifier
-from vggnet.inference.prepare import fit_picture, prepare_digit
+from vggnet.inference.prepare import prepare_digit
 from vggnet.inference.split import split_digits
 
 Pixels = npt.NDArray[np.uint8]
@@ -153,17 +154,23 @@ def see(picture: Pixels, reading: Reading, shape: tuple[int, int, int]) -> list[
     return [fit_picture(one, channels, height, width) for one in found]
 
 
+def decoding_side(reading: Reading, shape: tuple[int, int, int]) -> int | None:
+    """Return the `side` to decode for: pictures to be fitted are decoded as for training."""
+    return max(shape[1:]) if reading is Reading.FITTED else None
+
+
 def _see_file(classifier: Classifier, path: Path, reading: Reading) -> list[Pixels] | PictureError:
     try:
-        return see(_load(path), reading, classifier.card.picture)
+        shape = classifier.card.picture
+        return see(_load(path, decoding_side(reading, shape)), reading, shape)
     except PictureError as error:
         return error
 
 
-def _load(path: Path) -> Pixels:
+def _load(path: Path, side: int | None) -> Pixels:
     if str(path) == "-":
-        return decode_picture(sys.stdin.buffer.read())
-    return load_picture(path)
+        return decode_picture(sys.stdin.buffer.read(), side=side)
+    return load_picture(path, side=side)
 
 
 def _guess(classifier: Classifier, seen: list[Pixels], top: int) -> Iterator[Guess]:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
+from vggnet.data.decode import decode_picture
 from vggnet.engine.device import computing
-from vggnet.inference.decode import decode_picture
 from vggnet.inference.predict import Classifier
-from vggnet.inference.read import choose_reading, see
+from vggnet.inference.read import choose_reading, decoding_side, see
 from vggnet.serve.batching import Batcher, Images, Probabilities
 from vggnet.serve.limits import Limits
 from vggnet.serve.metrics import Metrics
@@ -121,7 +121,8 @@ class Service:
 
     def _read(self, data: bytes) -> npt.NDArray[np.uint8] | None:
         """Return what the network is to see of a file, (C, H, W), or None for a blank digit."""
-        picture = decode_picture(data, max_pixels=self.limits.pixels)
+        side = decoding_side(self._reading, self.picture)
+        picture = decode_picture(data, max_pixels=self.limits.pixels, side=side)
         seen = see(picture, self._reading, self.picture)
         return seen[0] if seen else None
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vggnet.data.decode import decode_picture, load_picture
 from vggnet.errors import PictureError
-from vggnet.inference.decode import decode_picture, load_picture
 
 GREY = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
 

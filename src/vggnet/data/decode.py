@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import warnings
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from vggnet.data.idx import Source
 from vggnet.errors import PictureError
 
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
@@ -19,7 +23,33 @@ MAX_PIXELS = 200_000_000
 """By default; a picture of so many takes some 600 MB, more than any phone's camera makes."""
 
 
-def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
+"""Pillow's modes of more than 8 bits."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of a picture file say."""
+
+    side: int
+    """Pixels of the longer side."""
+    grey: bool
+
+
+def read_header(path: Source) -> Header:
+    """Read a picture's size and kind, not its pixels.
+
+    Raises:
+        PictureError: It is no picture of these formats, or too large.
+    """
+    with _refusals(MAX_PIXELS), path.open("rb") as file:
+        picture = _open(file, MAX_PIXELS)
+        return Header(max(picture.size), picture.mode in ("1", "L", "LA", *_DEEP))
+
+
+def decode_picture(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, side: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Decode a picture; of several frames the first, turned upright as its EXIF data say.
 
     What is transparent becomes paper: white, or black where the picture is light.
@@ -27,6 +57,8 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
     Args:
         data: The file's bytes.
         max_pixels: A picture whose header says more is refused before it is decoded.
+        side: Pixels that it is going to be fitted to. A JPEG is then decoded at the smallest
+            scale that is at least twice as large, which takes a fraction of the time.
 
     Returns:
         uint8, (H, W, 3).
@@ -34,30 +66,47 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[
     Raises:
         PictureError: It is no picture of these formats, damaged, or too large.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
-        _check_size(*picture.size, max_pixels)
+    with _refusals(max_pixels):
+        picture = _open(io.BytesIO(data), max_pixels)
+        if side:
+            picture.draft(None, (2 * side, 2 * side))
         return _to_rgb(ImageOps.exif_transpose(picture))
+
+
+def load_picture(path: Source, *, side: int | None = None) -> npt.NDArray[np.uint8]:
+    """Read and decode a file; as `decode_picture`."""
+    with _refusals(MAX_PIXELS):
+        data = path.read_bytes()
+    return decode_picture(data, side=side)
+
+
+def _open(file: IO[bytes], max_pixels: int) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        picture = Image.open(file, formats=tuple(FORMATS))
+    _check_size(*picture.size, max_pixels)
+    return picture
+
+
+@contextmanager
+def _refusals(max_pixels: int) -> Iterator[None]:
+    """Turn all that is raised over a bad file into one error."""
+    try:
+        yield
     except (PictureError, MemoryError):
         raise
     except Image.DecompressionBombError:
         raise PictureError(f"more than the {max_pixels:,} pixels that are read") from None
     except UnidentifiedImageError:
         raise PictureError("not a PNG, JPEG, WebP or BMP picture") from None
-    except Exception as error:  # a damaged file makes Pillow's parsers raise almost anything
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise PictureError(f"damaged: {reason}") from None
-
-
-def load_picture(path: Path) -> npt.NDArray[np.uint8]:
-    """Read and decode a file; as `decode_picture`."""
-    try:
-        data = path.read_bytes()
     except OSError as error:
-        raise PictureError(error.strerror or str(error)) from None
-    return decode_picture(data)
+        raise PictureError(error.strerror or f"damaged: {_first_line(error)}") from None
+    except Exception as error:  # a damaged file makes Pillow's parsers raise almost anything
+        raise PictureError(f"damaged: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _check_size(width: int, height: int, most: int) -> None:
@@ -66,7 +115,7 @@ def _check_size(width: int, height: int, most: int) -> None:
 
 
 def _to_rgb(picture: Image.Image) -> npt.NDArray[np.uint8]:
-    if picture.mode in ("I", "I;16", "I;16B", "F"):  # 16 bits a pixel, which Pillow would clip
+    if picture.mode in _DEEP:  # 16 bits a pixel, which Pillow would clip
         values = np.asarray(picture, np.float32)
         grey = values / 257 if values.max(initial=0) > 255 else values
         picture = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
