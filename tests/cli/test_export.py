@@ -120,7 +120,7 @@ def test_a_folder_of_something_else_is_left_alone(vggnet: Command, model: Path) 
     Path("hub").mkdir()
     Path("hub/README.md").write_text("mine")
     done = vggnet("export", model, "--format", "hub", "-o", "hub")
-    assert done.code == 1
+    assert done.code == 2
     assert "holds something else" in done.err
     assert [path.name for path in Path("hub").iterdir()] == ["README.md"]
     assert Path("hub/README.md").read_text() == "mine"

@@ -36,11 +36,8 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Non
                 file.write(content)
             else:
                 content(file)
-            file.flush()
-            os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        _flush_folder(path.parent)
+        put_in_place(temporary, path)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}; what stood there is untouched"
@@ -49,6 +46,18 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Non
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def put_in_place(written: Path, path: Path) -> None:
+    """Flush a file that was written beside its place to the disk, and rename it there.
+
+    Raises:
+        OSError: It cannot be; `path` is untouched.
+    """
+    with written.open("rb") as file:
+        os.fsync(file.fileno())
+    written.replace(path)
+    _flush_folder(path.parent)
 
 
 def check_writable(path: Path) -> None:

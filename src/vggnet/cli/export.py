@@ -39,7 +39,7 @@ def export(
     The file takes pictures as uint8 (N, C, H, W) and gives logits and probabilities. It is
     kept only if it answers 1,000 test pictures as the network does, at batches of 1 to 256.
     """
-    from vggnet.artifacts.export import FORMATS, export_model
+    from vggnet.artifacts.export import FORMATS, check_place, export_model
     from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
     from vggnet.artifacts.export.int8 import export_int8
     from vggnet.artifacts.export.program import PictureNetwork
@@ -52,6 +52,7 @@ def export(
     path = output or Path(f"{model.stem}{'_int8' if int8 else ''}{suffix or '_hub'}")
     if suffix and path.suffix != suffix:
         raise ConfigError(f"{path}: a file of this format is named with {suffix}")
+    check_place(path, is_folder=not suffix)  # before the measuring, which takes a while
     loaded = load_model(model)
     count = threads or usable_cores()
     with computing("fp32", count):

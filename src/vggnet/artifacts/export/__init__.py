@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from vggnet.artifacts.atomic import put_in_place
 from vggnet.artifacts.export.hub import (
     hub_usage,
     is_ours,
@@ -22,7 +22,7 @@ from vggnet.artifacts.export.onnx_file import check_extra, onnx_usage, open_onnx
 from vggnet.artifacts.export.parity import check_parity
 from vggnet.artifacts.export.program import PictureNetwork, Pixels, Program, eager_program
 from vggnet.artifacts.export.torch_program import open_program, program_usage, write_program
-from vggnet.errors import ExportError, OutputError
+from vggnet.errors import ConfigError, OutputError
 
 T = TypeVar("T")
 
@@ -65,11 +65,12 @@ def export_model(
         The greatest difference between two logits or two probabilities.
 
     Raises:
-        ConfigError: What the format needs is not installed.
+        ConfigError: What the format needs is not installed, or something else stands there.
         ExportError: The answers differ; nothing is left behind.
         OutputError: It cannot be written; what stood there is untouched.
     """
     form = FORMATS[kind]
+    check_place(path, is_folder=not form.suffix)
     if kind == "onnx":
         check_extra()
 
@@ -81,7 +82,11 @@ def export_model(
 
 
 def keep_if(path: Path, write: Callable[[Path], object], check: Callable[[Path], T]) -> T:
-    """Write beside a place, check what was written, and only then put it there."""
+    """Write beside a place, check what was written, and only then put it there.
+
+    Raises:
+        OutputError: It cannot be written; what stood there is untouched.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             made = Path(folder, path.name)
@@ -93,12 +98,27 @@ def keep_if(path: Path, write: Callable[[Path], object], check: Callable[[Path],
     return found
 
 
+def check_place(path: Path, is_folder: bool) -> None:
+    """Refuse to write over what no export has made.
+
+    Raises:
+        ConfigError: A folder stands where a file shall go, or another's folder, or a file,
+            where a folder shall.
+    """
+    if is_folder and path.exists() and not (path.is_dir() and _is_replaceable(path)):
+        raise ConfigError(f"{path} holds something else; name a new folder")
+    if not is_folder and path.is_dir():
+        raise ConfigError(f"{path} is a folder; name a file in it")
+
+
+def _is_replaceable(folder: Path) -> bool:
+    return is_ours(folder) or not any(folder.iterdir())
+
+
 def _put(made: Path, path: Path) -> None:
     if not made.is_dir():
-        made.replace(path)
+        put_in_place(made, path)
         return
-    if path.exists() and not (path.is_dir() and (is_ours(path) or not any(path.iterdir()))):
-        raise ExportError(f"{path} holds something else; name a new folder")
     path.mkdir(exist_ok=True)
     for file in made.iterdir():
-        shutil.move(file, path / file.name)
+        put_in_place(file, path / file.name)
