@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,13 @@ from vggnet.config import Config
 from vggnet.data.catalog import CATALOG, CatalogEntry, SplitFiles
 from vggnet.data.dataset import Dataset
 from vggnet.engine.snapshot import Snapshot
-from vggnet.errors import CheckpointError, ConfigError, InterruptedTrainingError, RunFinishedError
+from vggnet.errors import (
+    CheckpointError,
+    ConfigError,
+    InterruptedTrainingError,
+    OutputError,
+    RunFinishedError,
+)
 from vggnet.recipes import resolve_config
 from vggnet.run import Options, Reporter, TrainResult, resume_run, run
 
@@ -136,10 +144,10 @@ def test_stopped_anywhere_it_ends_the_same(recipe: str) -> None:
     assert_same(resume_run(folder), unbroken)
 
 
-def reset(tensors: dict[str, torch.Tensor], *prefixes: str) -> None:
-    """Put zeros in the place of the tensors whose names contain a word."""
+def reset(tensors: dict[str, torch.Tensor], *suffixes: str) -> None:
+    """Put zeros in the place of the tensors whose names end in a word."""
     for name in tensors:
-        if any(prefix in name for prefix in prefixes):
+        if name.endswith(suffixes):
             tensors[name] = torch.zeros_like(tensors[name])
 
 
@@ -150,8 +158,8 @@ LOSSES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], None]] = {
         tensors, "averaged.features.1.running_mean"
     ),
     "running statistics": lambda tensors, values: reset(tensors, "network.features.1.running_mean"),
-    "first moments": lambda tensors, values: reset(tensors, "exp_avg"),
-    "second moments": lambda tensors, values: reset(tensors, "exp_avg_sq"),
+    "first moments": lambda tensors, values: reset(tensors, ".exp_avg"),
+    "second moments": lambda tensors, values: reset(tensors, ".exp_avg_sq"),
     "steps of the optimizer": lambda tensors, values: reset(tensors, ".step"),
     "sums of the epoch": lambda tensors, values: reset(tensors, "sums"),
     "history": lambda tensors, values: reset(tensors, "history"),
@@ -173,6 +181,15 @@ def test_no_field_is_there_for_nothing(field: str) -> None:
     CheckpointFolder(checkpoints.path).save(snapshot)
     with pytest.raises(AssertionError):
         assert_same(resume_run(folder), unbroken)
+
+
+@pytest.mark.parametrize("value", ["config", "dataset_sha256", "circumstances", "epochs", "scaler"])
+def test_a_value_that_is_missing_is_named(value: str) -> None:
+    """A whole checkpoint that does not say what training it is of is refused in one sentence."""
+    folder = stop_after(3, settings(), "stopped")
+    _tamper(folder, lambda values: values.pop(value))
+    with pytest.raises(CheckpointError, match=f"lacks {value}"):
+        resume_run(folder)
 
 
 @pytest.mark.parametrize("field", ["sums", "history", "network.", "averaged.", "optimizer."])
@@ -323,6 +340,62 @@ def test_checkpoints_change_nothing() -> None:
     assert_same(
         run(settings(), often), run(settings(), Options(name="rare", output=Path("rare.pth")))
     )
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 4 MB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "vggnet", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+class SpoilAt(Reporter):
+    """Does something to the disk once a step is taken."""
+
+    def __init__(self, step: int, spoil: Callable[[], object]) -> None:
+        self.step, self.spoil = step, spoil
+
+    def stepped(self, step: int, total: int) -> None:
+        if step == self.step:
+            self.spoil()
+
+
+def fill(disk: Path) -> None:
+    """Write until not a byte more fits."""
+    with (disk / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def remount(disk: Path, how: str) -> None:
+    """Make a disk read-only ("ro") or writable ("rw")."""
+    subprocess.run(["mount", "-o", f"remount,{how}", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "mend", "words"),
+    [
+        (fill, lambda disk: (disk / "filler").unlink(), "No space left"),
+        (lambda disk: remount(disk, "ro"), lambda disk: remount(disk, "rw"), "Read-only"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_a_disk_that_takes_no_more_costs_no_run(
+    disk: Path, spoil: Callable[[Path], None], mend: Callable[[Path], None], words: str
+) -> None:
+    """It ends in words, with the last checkpoint whole; mended, the run ends as it would have."""
+    unbroken = run(settings(), Options(name="unbroken", output=Path("unbroken.pth")))
+    options = Options(runs=disk, name="cut", output=Path("cut.pth"), checkpoint_every="1")
+    with pytest.raises(OutputError, match=rf"{words}.*Go on from step 10: .*--resume") as caught:
+        run(settings(), options, SpoilAt(11, lambda: spoil(disk)))
+    assert "\n" not in str(caught.value)
+    mend(disk)
+    assert_same(resume_run(disk / "cut"), unbroken)
 
 
 def _tamper(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

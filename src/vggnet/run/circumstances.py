@@ -85,11 +85,11 @@ def compare_circumstances(
         ConfigError: The number of processes has changed and the network has batch norm,
             whose statistics are those of each process's share.
     """
-    if batch_norm and recorded["processes"] != now["processes"]:
+    before = recorded.get("processes")
+    if batch_norm and before != now["processes"]:
         raise ConfigError(
-            f"the run had {recorded['processes']} processes and now has {now['processes']}: with "
-            "batch norm, which each computes over its own share of a batch, that would be "
-            "another training"
+            f"the run had {before} processes and now has {now['processes']}: with batch norm, "
+            "which each computes over its own share of a batch, that would be another training"
         )
     return [
         f"{key} was {recorded.get(key)} and is now {value}: results can differ in their last bits"

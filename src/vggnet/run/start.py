@@ -2,72 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from vggnet.artifacts.atomic import check_writable
-from vggnet.artifacts.checkpoint import CheckpointFolder
-from vggnet.artifacts.model_file import check_suffix
-from vggnet.artifacts.run_folder import CHECKPOINTS, FINISHED, RunFolder, find_newest
+from vggnet.artifacts.run_folder import RunFolder
 from vggnet.config import Config
-from vggnet.data.dataset import hold_out
-from vggnet.data.folder import dataset_name
-from vggnet.data.storage import load_configured
-from vggnet.engine.device import (
-    accelerated,
-    check_precision,
-    choose_device,
-    computing,
-    usable_cores,
-)
+from vggnet.engine.device import accelerated, computing
 from vggnet.engine.environment import describe_environment
 from vggnet.engine.evaluate import Evaluation, evaluate
-from vggnet.engine.schedule import count_steps
-from vggnet.engine.session import PATIENCE, Session, open_session
-from vggnet.engine.snapshot import Snapshot
-from vggnet.errors import CheckpointError, ConfigError, ConnectionLostError, RunFinishedError
+from vggnet.engine.session import Session, open_session
+from vggnet.errors import ConnectionLostError
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.model.folding import fold_batch_norm
 from vggnet.recipes import DEFAULT_RECIPE, resolve_config
 from vggnet.run.boundary import Cadence
-from vggnet.run.circumstances import check_same_pictures, check_same_training
-from vggnet.run.outcome import MODEL, save_results
-from vggnet.run.plan import Plan, Reporter, TrainResult, fit_to_data, resume_command
+from vggnet.run.options import Options
+from vggnet.run.origin import Origin, begin, go_on, launch_id
+from vggnet.run.outcome import save_results
+from vggnet.run.plan import Reporter, TrainResult, resume_command
+from vggnet.run.settle import settle
 from vggnet.run.training import Training
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a run is carried out, which decides nothing about the training itself."""
-
-    output: Path | None = None
-    """The model file; by default the resumed run's, or `<dataset>_vggnet.pth`, here."""
-    runs: Path = Path("runs")
-    """The folder under which a run makes its own."""
-    name: str | None = None
-    """The run's name; made up from recipe, dataset and time by default."""
-    checkpoint_every: str | None = None
-    """Steps, "10", or seconds, "30s"; by default 30 s, rarer where that costs over 1 %."""
-    patience: float = PATIENCE
-    """Seconds to wait for another process before it is taken for lost."""
-    tensorboard: bool = False
-    """Write TensorBoard events into the run's folder."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a run begins: at the start, or in a folder that is there, at a checkpoint."""
-
-    config: Config
-    folder: Path | None = None
-    checkpoint: Snapshot | None = None
 
 
 def train(
@@ -122,18 +82,8 @@ def run(
     Raises:
         VggnetError: Of the kind that says what was wrong.
     """
-    options = options or Options()
-
-    def find() -> Origin:
-        folder = find_newest(options.runs, _launch()) if _is_restarted() else None
-        if folder is None:
-            return Origin(config)
-        try:
-            return Origin(config, folder, _load(folder, reporter))
-        except CheckpointError:
-            return Origin(config, folder)
-
-    return _carry_out(find, options, reporter or Reporter())
+    options, reporter = options or Options(), reporter or Reporter()
+    return _carry_out(lambda: begin(config, options, reporter), options, reporter)
 
 
 def resume_run(
@@ -157,18 +107,8 @@ def resume_run(
         ConfigError: A setting, or the dataset, would make it another training.
         VggnetError: Of the kind that says what was wrong.
     """
-    options = options or Options()
-
-    def find() -> Origin:
-        path = folder or (options.runs / options.name if options.name else None)
-        path = path or find_newest(options.runs)
-        if path is None or not path.is_dir():
-            raise CheckpointError(f"there is no run in {path or options.runs} to resume")
-        checkpoint = _load(path, reporter)
-        config = resolve_config(checkpoint.values["config"], *layers)
-        return Origin(config, path, checkpoint)
-
-    return _carry_out(find, options, reporter or Reporter())
+    options, reporter = options or Options(), reporter or Reporter()
+    return _carry_out(lambda: go_on(folder, layers, options, reporter), options, reporter)
 
 
 def _carry_out(find: Callable[[], Origin], options: Options, reporter: Reporter) -> TrainResult:
@@ -179,7 +119,7 @@ def _carry_out(find: Callable[[], Origin], options: Options, reporter: Reporter)
         with open_session(options.patience) as session, ExitStack() as stack:
             origin = session.share(find() if session.is_main else None)
             assert origin is not None
-            plan = _settle(origin, options, session)
+            plan = settle(origin, options, session)
             for remark in plan.remarks if session.is_main else ():
                 reporter.warned(remark)
             folder = None
@@ -204,40 +144,7 @@ def _carry_out(find: Callable[[], Origin], options: Options, reporter: Reporter)
 def _open_folder(origin: Origin, options: Options, stem: str) -> RunFolder:
     if origin.folder:
         return RunFolder(origin.folder, options.tensorboard)
-    return RunFolder.create(options.runs, options.name, stem, options.tensorboard, _launch())
-
-
-def _settle(origin: Origin, options: Options, session: Session) -> Plan:
-    """Choose the device, load the data, and check everything that can be before training."""
-    config, values = origin.config, origin.checkpoint.values if origin.checkpoint else {}
-    recorded = values.get("output", f"{dataset_name(config.data.dataset)}_vggnet.pth")
-    output = options.output or Path(recorded)
-    check_suffix(output)
-    if session.is_main:
-        check_writable(output)
-    device = choose_device(config.train.device, session.local_rank)
-    check_precision(config.train.precision, device)
-    dataset = load_configured(config.data)
-    config = fit_to_data(config, dataset, session)
-    train, validation = hold_out(dataset.train, config.data.validation_size, config.train.seed)
-    if values:
-        check_same_training(values["config"], config, values["step"])
-        check_same_pictures(values["dataset_sha256"], dataset.sha256)
-        assert origin.folder is not None
-        steps = -(-len(train) // config.train.global_batch_size)
-        _check_unfinished(origin.folder, values["step"], count_steps(config.train.epochs, steps))
-    return Plan(
-        config=config,
-        dataset=dataset,
-        train=train,
-        validation=validation,
-        device=device,
-        session=session,
-        threads=config.train.threads or max(1, usable_cores() // session.local_world_size),
-        folder=origin.folder or options.runs,
-        output=output,
-        first_step=values.get("step", 0),
-    )
+    return RunFolder.create(options.runs, options.name, stem, options.tensorboard, launch_id())
 
 
 def _train_and_save(training: Training) -> Evaluation:
@@ -254,41 +161,6 @@ def _train_and_save(training: Training) -> Evaluation:
         warn = training.reporter.warned
         save_results(plan, network, evaluation, training.history, folder, warn)
     return evaluation
-
-
-def _load(folder: Path, reporter: Reporter | None) -> Snapshot:
-    """Load a run's latest whole checkpoint, and warn of damaged ones that are newer."""
-    checkpoint, damage = CheckpointFolder(folder / CHECKPOINTS).load_latest()
-    for sentence in damage:
-        if reporter:
-            step = checkpoint.values["step"]
-            reporter.warned(f"{sentence}; going on from the one before it, step {step}")
-    return checkpoint
-
-
-def _check_unfinished(folder: Path, step: int, total: int) -> None:
-    """Refuse to resume a run that has nothing left to do.
-
-    Raises:
-        RunFinishedError: It is complete.
-        ConfigError: It is past the end that is asked for.
-    """
-    if step > total:
-        raise ConfigError(f"{folder} has already taken {step} steps, more than the {total} asked")
-    if step == total and (folder / FINISHED).exists():
-        raise RunFinishedError(
-            f"{folder} is finished: all {total} steps were taken, and its model is in "
-            f"{folder / MODEL}; nothing was changed"
-        )
-
-
-def _is_restarted() -> bool:
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-
-
-def _launch() -> str:
-    """Return what torchrun calls this launch, the same after a restart; "" without it."""
-    return os.environ.get("TORCHELASTIC_RUN_ID", "")
 
 
 @contextmanager

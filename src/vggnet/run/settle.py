@@ -1,0 +1,75 @@
+"""Settle a run before its first step: device, data, and everything that can be checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vggnet.artifacts.atomic import check_writable
+from vggnet.artifacts.model_file import check_suffix
+from vggnet.artifacts.run_folder import FINISHED
+from vggnet.data.dataset import hold_out
+from vggnet.data.folder import dataset_name
+from vggnet.data.storage import load_configured
+from vggnet.engine.device import check_precision, choose_device, usable_cores
+from vggnet.engine.schedule import count_steps
+from vggnet.engine.session import Session
+from vggnet.errors import ConfigError, RunFinishedError
+from vggnet.run.circumstances import check_same_pictures, check_same_training
+from vggnet.run.options import Options
+from vggnet.run.origin import Origin
+from vggnet.run.outcome import MODEL
+from vggnet.run.plan import Plan, fit_to_data
+
+
+def settle(origin: Origin, options: Options, session: Session) -> Plan:
+    """Choose the device, load the data, and check everything that can be before training.
+
+    Raises:
+        RunFinishedError: There is nothing left to do.
+        VggnetError: Of the kind that says what cannot be.
+    """
+    config, values = origin.config, origin.checkpoint.values if origin.checkpoint else {}
+    recorded = values.get("output", f"{dataset_name(config.data.dataset)}_vggnet.pth")
+    output = options.output or Path(recorded)
+    check_suffix(output)
+    if session.is_main:
+        check_writable(output)
+    device = choose_device(config.train.device, session.local_rank)
+    check_precision(config.train.precision, device)
+    dataset = load_configured(config.data)
+    config = fit_to_data(config, dataset, session)
+    train, validation = hold_out(dataset.train, config.data.validation_size, config.train.seed)
+    if values:
+        check_same_training(values["config"], config, values["step"])
+        check_same_pictures(values["dataset_sha256"], dataset.sha256)
+        assert origin.folder is not None
+        steps = -(-len(train) // config.train.global_batch_size)
+        _check_unfinished(origin.folder, values["step"], count_steps(config.train.epochs, steps))
+    return Plan(
+        config=config,
+        dataset=dataset,
+        train=train,
+        validation=validation,
+        device=device,
+        session=session,
+        threads=config.train.threads or max(1, usable_cores() // session.local_world_size),
+        folder=origin.folder or options.runs,
+        output=output,
+        first_step=values.get("step", 0),
+    )
+
+
+def _check_unfinished(folder: Path, step: int, total: int) -> None:
+    """Refuse to resume a run that has nothing left to do.
+
+    Raises:
+        RunFinishedError: It is complete.
+        ConfigError: It is past the end that is asked for.
+    """
+    if step > total:
+        raise ConfigError(f"{folder} has already taken {step} steps, more than the {total} asked")
+    if step == total and (folder / FINISHED).exists():
+        raise RunFinishedError(
+            f"{folder} is finished: all {total} steps were taken, and its model is in "
+            f"{folder / MODEL}; nothing was changed"
+        )
