@@ -40,7 +40,7 @@ with open_session() as session, computing("fp32", 1):
     norm = model.model_copy(update={"batch_norm": True})
     averaging = build_state(build_network(norm, 0), TrainConfig(average_decay=0.9), cpu, session)
     next(fit(averaging, batches(300)))
-    evaluations = [evaluate(state.replica, batches(n), session).logits for n in (1, 2, 63, 999)]
+    evaluations = [evaluate(state.replica, batches(n), session).logits for n in (1, 2, 63, 9_999)]
     torch.save(
         {
             "weights": [p.detach() for p in state.network.parameters()],
@@ -54,34 +54,38 @@ with open_session() as session, computing("fp32", 1):
 """
 
 
-def test_two_processes_are_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_are_one(tmp_path: Path, processes: int) -> None:
     """After 20 steps at one global batch the weights agree within 1e-6, on every rank.
 
     The network computes in float64 here: in float32 Adam turns a gradient that is all
     rounding into a whole step, and single weights differ by 1e-5. The short last batch
-    weighs its share; evaluation at 1, 2, 63 and 999 pictures gives each its logits once.
+    weighs its share; evaluation at 1, 2, 63 and 9,999 pictures gives each its logits once.
     An average of the weights, and of what batch norm gathers, is the same on both.
     """
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launch += [f"--nproc-per-node={processes}"]
     for command in ([sys.executable, script, tmp_path], [*launch, script, tmp_path]):
         subprocess.run(command, check=True, capture_output=True, timeout=120)
-    one, first, second = (
-        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1-0", "2-0", "2-1")
+    one, *ranks = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        for name in ["1-0", *(f"{processes}-{rank}" for rank in range(processes))]
     )
-    assert one["steps"] == first["steps"] == second["steps"] == 20
-    for alone, a, b in zip(one["weights"], first["weights"], second["weights"], strict=True):
-        assert torch.equal(a, b)
-        assert (a - alone).abs().max() <= 1e-6
+    assert one["steps"] == 20
+    first = ranks[0]
     assert first["losses"] == pytest.approx(one["losses"], rel=1e-5)
-    for name, tensor in first["averaged"].items():
-        assert torch.equal(tensor, second["averaged"][name]), name
-    for alone, a, b in zip(
-        one["evaluations"], first["evaluations"], second["evaluations"], strict=True
-    ):
-        assert torch.equal(a, b)
+    for alone, a in zip(one["weights"], first["weights"], strict=True):
+        assert (a - alone).abs().max() <= 1e-6
+    for alone, a in zip(one["evaluations"], first["evaluations"], strict=True):
         assert torch.allclose(a, alone, atol=1e-4)
+    for other in ranks[1:]:
+        assert other["steps"] == 20
+        for part in ("weights", "evaluations"):
+            assert all(map(torch.equal, first[part], other[part]))
+        for name, tensor in first["averaged"].items():
+            assert torch.equal(tensor, other["averaged"][name]), name
 
 
 def test_torchrun_trains_and_only_one_writes(tmp_path: Path) -> None:

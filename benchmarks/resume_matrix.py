@@ -1,0 +1,153 @@
+"""Kill two processes that train together at every kind of place, and let them go on.
+
+    python benchmarks/resume_matrix.py
+
+Both are ended by SIGKILL once a checkpoint was saved after the first step, in the middle of an
+epoch, at an epoch's end, and before the last step; two new ones go on from it. Each time the
+end state must be, bit for bit, that of two processes that nobody killed: weights, averages,
+optimizer, sums and history. With `--processes 1` one alone does it.
+
+Processes are forked from one that has imported torch and computed nothing, and joined by
+gloo as torchrun's are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from kill_loop import fork, load_what_the_optimizer_loads
+
+from vggnet.artifacts.checkpoint import CheckpointFolder
+from vggnet.artifacts.run_folder import RunFolder
+from vggnet.data.dataset import Dataset
+from vggnet.data.storage import load_dataset
+from vggnet.engine.session import Session, open_session
+from vggnet.engine.snapshot import Snapshot
+from vggnet.recipes import resolve_config
+from vggnet.run import Plan, Reporter, fit_to_data
+from vggnet.run.boundary import Cadence
+from vggnet.run.training import Training
+
+PICTURES, BATCH, EPOCHS = 245, 32, 2
+STEPS = -(-PICTURES // BATCH)
+"""In an epoch, of which the last has fewer pictures, and an odd number."""
+
+PLACES = {
+    "after the first step": 1,
+    "mid-epoch": STEPS // 2,
+    "at an epoch's end": STEPS,
+    "before the last step": EPOCHS * STEPS - 1,
+}
+
+
+class KillAfter(Reporter):
+    """Kills its process in the step after one, when that one's checkpoint is safe."""
+
+    def __init__(self, step: int | None) -> None:
+        self.last = step
+
+    def stepped(self, step: int, total: int) -> None:
+        """Die here, if it is time."""
+        if self.last is not None and step > self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train(recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
+    """Train in this process and those beside it, from the start or the latest checkpoint."""
+    with open_session() as session:
+        plan = build_plan(recipe, path, dataset, session)
+        checkpoint = latest(path) if any(path.glob("checkpoints/*.json")) else None
+        folder = RunFolder(path) if session.is_main else None
+        Training(plan, folder, checkpoint, Cadence("1"), KillAfter(stop)).carry_out()
+
+
+def build_plan(recipe: str, path: Path, dataset: Dataset, session: Session) -> Plan:
+    """Plan two epochs of a tiny network under a recipe."""
+    settings = {
+        "model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5},
+        "train": {"epochs": EPOCHS, "global_batch_size": BATCH, "kernels": "torch"},
+    }
+    config = fit_to_data(resolve_config({"recipe": recipe}, settings), dataset, session)
+    cpu = torch.device("cpu")
+    return Plan(config, dataset, dataset.train, None, cpu, session, 1, path, path / "m.pth")
+
+
+def latest(path: Path) -> Snapshot:
+    """Return a run's newest checkpoint."""
+    return CheckpointFolder(path / "checkpoints").load_latest()[0]
+
+
+def together(processes: int, recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
+    """Train by several processes, and wait for them.
+
+    Raises:
+        SystemExit: One failed that should not.
+    """
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        os.environ.update(LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR="localhost")
+        children.append(fork(lambda: train(recipe, path, dataset, stop)))
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    if stop is None and any(codes):
+        raise SystemExit(f"{recipe}, {path.name}: the processes ended with {codes}")
+    if stop is not None and -signal.SIGKILL not in codes:
+        raise SystemExit(f"{recipe}, {path.name}: nobody was killed: {codes}")
+
+
+def differences(one: Snapshot, other: Snapshot) -> list[str]:
+    """Return the names of what is not equal."""
+    names = sorted(one.tensors.keys() | other.tensors.keys())
+    return [
+        name
+        for name in names
+        if name not in one.tensors
+        or name not in other.tensors
+        or not torch.equal(one.tensors[name], other.tensors[name])
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--recipes", nargs="+", default=["article", "fast", "best"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    load_what_the_optimizer_loads()
+    mnist = load_dataset("mnist")
+    pictures = mnist.train.take(np.arange(PICTURES), "some")
+    dataset = Dataset("mnist", mnist.classes, pictures, pictures, mnist.sha256)
+    failed = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        for recipe in options.recipes:
+            whole = Path(temporary, f"{recipe}-whole")
+            whole.mkdir()
+            together(options.processes, recipe, whole, dataset, None)
+            for place, step in PLACES.items():
+                path = Path(temporary, f"{recipe}-{step}")
+                path.mkdir()
+                together(options.processes, recipe, path, dataset, step)
+                found = latest(path).values["step"]
+                if found != step:
+                    raise SystemExit(f"{path.name}: the checkpoint is of step {found}")
+                together(options.processes, recipe, path, dataset, None)
+                different = differences(latest(path), latest(whole))
+                failed += bool(different)
+                verdict = f"differs in {', '.join(different)}" if different else "equal"
+                print(f"{recipe:8} {place:22} {verdict}", flush=True)
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Two hosts train together; one is cut off, and they go on when it is back.
+
+The hosts are two network namespaces of this machine, joined by a pair of virtual network
+cards: each sees its own network and nothing else, and the cable can be pulled.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from torch import distributed, equal
+
+PATIENCE = 10
+"""Seconds that a host waits for the other."""
+
+TRAIN = ["train", "--recipe", "article", "--stages", "8/8", "--hidden", "8", "--threads", "1"]
+
+
+class Host:
+    """A network namespace with a folder of its own."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        self.name, self.address = f"vggnet-{os.getpid()}-{number}", f"10.77.0.{number}"
+        self.is_first = number == 1
+        self.card, self.folder = f"vgg{os.getpid()}-{number}"[-15:], folder
+        self.started: list[subprocess.Popen[str]] = []
+        self.errors = folder.with_suffix(".err")
+        folder.mkdir()
+        ip("netns", "add", self.name)
+
+    def connect(self) -> None:
+        """Give it its card and address, once the card is there."""
+        ip("link", "set", self.card, "netns", self.name)
+        ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", self.card)
+        for card in ("lo", self.card):
+            ip("-n", self.name, "link", "set", card, "up")
+
+    def plug(self, state: str) -> None:
+        """Pull its cable out ("down") or put it in again ("up")."""
+        ip("-n", self.name, "link", "set", self.card, state)
+
+    def torchrun(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start this host's part, as docs/several-machines.md prints it."""
+        launch = ["ip", "netns", "exec", self.name, sys.executable, "-m", "torch.distributed.run"]
+        launch += ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "digits"]
+        launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.77.0.1:29400"]
+        launch += ["--local-addr", self.address]
+        launch += ["--rdzv-conf", f"is_host={str(self.is_first).lower()}"]
+        errors = self.errors.open("w")
+        started = subprocess.Popen(
+            [*launch, "-m", "vggnet", *arguments],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "GLOO_SOCKET_IFNAME": self.card},
+        )
+        errors.close()
+        self.started.append(started)
+        return started
+
+    def remove(self) -> None:
+        """End what still runs there, and delete it."""
+        for one in self.started:
+            with one:
+                one.kill()
+        ip("netns", "delete", self.name)
+
+
+def ip(*arguments: str) -> None:
+    """Call `ip`, which makes namespaces and cards."""
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
+    """Two hosts, joined."""
+    if not distributed.is_gloo_available():
+        pytest.skip("torch without gloo")
+    if not shutil.which("ip"):
+        pytest.skip("there is no `ip` here to make network namespaces with")
+    made: list[Host] = []
+    try:
+        first = Host(1, tmp_path / "first")
+        made.append(first)
+        second = Host(2, tmp_path / "second")
+        made.append(second)
+        ip("link", "add", first.card, "type", "veth", "peer", "name", second.card)
+        for host in made:
+            host.connect()
+    except subprocess.CalledProcessError as error:
+        for host in made:
+            host.remove()
+        pytest.skip(f"network namespaces cannot be made here: {error.stderr.strip()}")
+    yield first, second
+    for host in made:
+        host.remove()
+
+
+def test_two_hosts_train_are_parted_and_go_on(hosts: tuple[Host, Host]) -> None:
+    """The first host alone writes; cut off, both end, in words; resumed, nothing was lost."""
+    whole = [host.torchrun(*TRAIN, "--epochs", "0.3", "--name", "whole") for host in hosts]
+    first, second = hosts
+    for host, part in zip(hosts, whole, strict=True):
+        part.communicate(timeout=120)
+        assert part.returncode == 0, host.errors.read_text()
+    assert (first.folder / "mnist_vggnet.pth").is_file()
+    assert list(second.folder.iterdir()) == []
+
+    options = ("--name", "cut", "--checkpoint-every", "10", "--timeout", str(PATIENCE))
+    parts = [host.torchrun(*TRAIN, "--epochs", "0.3", *options) for host in hosts]
+    assert parts[0].stdout is not None
+    assert parts[0].stdout.readline().startswith("custom on mnist")
+    while not list(first.folder.glob("runs/cut/checkpoints/*.json")):
+        assert parts[0].poll() is None
+        time.sleep(0.005)
+    second.plug("down")
+    parted = time.monotonic()
+    parts[0].communicate(timeout=90)
+    err = first.errors.read_text()
+    assert time.monotonic() - parted < 60
+    assert parts[0].returncode == 1, err
+    assert "another process of this training ended or could not be reached" in err
+    assert "Go on from the last checkpoint: torchrun" in err
+    # The other one says the same; its launcher is deaf to SIGTERM while it looks for the first.
+    while "could not be reached" not in second.errors.read_text():
+        assert time.monotonic() - parted < 90, second.errors.read_text()
+        time.sleep(0.1)
+    parts[1].kill()
+    parts[1].wait()
+
+    second.plug("up")
+    parts = [host.torchrun("train", "--resume", "runs/cut") for host in hosts]
+    for host, part in zip(hosts, parts, strict=True):
+        part.communicate(timeout=120)
+        assert part.returncode == 0, host.errors.read_text()
+    one, other = (
+        load_file(first.folder / f"runs/{name}/model.safetensors") for name in ("whole", "cut")
+    )
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert equal(tensor, other[name]), name
