@@ -89,7 +89,7 @@ def main() -> None:
 | network | a checkpoint | to save it, ms, median (least to most) | of 30 s | of an epoch |
 |---|---|---|---|---|
 """
-    for name, architecture in (("vgg-mini", "vgg-mini"), ("VGG D, a quarter as wide", "D")):
+    for name, architecture in (("vgg-mini", "vgg-mini"), ("VGG D, a quarter as wide", "vgg-d")):
         train = {"epochs": 1}
         model = {"architecture": architecture}
         if architecture != "vgg-mini":

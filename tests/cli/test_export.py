@@ -65,6 +65,19 @@ def test_onnx(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray
     assert str(Path(package.__file__).parent).encode() not in Path("small.onnx").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["vgg-a-lrn", "vgg-d"])
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_the_larger_networks(vggnet: Command, mnist: Dataset, name: str, kind: str) -> None:
+    """Five pools, whose pictures are padded to 32, and local response normalization go as well."""
+    network = {"architecture": name, "width": 0.05}
+    settings = {"epochs": 0.005, "threads": 1, "kernels": "torch"}
+    package.train("article", model=network, train=settings, output="large.pth")
+    done = vggnet("export", "large.pth", "--format", kind, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["worst"] <= 1e-4
+    assert Path(f"large.{kind}").is_file()
+
+
 def test_int8(vggnet: Command, model: Path, mnist: Dataset) -> None:
     """Quantization says what it costs and saves, and its weights are 8-bit integers."""
     done = vggnet("export", model, "--int8")
