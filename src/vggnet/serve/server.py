@@ -17,6 +17,9 @@ from vggnet.serve.guard import HostNames
 from vggnet.serve.limits import Limits
 from vggnet.serve.service import Service
 
+_NEWCOMERS = 2.0
+"""Seconds, at most, that a connection has to send its first request once a signal came."""
+
 
 class Server(uvicorn.Server):
     """uvicorn that lets its clients know before it stops, and loses no request.
@@ -34,12 +37,25 @@ class Server(uvicorn.Server):
         """Stop in three steps: say so, listen no more, finish what was accepted."""
         self._service.closing = True
         await asyncio.sleep(self._service.limits.notice_seconds)
+        for listener in sockets or ():
+            listener.listen(0)  # the kernel takes no more in, while the loop accepts who is there
+        await asyncio.sleep(0.05)
         for server in self.servers:
-            # As a timer it runs right after the loop has accepted all who are waiting; those
-            # whom only the kernel has accepted are cut off.
+            # As a timer it runs right after the loop has accepted all who are waiting; one whom
+            # the kernel takes in after that is cut off.
             asyncio.get_running_loop().call_later(0, server.close)
-        await asyncio.sleep(0.2)  # requests of the last connections are still to be read
+        await self._hear_newcomers()
         await super().shutdown(sockets)
+
+    async def _hear_newcomers(self) -> None:
+        """Wait for the first request of connections that had none, for those are on their way."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + _NEWCOMERS
+        while True:
+            await asyncio.sleep(0.05)
+            heard = (getattr(one, "cycle", None) for one in self.server_state.connections)
+            if all(heard) or clock() > deadline:
+                return
 
 
 def serve(

@@ -21,6 +21,9 @@ CALIBRATION = 1_000
 
 _BATCH = 100
 
+_PRODUCTS = ["Conv", "Gemm", "MatMul"]
+"""The operations that are quantized."""
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -102,5 +105,13 @@ def quantize(source: Path, target: Path, pixels: Pixels) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            op_types_to_quantize=_PRODUCTS,
+            # The logits stay in float: 8 bits would leave 256 probabilities.
+            nodes_to_exclude=[_last_product(source)],
         )
+
+
+def _last_product(path: Path) -> str:
+    import onnx
+
+    return [node.name for node in onnx.load(path).graph.node if node.op_type in _PRODUCTS][-1]
