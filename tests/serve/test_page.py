@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import Outcome
+
 from .conftest import Running
 from .handwriting import DIGITS, Stroke
+
+Command = Callable[..., Outcome]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -65,8 +70,13 @@ def settled(page: Any) -> str:
     return answer
 
 
-def test_ten_digits_are_read_saved_and_downloaded(page: Any, tmp_path: Path) -> None:
-    """At least nine of ten drawn digits are read; the ZIP holds what the network saw of each."""
+def test_ten_digits_are_read_saved_and_downloaded(
+    page: Any, vggnet: Command, digit_model: Path, tmp_path: Path
+) -> None:
+    """At least nine of ten drawn digits are read; the ZIP holds what the network saw of each.
+
+    `evaluate` reads it as it is; `train` too, once there are two drawings of each digit.
+    """
     right = 0
     for label, strokes in DIGITS.items():
         draw(page, strokes)
@@ -81,13 +91,24 @@ def test_ten_digits_are_read_saved_and_downloaded(page: Any, tmp_path: Path) -> 
     page.reload()  # the set outlives it
     with page.expect_download() as download:
         page.get_by_role("button", name="Download 10 drawings").click()
-    with zipfile.ZipFile(download.value.path()) as archive:
+    download.value.save_as("drawings.zip")
+    with zipfile.ZipFile("drawings.zip", "a") as archive:
         assert archive.testzip() is None
         assert archive.namelist() == [f"drawings/{label}/0001.png" for label in DIGITS]
         for name in archive.namelist():
             with Image.open(BytesIO(archive.read(name))) as picture:
                 assert (picture.size, picture.mode) == ((28, 28), "L")
                 assert np.asarray(picture).max() > 200
+        found = vggnet("evaluate", digit_model, "--dataset", "drawings.zip", "--json")
+        assert found.code == 0, found.err
+        assert json.loads(found.out)["count"] == 10
+        assert json.loads(found.out)["accuracy"] >= 0.9
+        for name in archive.namelist():
+            archive.writestr(name.replace("0001", "0002"), archive.read(name))
+    small = ("--stages", "8/8", "--hidden", "8", "--epochs", "1", "--threads", "1")
+    trained = vggnet("train", "--dataset", "drawings.zip", *small)
+    assert trained.code == 0, trained.err
+    assert Path("drawings_vggnet.pth").is_file()
 
 
 def test_clear_and_undo(page: Any) -> None:

@@ -114,4 +114,6 @@ def quantize(source: Path, target: Path, pixels: Pixels) -> None:
 def _last_product(path: Path) -> str:
     import onnx
 
-    return [node.name for node in onnx.load(path).graph.node if node.op_type in _PRODUCTS][-1]
+    nodes = onnx.load(path).graph.node
+    names: list[str] = [node.name for node in nodes if node.op_type in _PRODUCTS]
+    return names[-1]
