@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from vggnet.artifacts.atomic import write_file
 from vggnet.artifacts.pictures import BLUE, GREY
 from vggnet.study.report import Member
+
+_COLUMNS = 110
+"""Letters of the title that fit into a line."""
 
 
 def render_study(path: Path, members: Sequence[Member], title: str) -> None:
@@ -39,5 +43,5 @@ def render_study(path: Path, members: Sequence[Member], title: str) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[1:]:
         axes.set_ylim(bottom=0)
-    figure.suptitle(title)
+    figure.suptitle(textwrap.fill(title, _COLUMNS))
     write_file(path, lambda file: figure.savefig(file, format="png"))
