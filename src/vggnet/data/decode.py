@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ MAX_PIXELS = 200_000_000
 
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
 """Pillow's modes of more than 8 bits."""
+
+
+_OPENING = threading.Lock()
+"""Folders are read by several threads, and what warnings are shown is the whole process's."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def load_picture(path: Source, *, side: int | None = None) -> npt.NDArray[np.uin
 
 
 def _open(file: IO[bytes], max_pixels: int) -> Image.Image:
-    with warnings.catch_warnings():
+    with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         picture = Image.open(file, formats=tuple(FORMATS))
     _check_size(*picture.size, max_pixels)
