@@ -8,8 +8,8 @@ Three questions, each answered by a ratio that should be 1:
   steps, interleaved, `--rounds` times;
 - the same setting measured by two runs of the command, one after the other, and whether the
   ranges that they state overlap;
-- the rate that `compare` states, against that of the steps of `vggnet train` by its own clock,
-  in a process of its own, in the same run.
+- the time that `compare` states, against that of the same steps of `vggnet train` by its own
+  clock, each time in a process of its own, `--trainings` times, the settings in turns.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from pathlib import Path
 import torch
 from training_speed import bare_steps, timed
 
+from vggnet.compare.cold import train_cold
 from vggnet.compare.measure import Timer, Training, time_fit
-from vggnet.compare.result import Result, Row, Setting
+from vggnet.compare.result import Result, Setting
 from vggnet.config import Config
 from vggnet.data.storage import load_dataset
 from vggnet.engine.device import usable_cores
@@ -72,79 +73,95 @@ def measure_twice(steps: int, repeats: int) -> list[Result]:
     return results
 
 
+def train_in_turns(result: Result, times: int) -> dict[Setting, tuple[float, ...]]:
+    """Run `vggnet train` for the steps of each row, in turns; return its seconds of training."""
+    dataset = load_dataset("mnist")
+    seconds: dict[Setting, tuple[float, ...]] = {}
+    for _ in range(times):
+        for row in result.rows:
+            training = Training(row.setting, result.config, dataset, row.steps)
+            found = train_cold(training.settings(), Timer()).training_seconds
+            seconds[row.setting] = (*seconds.get(row.setting, ()), found)
+    return seconds
+
+
 @dataclass(frozen=True)
-class Pair:
-    """One setting, measured by two runs of the command."""
+class Fidelity:
+    """One setting, measured by two runs of the command and by `vggnet train`; seconds."""
 
     setting: str
     first: tuple[float, ...]
     second: tuple[float, ...]
     train: tuple[float, ...]
-    """Rate of `vggnet train` as a multiple of the one stated, for each run that has it."""
 
     @property
-    def ratio(self) -> float:
-        """The second median over the first."""
+    def again(self) -> float:
+        """The second run's median over the first's."""
         return statistics.median(self.second) / statistics.median(self.first)
 
     @property
     def overlap(self) -> bool:
-        """Whether the ranges that both state have a value in common."""
+        """Whether the ranges that both runs state have a value in common."""
         return max(min(self.first), min(self.second)) <= min(max(self.first), max(self.second))
 
-
-def pair_rows(first: Result, second: Result) -> list[Pair]:
-    """Set both measurements of each setting beside each other."""
-    again = {row.setting: row for row in second.rows}
-    pairs = []
-    for row in first.rows:
-        if other := again.get(row.setting):
-            rates = tuple(rate for one in (row, other) if (rate := rate_of_train(one)))
-            pairs.append(Pair(row.setting.label, row.seconds, other.seconds, rates))
-    return pairs
+    @property
+    def rate_of_train(self) -> float:
+        """Images a second of `vggnet train` over those that both runs state, by medians."""
+        return statistics.median(self.first + self.second) / statistics.median(self.train)
 
 
-def rate_of_train(row: Row) -> float | None:
-    """Return the rate of `vggnet train` as a multiple of the rate that a row states."""
-    return statistics.median(row.seconds) / row.cold.training_seconds if row.cold else None
+def compare_twice(steps: int, repeats: int, trainings: int) -> list[Fidelity]:
+    """Measure each setting that both runs of the command chose."""
+    first, second = measure_twice(steps, repeats)
+    trained = train_in_turns(first, trainings)
+    again = {row.setting: row.seconds for row in second.rows}
+    return [
+        Fidelity(row.setting.label, row.seconds, again[row.setting], trained[row.setting])
+        for row in first.rows
+        if row.setting in again
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--trainings", type=int, default=5)
     parser.add_argument("--output", type=Path, help="stem of the .md and .json to write")
     options = parser.parse_args()
     overheads = measure_overhead(resolve_config(), options.steps, options.rounds)
-    pairs = pair_rows(*measure_twice(options.steps, options.repeats))
-    found = describe_environment()
+    found = compare_twice(options.steps, options.repeats, options.trainings)
+    machine = describe_environment()
     text = f"""# Fidelity of `vggnet compare`
 
-- machine: {found["cpu"]}, {found["cpu_isa"]}, {found["usable_cores"]} cores; torch {found["torch"]}
-- command: `python benchmarks/compare_fidelity.py`
+- machine: {machine["cpu"]}, {machine["cpu_isa"]}, {machine["usable_cores"]} cores; \
+torch {machine["torch"]}
+- command: `python benchmarks/compare_fidelity.py {" ".join(sys.argv[1:])}`
 - overhead over the bare loop, {options.rounds} interleaved rounds of {options.steps} steps: median
   {_percent(statistics.median(overheads))} ({_percent(min(overheads))} to \
 {_percent(max(overheads))})
 
-Two runs, {options.repeats} repeats of {options.steps} steps each; seconds, median (least to most).
+Two runs of the command, {options.repeats} repeats of {options.steps} steps at the common batch
+size each, then {options.trainings} processes of `vggnet train` for as many; seconds, median (least
+to most).
 
-| setting | first run | second run | ratio | ranges overlap | rate of `train` over it, each run |
-|---|---|---|---|---|---|
+| setting | first run | second run | ratio | ranges overlap | `vggnet train` | its rate |
+|---|---|---|---|---|---|---|
 """
-    for pair in pairs:
-        rates = ", ".join(f"{rate:.3f}" for rate in pair.train) or "–"
+    for one in found:
         text += (
-            f"| {pair.setting} | {_spread(pair.first)} | {_spread(pair.second)} "
-            f"| {pair.ratio:.3f} | {'yes' if pair.overlap else 'no'} | {rates} |\n"
+            f"| {one.setting} | {_spread(one.first)} | {_spread(one.second)} "
+            f"| {one.again:.3f} | {'yes' if one.overlap else 'no'} "
+            f"| {_spread(one.train)} | {one.rate_of_train:.3f} |\n"
         )
     print(text)
     if options.output:
         options.output.with_suffix(".md").write_text(text)
         record = {
-            "environment": found,
+            "environment": machine,
             "overheads": overheads,
-            "pairs": [asdict(one) for one in pairs],
+            "settings": [asdict(one) for one in found],
         }
         options.output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
 

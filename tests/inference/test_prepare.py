@@ -114,6 +114,24 @@ def test_paper_is_no_digit(kind: str) -> None:
     assert split_digits(picture) == []
 
 
+@given(
+    angle=st.floats(0, 6.3),
+    place=st.floats(-0.2, 0.2),
+    softness=st.floats(0.01, 0.1),
+    grain=st.floats(2, 8),
+    seed=st.integers(0, 999),
+)
+def test_a_soft_shadow_on_grainy_paper_is_no_digit(
+    angle: float, place: float, softness: float, grain: float, seed: int
+) -> None:
+    """Wherever a shadow ends, however softly, its edge in the paper's grain is not read."""
+    down, across = np.mgrid[:224, :224] / 224 - 0.5
+    depth = (down * np.sin(angle) + across * np.cos(angle) + place) / softness
+    light = 225 * (1 - 0.5 / (1 + np.exp(-depth)))
+    paper = light + np.random.default_rng(seed).normal(0, grain, light.shape)
+    assert prepare_digit(paper.clip(0, 255).astype(np.uint8)) is None
+
+
 def test_dust_is_no_digit() -> None:
     """Specks of a few pixels are dirt, alone and beside a digit."""
     random = np.random.default_rng(0)
