@@ -51,7 +51,7 @@ def test_recipes_survive_being_stored(recipe: str) -> None:
         ({"train": {"epochs": float("inf")}}, "train.epochs"),
         ({"train": {"device": "gpu"}}, "unknown device 'gpu'"),
         ({"train": {"betas": (0.9,)}}, "train.betas"),
-        ({"train": {"optimizer": "lion"}}, "'adam' or 'adamw'"),
+        ({"train": {"optimizer": "lion"}}, "'adam', 'adamw' or 'muon'"),
         ({"train": 3}, "train:"),
         ({"model": {"stages": "32,x"}}, "unknown layer 'x'"),
         ({"model": {"stages": "lrn/32"}}, "begin with a convolution"),

@@ -212,8 +212,9 @@ class TrainConfig(_Section):
     )
     """Images per optimizer step, summed over all processes."""
 
-    optimizer: Literal["adam", "adamw"] = Field("adam", json_schema_extra=_flag("--opt"))
-    """adam: arXiv 1412.6980; adamw: with decoupled weight decay, arXiv 1711.05101."""
+    optimizer: Literal["adam", "adamw", "muon"] = Field("adam", json_schema_extra=_flag("--opt"))
+    """adam: arXiv 1412.6980; adamw: with decoupled weight decay, arXiv 1711.05101; muon: adamw,
+    but with orthogonal steps for convolutions of up to 128 channels."""
 
     peak_lr: float = Field(1e-3, gt=0, le=10, json_schema_extra=_flag("--lr"))
     """Learning rate at its highest."""

@@ -15,9 +15,9 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
         "model": {"dropout": 0.0},
         "train": {
-            "epochs": 1.25,
+            "epochs": 0.75,
             "global_batch_size": 64,
-            "optimizer": "adamw",
+            "optimizer": "muon",
             "peak_lr": 4.5e-3,
             "betas": (0.9, 0.99),
             "schedule": "linear",

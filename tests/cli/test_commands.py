@@ -57,6 +57,20 @@ def test_json(vggnet: Command) -> None:
     assert [row["class"] for row in found["per_class"]] == list("0123456789")
 
 
+def test_shifts_are_told_apart_from_the_plain_figure(vggnet: Command, digit_model: Path) -> None:
+    """`evaluate --shifts 1` gives the plain accuracy as without it, and the other besides."""
+    plain = json.loads(vggnet("evaluate", digit_model, "--json", "--threads", "1").out)
+    both = json.loads(
+        vggnet("evaluate", digit_model, "--json", "--threads", "1", "--shifts", 1).out
+    )
+    shifted = both.pop("shifted")
+    assert both == plain
+    assert shifted["pixels"] == 1
+    assert 0.9 < shifted["accuracy"] <= 1
+    assert shifted["loss"] != plain["loss"]
+    assert vggnet("evaluate", digit_model, "--shifts", 0).code == 2
+
+
 def test_evaluate_takes_the_articles_file(vggnet: Command, tmp_path: Path) -> None:
     """A bare state_dict is evaluated, its pictures are drawn."""
     network = build_network(ModelConfig(), 0)

@@ -126,11 +126,12 @@ def strip(table: Path) -> list[list[str]]:
     return [line.split(",")[:7] for line in table.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("recipe", ["article", "best"])
+@pytest.mark.parametrize("recipe", ["article", "fast", "best"])
 def test_stopped_anywhere_it_ends_the_same(recipe: str) -> None:
     """After the first step, mid-epoch, at an epoch's end, before the last step; and twice.
 
-    `best` has all that a checkpoint can hold: batch norm, augmentation, averaged weights.
+    `fast` has Muon's momentum, and `best` all else that a checkpoint can hold: batch norm,
+    augmentation, averaged weights.
     """
     config = settings(recipe)
     unbroken = run(config, Options(name="unbroken", output=Path("unbroken.pth")))
@@ -158,6 +159,7 @@ LOSSES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], None]] = {
     ),
     "running statistics": lambda tensors, values: reset(tensors, "network.features.1.running_mean"),
     "first moments": lambda tensors, values: reset(tensors, ".exp_avg"),
+    "momentum": lambda tensors, values: reset(tensors, ".momentum"),
     "second moments": lambda tensors, values: reset(tensors, ".exp_avg_sq"),
     "steps of the optimizer": lambda tensors, values: reset(tensors, ".step"),
     "sums of the epoch": lambda tensors, values: reset(tensors, "sums"),
@@ -170,7 +172,7 @@ LOSSES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], None]] = {
 @pytest.mark.parametrize("field", LOSSES)
 def test_no_field_is_there_for_nothing(field: str) -> None:
     """With any one field of the checkpoint at its initial value the comparison fails."""
-    config = settings("best")
+    config = settings("fast" if field == "momentum" else "best")
     unbroken = run(config, Options(name="unbroken", output=Path("unbroken.pth")))
     folder = stop_after(STEPS + 3, config, "stopped")
     checkpoints = CheckpointFolder(folder / "checkpoints")

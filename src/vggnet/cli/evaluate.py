@@ -32,6 +32,12 @@ def evaluate(
     confusion: Annotated[
         Path | None, typer.Option(help="Write the confusion matrix to this PNG file.")
     ] = None,
+    shifts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4, help="Besides, average the answers to all shifts of up to N pixels."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
@@ -47,6 +53,7 @@ def evaluate(
     from vggnet.data.matching import load_to_evaluate
     from vggnet.engine.device import computing, usable_cores
     from vggnet.inference.predict import load
+    from vggnet.inference.shifts import evaluate_shifted
 
     classifier = load(model, device)
     learnt = classifier.learnt
@@ -56,14 +63,27 @@ def evaluate(
         print(f"vggnet: warning: {remark}", file=sys.stderr)
     with computing("fp32", threads or usable_cores()):
         found = classifier.evaluate(test)
+        shifted = evaluate_shifted(classifier, test, shifts) if shifts else None
     if mistakes:
         render_mistakes(mistakes, test.images, found, classifier.classes)
     if confusion:
         render_confusion_matrix(confusion, found, classifier.classes)
     if as_json:
-        print(json.dumps(summarize(found, classifier.classes)))
-    else:
-        _print(found, classifier.classes, test.source)
+        summary = summarize(found, classifier.classes)
+        if shifted:
+            summary["shifted"] = {
+                "pixels": shifts,
+                "accuracy": shifted.accuracy,
+                "loss": shifted.loss,
+            }
+        print(json.dumps(summary))
+        return
+    _print(found, classifier.classes, test.source)
+    if shifts and shifted:
+        print(
+            f"With the mean of {(2 * shifts + 1) ** 2} answers a picture, to all shifts of up to "
+            f"{shifts} pixel{'s' if shifts > 1 else ''}: accuracy {100 * shifted.accuracy:.2f} %"
+        )
 
 
 def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vggnet.engine.fit import TrainState
+from vggnet.engine.optimizer import averages_of
 from vggnet.model.vgg import VGG
 
 
@@ -68,9 +69,10 @@ def restore_snapshot(state: TrainState, snapshot: Snapshot) -> None:
     averages = _under("optimizer.", tensors)
     for name, parameter in state.network.named_parameters():
         own = state.optimizer.state[parameter]
-        own["step"] = averages[f"{name}.step"].to(state.device)
-        for key in ("exp_avg", "exp_avg_sq"):
+        for key in averages_of(state.optimizer, parameter):
             own[key] = torch.empty_like(parameter).copy_(averages[f"{name}.{key}"])
+        if "exp_avg" in own:
+            own["step"] = averages[f"{name}.step"].to(state.device)
     state.scaler.load_state_dict(snapshot.values["scaler"])
     state.step = snapshot.values["step"]
     state.seconds = snapshot.values["seconds"]

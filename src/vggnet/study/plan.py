@@ -12,9 +12,13 @@ from vggnet.config import Config, suggest
 from vggnet.errors import ConfigError
 from vggnet.recipes import resolve_config
 
-DEFAULTS: dict[str, dict[str, Any]] = {"model": {"batch_norm": True, "initialization": "he"}}
-"""Laid over the recipe: without both, the deepest members do not begin to learn at all. (The
-paper, before either was known, began D and E from the trained layers of A.)"""
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "model": {"batch_norm": True, "initialization": "he"},
+    "train": {"optimizer": "adamw"},
+}
+"""Laid over the recipe. Without batch norm and He's initialization the deepest members do not
+begin to learn at all. (The paper, before either was known, began D and E from the trained layers
+of A.) Muon would treat their wide layers and their narrow ones differently."""
 
 _FREE = ("model.architecture", "train.seed", "data.data_dir", "data.download")
 """Settings in which the runs of a study may differ."""

@@ -1,0 +1,86 @@
+"""Muon steps orthogonally where a convolution is, and is AdamW everywhere else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from vggnet.config import ModelConfig, TrainConfig
+from vggnet.engine.optimizer import build_optimizer, orthogonalize
+from vggnet.model.vgg import VGG, build_network
+
+SMALL = ModelConfig(stages=((8,), (16, 136)), hidden=(16,), dropout=0.0, batch_norm=True)
+
+
+def step(config: TrainConfig, *gradients: Tensor) -> VGG:
+    """Take a step from the initial weights for each set of gradients, laid end to end."""
+    network = build_network(SMALL, 0)
+    optimizer = build_optimizer(network, config)
+    for every in gradients:
+        at = 0
+        for parameter in network.parameters():
+            part = every[at : at + parameter.numel()]
+            parameter.grad = part.view_as(parameter).clone()
+            at += parameter.numel()
+        optimizer.step()
+    return network
+
+
+@pytest.fixture
+def gradients() -> list[Tensor]:
+    """Three steps' gradients of the small network."""
+    torch.manual_seed(0)
+    count = sum(parameter.numel() for parameter in VGG(SMALL).parameters())
+    return list(torch.randn(3, count))
+
+
+@given(rows=st.integers(1, 24), columns=st.integers(1, 24), seed=st.integers(0, 99))
+def test_singular_values_become_equal_and_vectors_stay(rows: int, columns: int, seed: int) -> None:
+    """Values from 0.02 to 1, wide or tall, all come out at about 1, in their own directions."""
+    torch.manual_seed(seed)
+    size = min(rows, columns)
+    left, right = (nn.init.orthogonal_(torch.empty(length, size)) for length in (rows, columns))
+    values = torch.linspace(0.02, 1, size)
+    found = left.T @ orthogonalize(1000 * left * values @ right.T) @ right
+    assert ((found.diagonal() > 0.65) & (found.diagonal() < 1.25)).all()
+    assert torch.allclose(found, found.diagonal().diag(), atol=1e-4)
+
+
+def test_no_gradient_is_no_step() -> None:
+    """A gradient of zeros, as of a dead layer, gives zeros and not NaN."""
+    assert torch.equal(orthogonalize(torch.zeros(4, 9)), torch.zeros(4, 9))
+
+
+def test_all_but_convolutions_is_adamw(gradients: list[Tensor]) -> None:
+    """Biases, norms, the classifier and a wide convolution end bitwise where AdamW takes them."""
+    settings = TrainConfig(optimizer="muon", peak_lr=0.01, weight_decay=0.1)
+    ours = step(settings, *gradients)
+    theirs = step(settings.model_copy(update={"optimizer": "adamw"}), *gradients)
+    for (name, one), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other) == (one.ndim != 4 or len(one) > 128), name
+
+
+def test_a_step_is_as_long_as_its_rate_says(gradients: list[Tensor]) -> None:
+    """A weight moves by 0.2 of the rate in the mean square, whatever the gradient's size.
+
+    Orthogonal directions have singular values of 0.7 to 1.2, so the length is as exact.
+    """
+    settings = TrainConfig(optimizer="muon", peak_lr=0.01)
+    before = build_network(SMALL, 0)
+    small, large = (step(settings, by * gradients[0]) for by in (1, 1000))
+    for one, other, start in zip(*(n.parameters() for n in (small, large, before)), strict=True):
+        if one.ndim == 4 and len(one) <= 128:
+            moved = (one - start).square().mean().sqrt().item() / 0.01
+            assert 0.6 * 0.2 < moved < 1.25 * 0.2
+            assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_weight_decay_pulls_convolutions_to_zero(gradients: list[Tensor]) -> None:
+    """Without a gradient a convolution's weights shrink by rate times decay, as AdamW's do."""
+    settings = TrainConfig(optimizer="muon", peak_lr=0.01, weight_decay=0.5)
+    before, after = build_network(SMALL, 0), step(settings, torch.zeros_like(gradients[0]))
+    for start, end in zip(before.parameters(), after.parameters(), strict=True):
+        assert torch.allclose(end, start * (1 - 0.01 * 0.5))
