@@ -212,7 +212,9 @@ def _fails_first(store: Store) -> bool:
 
 
 def _is_lost_connection(error: Exception) -> bool:
-    """Whether a process group reports that its peers are gone; gloo has no type for that."""
-    return isinstance(error, distributed.DistError) or (
-        isinstance(error, RuntimeError) and "gloo" in str(error)
-    )
+    """Whether a process group reports that its peers are gone.
+
+    gloo has no type for that, and one of its messages does not name it.
+    """
+    of_gloo = any(words in str(error) for words in ("gloo", "caused pair closure"))
+    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and of_gloo)
