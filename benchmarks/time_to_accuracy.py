@@ -26,7 +26,7 @@ from typing import Any
 
 from vggnet.data.catalog import CATALOG
 from vggnet.data.idx import read_idx
-from vggnet.data.storage import BUNDLED
+from vggnet.data.places import BUNDLED
 
 ARTICLE_EPOCHS = 10
 
