@@ -16,9 +16,9 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "model": {"dropout": 0.0},
         "train": {
             "epochs": 0.75,
-            "global_batch_size": 64,
+            "global_batch_size": 96,
             "optimizer": "muon",
-            "peak_lr": 4.5e-3,
+            "peak_lr": 5.5e-3,
             "betas": (0.9, 0.99),
             "schedule": "linear",
             "warmup_fraction": 0.2,

@@ -94,6 +94,23 @@ def test_int8(vggnet: Command, model: Path, mnist: Dataset) -> None:
     assert abs(accuracy - float((exact == mnist.test.labels[:500]).mean())) < 0.03
 
 
+def test_int8_that_costs_accuracy_is_warned_of(vggnet: Command, model: Path) -> None:
+    """One channel a thousand times as loud leaves the others nothing of 8 bits; it is said."""
+    loaded = load_model(model)
+    first, second = (m for m in loaded.network.features if isinstance(m, torch.nn.Conv2d))
+    with torch.no_grad():  # in float the network stays the same function
+        first.weight[0] *= 1000
+        first.bias[0] *= 1000
+        second.weight[:, 0] /= 1000
+    save_model(Path("loud.pth"), loaded.network, loaded.card)
+    done = vggnet("export", "loud.pth", "--int8", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    lost = 100 * (found["accuracy_float"] - found["accuracy_int8"])
+    assert lost > 1
+    assert f"warning: 8 bits cost {lost:.2f} points of accuracy" in done.err
+
+
 def test_pt2(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray) -> None:
     """torch.export's program, for any batch."""
     done = vggnet("export", model, "--format", "pt2", "-o", "net.pt2")

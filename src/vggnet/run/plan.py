@@ -12,6 +12,7 @@ from vggnet.config import Config
 from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
+from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Session
 from vggnet.errors import ConfigError
 from vggnet.model.vgg import padded_size
@@ -54,6 +55,10 @@ class Reporter:
         """Something was lost, or has changed, that the run can go on without."""
 
 
+FEW_PICTURES, FEW_STEPS, ENOUGH_STEPS = 20_000, 200, 500
+"""Recipes count in epochs of some 60,000 pictures, of which `fast` takes 469 steps."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is settled before the first step."""
@@ -76,14 +81,22 @@ class Plan:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a person should know before believing a figure."""
-        size = self.config.train.global_batch_size
-        if len(self.train) >= size:
-            return self.dataset.remarks
-        return (
-            *self.dataset.remarks,
-            f"{len(self.train):,} training pictures are fewer than a batch of {size}: each step "
-            "sees them all; a smaller --batch-size takes more steps",
-        )
+        settings, count = self.config.train, len(self.train)
+        size, per_epoch = settings.global_batch_size, -(-count // settings.global_batch_size)
+        steps = count_steps(settings.epochs, per_epoch)
+        remarks = list(self.dataset.remarks)
+        if count < size:
+            remarks.append(
+                f"{count:,} training pictures are fewer than a batch of {size}: each step "
+                "sees them all; a smaller --batch-size takes more steps"
+            )
+        if count < FEW_PICTURES and steps < FEW_STEPS:
+            remarks.append(
+                f"{settings.epochs:g} epochs of {count:,} pictures come to {steps} "
+                f"step{'s' if steps > 1 else ''}, too few to learn much; "
+                f"--epochs {-(-ENOUGH_STEPS // per_epoch)} takes {ENOUGH_STEPS} or more"
+            )
+        return tuple(remarks)
 
     @property
     def resume_command(self) -> str:
