@@ -63,6 +63,16 @@ def test_all_but_convolutions_is_adamw(gradients: list[Tensor]) -> None:
         assert torch.equal(one, other) == (one.ndim != 4 or len(one) > 128), name
 
 
+def test_a_network_of_wide_layers_alone_is_trained_by_adamw() -> None:
+    """Where no convolution is narrow enough there is nothing for Muon, and no error."""
+    network = build_network(ModelConfig(stages=((136,),), hidden=(8,)), 0)
+    before = network.features[0].weight.detach().clone()
+    optimizer = build_optimizer(network, TrainConfig(optimizer="muon"))
+    network(torch.rand(2, 1, 28, 28)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(network.features[0].weight, before)
+
+
 def test_a_step_is_as_long_as_its_rate_says(gradients: list[Tensor]) -> None:
     """A weight moves by 0.2 of the rate in the mean square, whatever the gradient's size.
 

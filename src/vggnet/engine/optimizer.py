@@ -51,7 +51,8 @@ class _Muon(torch.optim.Optimizer):
         self, parameters: Iterable[nn.Parameter], betas: tuple[float, float], **options: Any
     ) -> None:
         everything = list(parameters)
-        super().__init__([one for one in everything if _suits_muon(one)], options)
+        # As a group, since a list may not be empty, and a network may have wide layers alone.
+        super().__init__([{"params": [one for one in everything if _suits_muon(one)]}], options)
         rest = [one for one in everything if not _suits_muon(one)]
         self._rest = _AdamW(rest, betas=betas, fused=True, **options)
         # One list of groups and one state: the rate, the scaler and checkpoints reach all.
@@ -59,7 +60,7 @@ class _Muon(torch.optim.Optimizer):
         self._rest.state = self.state
         self._momentum = betas[0]
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """Change every parameter by its gradient."""
         self._rest.step()
         group = self.param_groups[0]
