@@ -32,7 +32,7 @@ def test_train_then_evaluate(vggnet: Command, tmp_path: Path) -> None:
     assert done.err == ""
     lines = done.out.strip().splitlines()
     assert lines[0].startswith("custom on mnist: recipe fast, 0.02 epochs of 60,000 images")
-    assert lines[1].startswith("epoch 0.02026 · loss ")
+    assert lines[1].startswith("epoch 0.0192 · loss ")
     assert lines[-4].startswith("test accuracy ")
     assert lines[-4].endswith(" s")
     assert lines[-3] == "model  mnist_vggnet.pth"

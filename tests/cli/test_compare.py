@@ -42,7 +42,7 @@ def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
         assert row.cold is not None
         assert row.parts is not None
         assert row.cold.seconds > row.cold.training_seconds
-    assert {point.x for point in result.sweep} == {8, 32, 64, 128, 512, 2048}
+    assert {point.x for point in result.sweep} == {8, 32, 96, 128, 512, 2048}
     assert "Crossover: batch size" in Path("compare.html").read_text()
     assert "### Where the time goes" in Path("compare.md").read_text()
 

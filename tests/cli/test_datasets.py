@@ -29,7 +29,7 @@ def test_fashion_mnist_from_debians_package(vggnet: Command) -> None:
     """It is found without a flag, verified, trained on and evaluated under its own classes."""
     assert f"fashion-mnist    10 classes · in {FASHION}" in vggnet("data", "list").out
     assert "60,000 pictures, as published" in vggnet("data", "verify", "fashion-mnist").out
-    done = vggnet("train", "--dataset", "fashion-mnist", "--no-download", "--epochs", "0.05", *TINY)
+    done = vggnet("train", "--dataset", "fashion-mnist", "--no-download", "--epochs", "0.1", *TINY)
     assert done.code == 0, done.err
     found = json.loads(vggnet("evaluate", "fashion-mnist_vggnet.pth", "--json").out)
     assert found["classes"][:2] == ["T-shirt/top", "Trouser"]

@@ -90,7 +90,7 @@ class Plan:
                 f"{count:,} training pictures are fewer than a batch of {size}: each step "
                 "sees them all; a smaller --batch-size takes more steps"
             )
-        if count < FEW_PICTURES and steps < FEW_STEPS:
+        if count < FEW_PICTURES and steps < FEW_STEPS and not self.first_step:
             remarks.append(
                 f"{settings.epochs:g} epochs of {count:,} pictures come to {steps} "
                 f"step{'s' if steps > 1 else ''}, too few to learn much; "
