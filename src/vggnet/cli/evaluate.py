@@ -35,7 +35,10 @@ def evaluate(
     shifts: Annotated[
         int | None,
         typer.Option(
-            min=1, max=4, help="Besides, average the answers to all shifts of up to N pixels."
+            min=1,
+            max=4,
+            metavar="N",
+            help="Besides, average the answers to all shifts of up to N pixels, at most 4.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",

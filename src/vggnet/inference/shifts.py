@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 
 from vggnet.data.dataset import LabeledImages
@@ -23,15 +26,14 @@ def evaluate_shifted(classifier: Classifier, pictures: LabeledImages, reach: int
     Returns:
         The logits are logarithms of the mean probabilities.
     """
-    images = pictures.images
-    height, width = images.shape[2:]
-    padded = np.pad(images, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
-    total = np.zeros((len(images), len(classifier.classes)), np.float32)
-    labels = pictures.labels.astype(np.int64)
-    for top in range(2 * reach + 1):
-        for left in range(2 * reach + 1):
-            moved = np.ascontiguousarray(padded[..., top : top + height, left : left + width])
-            part = LabeledImages(moved, pictures.labels, pictures.num_classes, pictures.source)
-            total += classifier.evaluate(part).probabilities
-    mean = total / (2 * reach + 1) ** 2
-    return Evaluation(np.log(np.maximum(mean, np.finfo(np.float32).tiny)), labels)
+    height, width = pictures.images.shape[2:]
+    rim = (reach, reach)
+    padded = np.pad(pictures.images, ((0, 0), (0, 0), rim, rim), mode="edge")
+    answers = [
+        classifier.evaluate(
+            replace(pictures, images=padded[..., top : top + height, left : left + width])
+        )
+        for top, left in itertools.product(range(2 * reach + 1), repeat=2)
+    ]
+    mean = np.mean([one.probabilities for one in answers], axis=0)
+    return Evaluation(np.log(np.maximum(mean, np.finfo(np.float32).tiny)), answers[0].labels)
