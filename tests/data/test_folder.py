@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +133,24 @@ def test_what_does_not_fit_is_refused_with_the_sum(tmp_path: Path) -> None:
     folder = write(tmp_path, {"a": 4, "b": 4})
     with pytest.raises(DataError, match=r"8 pictures × 1 × 1024 × 1024 bytes are 0\.01 GiB"):
         load_folder(folder, image_size=1024, memory=2**20)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_shows_how_far_reading_is(tmp_path: Path, terminal: bool) -> None:
+    """On a terminal one sees how many pictures are read; a pipe's other end sees nothing."""
+    write(tmp_path / "some", {"a": 30, "b": 30})
+    program = "import sys; from vggnet.data.folder import *; read_folder(Path(sys.argv[1]))"
+    ours, theirs = os.openpty() if terminal else os.pipe()
+    subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "some"],
+        stderr=theirs, env=os.environ | {"TERM": "xterm"}, check=True,
+    )  # fmt: skip
+    os.write(theirs, b".")
+    shown = os.read(ours, 65536)
+    os.close(ours)
+    os.close(theirs)
+    assert (b"reading pictures" in shown) if terminal else shown == b"."
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NOTHING = "nothing drawn"
 
 _MANY = 32
-"""Pictures for which a progress bar and compiled kernels are worth their start."""
+"""Pictures for which compiled kernels are worth their start."""
 
 _MOST_SHOWN = 400
 """Pictures on the sheet of `--show`; more would be a picture that nothing opens."""
@@ -58,6 +58,7 @@ def predict(
     Ink is told from paper, whichever is darker, and drawn again as MNIST's digits are.
     A picture that cannot be read is named at the end; the others are answered.
     """
+    from vggnet.data.progress import track
     from vggnet.engine.device import computing, usable_cores
     from vggnet.inference.predict import load
     from vggnet.inference.read import Reading, choose_reading, find_pictures, read_pictures
@@ -75,7 +76,10 @@ def predict(
 
     def answers() -> Iterator[Answer]:
         chosen = Reading.ROW if split else reading
-        for answer in _count(read_pictures(classifier, files, chosen, top), len(files)):
+        found = read_pictures(classifier, files, chosen, top)
+        if not sys.stdout.isatty():  # there, the answers themselves show how far it is
+            found = track(found, "reading", len(files))
+        for answer in found:
             if answer.problem:
                 problems.append(f"vggnet: cannot read {answer.path}: {answer.problem}")
                 continue
@@ -91,17 +95,6 @@ def predict(
     if problems:
         print("\n".join(problems), file=sys.stderr)
         raise typer.Exit(PictureError.exit_code)
-
-
-def _count(answers: Iterable[Answer], total: int) -> Iterator[Answer]:
-    """Show a bar on a terminal, where there are many."""
-    if total < _MANY or not sys.stderr.isatty() or sys.stdout.isatty():
-        yield from answers
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(answers, "reading", total=total, console=Console(stderr=True), transient=True)
 
 
 def _as_table(answers: Iterable[Answer], split: bool) -> Iterator[str]:

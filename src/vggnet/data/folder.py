@@ -19,6 +19,7 @@ from vggnet.data.idx import Source, read_idx
 from vggnet.data.listing import list_pictures, open_folder
 from vggnet.data.memory import check_memory
 from vggnet.data.picture import fit_picture
+from vggnet.data.progress import track
 from vggnet.data.remarks import list_bad, remark_on
 from vggnet.errors import ConfigError, DataError, PictureError
 
@@ -193,7 +194,7 @@ def _read_pictures(
 
     good = [number for number in range(len(files)) if number not in bad]
     with ThreadPoolExecutor() as pool:  # while it decodes, Pillow lets other threads run
-        list(pool.map(read, good))
+        list(track(pool.map(read, good), "reading pictures", len(good)))
     return images
 
 

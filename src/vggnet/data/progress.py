@@ -1,0 +1,29 @@
+"""How far a wait is, on a terminal's standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_MANY = 32
+"""What is shorter than this is over before a bar is drawn."""
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """Give the items on, with a bar that is gone at the end; none in a pipe or for a few.
+
+    Args:
+        items: Anything that takes its time.
+        what: A word or two for what happens.
+        total: How many items there will be.
+    """
+    if total < _MANY or not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track as draw_bar
+
+    yield from draw_bar(items, what, total=total, console=Console(stderr=True), transient=True)
