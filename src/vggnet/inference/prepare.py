@@ -219,8 +219,9 @@ def _fit(ink: Floats, box: Box, side: int) -> Floats:
     image = Image.fromarray(padded).resize(
         (size[0] + 4, size[1] + 4), Image.Resampling.BICUBIC, box=source
     )
-    # A bicubic picture of an edge that is one pixel wide is `by` fine pixels wide.
-    steepness = max(1.0, by)
+    # A bicubic picture of an edge that is one pixel wide is `by` fine pixels wide. But in a digit
+    # smaller than MNIST's strokes are no wider themselves, and how wide, greys alone can tell.
+    steepness = max(1.0, min(by, FINE * FINE / by))
     sharp: Floats = np.clip((np.asarray(image, np.float32) - 0.5) * steepness + 0.5, 0, 1)
     return sharp
 
