@@ -1,6 +1,7 @@
 """Train a recipe on all training pictures over several seeds; look once at the test set.
 
     python benchmarks/best_accuracy.py --output benchmarks/results/best_accuracy
+    python benchmarks/best_accuracy.py --dataset fashion-mnist augment.flip=true train.epochs=30
 
 Nothing is chosen here: `benchmarks/tune.py` did that on held-out training pictures. Each
 run is `vggnet.train` itself, judged by the weights that it saves after its last step. A run
@@ -17,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tune import read_settings
+
 import vggnet
 from vggnet.engine.environment import describe_environment
 
@@ -26,6 +29,9 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     name = f"{options.recipe}-{options.dataset}-{seed}"
     folder = options.runs / name
     output = options.runs / f"{name}.pth"
+    settings = read_settings(" ".join(options.settings))
+    settings.setdefault("train", {}).update(seed=seed, threads=options.threads)
+    settings.setdefault("data", {}).update(dataset=options.dataset, data_dir=options.data_dir)
     if (folder / "checkpoints").is_dir():
         result = vggnet.train(resume=folder, output=output)
     else:
@@ -34,8 +40,7 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
             output=output,
             runs=options.runs,
             name=name,
-            data={"dataset": options.dataset, "data_dir": options.data_dir},
-            train={"seed": seed, "threads": options.threads},
+            **settings,
         )
     return {
         "recipe": options.recipe,
@@ -81,6 +86,7 @@ Test accuracy after the last step, mean ± standard deviation, n = {len(runs)} s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("settings", nargs="*", help="over the recipe's: train.epochs=30")
     parser.add_argument("--recipe", default="best")
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir", type=Path)

@@ -42,14 +42,19 @@ HELD_OUT = 5_000
 CPU = torch.device("cpu")
 
 
-def read_candidate(recipe: str, text: str, seed: int) -> Config:
-    """Turn "train.epochs=1 model.batch_norm=true" into a configuration."""
-    settings: dict[str, dict[str, Any]] = {"train": {"seed": seed}}
+def read_settings(text: str) -> dict[str, dict[str, Any]]:
+    """Turn "train.epochs=1 model.batch_norm=true" into nested settings."""
+    settings: dict[str, dict[str, Any]] = {}
     for pair in text.split():
         key, _, value = pair.partition("=")
         section, _, name = key.partition(".")
         settings.setdefault(section, {})[name] = json.loads(value)
-    return resolve_config({"recipe": recipe}, settings)
+    return settings
+
+
+def read_candidate(recipe: str, text: str, seed: int) -> Config:
+    """Lay settings over a recipe's."""
+    return resolve_config({"recipe": recipe}, read_settings(text), {"train": {"seed": seed}})
 
 
 def validate(config: Config, pictures: LabeledImages) -> dict[str, float]:
@@ -128,6 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("candidates", nargs="*")
     parser.add_argument("--recipe", default=DEFAULT_RECIPE)
+    parser.add_argument("--dataset", default=CATALOG["mnist"].name)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--output", type=Path, default=Path("tune.jsonl"))
@@ -136,7 +142,7 @@ def main() -> None:
     if options.summary:
         summarize(options.summary)
         return
-    pictures = load_dataset(CATALOG["mnist"].name).train
+    pictures = load_dataset(options.dataset).train
     done = {(run["candidate"], run["seed"]) for run in read_runs(options.output)}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for candidate in options.candidates:
