@@ -112,7 +112,7 @@ def test_oddities_are_warned_of(vggnet: Command, tmp_path: Path) -> None:
     assert done.code == 0
     assert "warning: 2 of 32 files in shapes cannot be read" in done.err
     assert "warning: 24 training pictures are fewer than a batch of 96" in done.err
-    few = "0.75 epochs of 24 pictures come to 1 step, too few to learn much; --epochs 500 takes 500"
+    few = "--epochs 0.75 on 24 pictures makes 1 step, too few to learn much; --epochs 500 takes 500"
     assert few in done.err
 
 

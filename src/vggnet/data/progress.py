@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
@@ -15,12 +16,15 @@ _MANY = 32
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Give the items on, with a bar that is gone at the end; none in a pipe or for a few.
 
+    Of several processes that torchrun started the first draws it.
+
     Args:
         items: Anything that takes its time.
         what: A word or two for what happens.
         total: How many items there will be.
     """
-    if total < _MANY or not sys.stderr.isatty():
+    first = os.environ.get("RANK", "0") == "0"
+    if total < _MANY or not first or not sys.stderr.isatty():
         yield from items
         return
     from rich.console import Console

@@ -92,7 +92,7 @@ class Plan:
             )
         if count < FEW_PICTURES and steps < FEW_STEPS and not self.first_step:
             remarks.append(
-                f"{settings.epochs:g} epochs of {count:,} pictures come to {steps} "
+                f"--epochs {settings.epochs:g} on {count:,} pictures makes {steps} "
                 f"step{'s' if steps > 1 else ''}, too few to learn much; "
                 f"--epochs {-(-ENOUGH_STEPS // per_epoch)} takes {ENOUGH_STEPS} or more"
             )
