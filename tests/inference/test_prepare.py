@@ -81,6 +81,17 @@ def test_size_does_not_matter(index: int, by: int) -> None:
     assert np.abs(seen.astype(int) - expected).mean() < 12
 
 
+def test_half_the_size_does_not_matter_much(mnist: Dataset) -> None:
+    """Digits of 10 pixels, whose strokes are one pixel wide, come out nearly as large ones do."""
+    apart = []
+    for at, digit in enumerate(mnist.test.images[:100, 0]):
+        seen, expected = (prepare_digit(make(kind, digit, at)) for kind in ("half", "clean"))
+        assert seen is not None
+        assert expected is not None
+        apart.append(np.abs(seen.astype(int) - expected).mean())
+    assert np.mean(apart) < 8  # sharpened alone they are 9.6 apart
+
+
 def test_it_is_drawn_as_mnist_draws(mnist: Dataset) -> None:
     """The box is 20 pixels high or wide, and the centre of mass is the picture's."""
     for index in range(30):
