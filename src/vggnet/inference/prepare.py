@@ -100,17 +100,15 @@ def find_drawing(picture: npt.NDArray[np.uint8]) -> Drawing | None:
 
 def draw_digit(ink: Floats) -> npt.NDArray[np.uint8]:
     """Draw ink, (H, W), 0 to 1, as MNIST does: uint8, (28, 28)."""
+    ink = np.pad(ink, 2)  # so that strokes at the picture's edge end softly, too
     box = _find_box(ink)
     if max(box[2] - box[0], box[3] - box[1]) < BOX:
         ink = _resolve(ink)
         box = _find_box(ink)
-    padded = np.pad(ink, 2)  # so that strokes at the picture's edge end softly, too
-    left, top, right, bottom = (edge + 2 for edge in box)
-    box = (left, top, right, bottom)
-    fine = _fit(padded, box, FINE * BOX)
+    fine = _fit(ink, box, FINE * BOX)
     grow = _missing_width(fine)
     if grow:
-        fine = _fit(padded, box, FINE * BOX - 2 * grow)
+        fine = _fit(ink, box, FINE * BOX - 2 * grow)
         fine = _thicken(fine, grow) if grow > 0 else _thin(fine, -grow)
     return _centre(fine)
 
