@@ -29,12 +29,12 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     name = f"{options.recipe}-{options.dataset}-{seed}"
     folder = options.runs / name
     output = options.runs / f"{name}.pth"
-    settings = read_settings(" ".join(options.settings))
-    settings.setdefault("train", {}).update(seed=seed, threads=options.threads)
-    settings.setdefault("data", {}).update(dataset=options.dataset, data_dir=options.data_dir)
     if (folder / "checkpoints").is_dir():
         result = vggnet.train(resume=folder, output=output)
     else:
+        settings = read_settings(" ".join(options.settings))
+        settings.setdefault("train", {}).update(seed=seed, threads=options.threads)
+        settings.setdefault("data", {}).update(dataset=options.dataset, data_dir=options.data_dir)
         result = vggnet.train(
             options.recipe,
             output=output,

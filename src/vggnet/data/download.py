@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vggnet.data.lock import one_at_a_time
+from vggnet.data.progress import count_bytes
 from vggnet.errors import DataError
 
 _TIMEOUT = (10.0, 30.0)
@@ -138,7 +138,7 @@ def _receive(url: str, path: Path, check: Check) -> None:
         path.open("wb") as file,
     ):
         response.raise_for_status()
-        with _progress(int(response.headers.get("Content-Length", 0))) as advance:
+        with count_bytes(int(response.headers.get("Content-Length", 0))) as advance:
             for chunk in response.iter_content(_CHUNK):
                 file.write(chunk)
                 advance(len(chunk))
@@ -149,18 +149,3 @@ def _receive(url: str, path: Path, check: Check) -> None:
         check(path)
     except DataError as error:
         raise _AddressError(str(error).replace(str(path), "what came")) from None
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function to report bytes to, which draws a bar if standard error is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
-
-    columns = BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total or None)
-        yield lambda count: progress.advance(task, count)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -31,3 +32,18 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     from rich.progress import track as draw_bar
 
     yield from draw_bar(items, what, total=total, console=Console(stderr=True), transient=True)
+
+
+@contextlib.contextmanager
+def count_bytes(total: int) -> Iterator[Callable[[int], None]]:
+    """Give a function to report bytes to, which draws a bar on a terminal; 0: nobody knows."""
+    if not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=total or None)
+        yield lambda count: progress.advance(task, count)

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vggnet.inference.components import Component
-from vggnet.inference.prepare import draw_digit, find_drawing
+from vggnet.inference.draw import draw_digit
+from vggnet.inference.prepare import find_drawing
 
 OVERLAP = 0.5
 """Of the narrower of two parts: standing above each other so far, they are one digit."""
