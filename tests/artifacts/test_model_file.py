@@ -167,6 +167,23 @@ def test_a_changed_byte_loads_or_is_refused(
             load_model(path)
 
 
+def test_every_damaged_pickle_loads_or_is_refused(tmp_path: Path) -> None:
+    """Each byte of a .pth file's pickle turned over: torch may raise anything, we one error."""
+    path = tmp_path / "model.pth"
+    save_model(path, build_network(SMALL, 0), CARD)
+    content = bytearray(path.read_bytes())
+    refused = 0
+    for position in range(content.index(b"data.pkl"), content.index(b".format_version")):
+        content[position] ^= 0xFF
+        path.write_bytes(content)
+        content[position] ^= 0xFF
+        try:
+            load_model(path)
+        except ModelFileError:
+            refused += 1
+    assert refused > 500
+
+
 def test_only_known_endings_are_written() -> None:
     """A name that says no format is refused before training."""
     with pytest.raises(ConfigError, match=r"ends with \.pth, \.pt, \.safetensors"):

@@ -187,7 +187,7 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], str | None]:
             "holds more than tensors, and loading it could run code; refused. "
             "Save the model's state_dict() instead"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # a damaged pickle is a program gone wrong, and may raise anything
         reason = str(error).split("\n")[0]
         raise ModelFileError(f"is a damaged PyTorch file ({reason})") from None
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
