@@ -51,6 +51,14 @@ def test_weights_and_meaning_come_back(tmp_path: Path, network: VGG, suffix: str
         assert torch.equal(found.network.state_dict()[name], tensor)
 
 
+def test_loading_leaves_the_callers_random_numbers_alone(tmp_path: Path, network: VGG) -> None:
+    """A network is built on the way, but nothing is drawn from the caller's generator."""
+    save_model(tmp_path / "model.pth", network, CARD)
+    before = torch.get_rng_state()
+    load_model(tmp_path / "model.pth")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_pth_is_a_plain_state_dict(tmp_path: Path) -> None:
     """`net.load_state_dict(torch.load(path))` is all that a stranger's class needs."""
     network = build_network(ModelConfig(), 0)

@@ -143,7 +143,8 @@ def load_model(path: Path) -> LoadedModel:
     try:
         tensors, text = _read(path)
         config = infer_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-        network = VGG(config)
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, for nothing
+            network = VGG(config)
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
         card = _read_card(text, network)
     except ModelFileError as error:

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vggnet.artifacts.atomic import write_file
+from vggnet.config import Config
 from vggnet.errors import ConfigError, OutputError, ResultFileError
-from vggnet.study.plan import Study
+from vggnet.study.plan import Study, shared_settings
 
 
 class Finished(BaseModel):
@@ -104,11 +105,14 @@ def load_lines(path: Path) -> list[Finished]:
 
 
 def _check_settings(lines: Iterable[Finished], study: Study, path: Path) -> None:
+    defaults = shared_settings(Config())
     for one in lines:
+        # What a setting did before there was one stands in its default.
+        before = {**defaults, **one.settings}
         changed = [
-            f"{name} was {one.settings.get(name)} and is now {value}"
+            f"{name} was {before[name]} and is now {value}"
             for name, value in study.settings.items()
-            if one.settings.get(name) != value
+            if before[name] != value
         ]
         if changed:
             raise ConfigError(
