@@ -28,20 +28,17 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one seed to its end, from its last checkpoint if it has one."""
     name = f"{options.recipe}-{options.dataset}-{seed}"
     folder = options.runs / name
-    output = options.runs / f"{name}.pth"
-    if (folder / "checkpoints").is_dir():
-        result = vggnet.train(resume=folder, output=output)
-    else:
-        settings = read_settings(" ".join(options.settings))
-        settings.setdefault("train", {}).update(seed=seed, threads=options.threads)
-        settings.setdefault("data", {}).update(dataset=options.dataset, data_dir=options.data_dir)
-        result = vggnet.train(
-            options.recipe,
-            output=output,
-            runs=options.runs,
-            name=name,
-            **settings,
-        )
+    settings = read_settings(" ".join(options.settings))
+    settings.setdefault("train", {}).update(seed=seed, threads=options.threads)
+    settings.setdefault("data", {}).update(dataset=options.dataset, data_dir=options.data_dir)
+    result = vggnet.train(
+        options.recipe,
+        output=options.runs / f"{name}.pth",
+        runs=options.runs,
+        name=name,
+        resume=folder if (folder / "checkpoints").is_dir() else None,
+        **settings,
+    )
     return {
         "recipe": options.recipe,
         "dataset": options.dataset,
@@ -90,7 +87,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="best")
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--seeds", type=int, default=5, help="0, 1, 2 and so on")
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="of the CPU; default: all cores")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
     parser.add_argument("--output", type=Path, default=Path("best_accuracy"), help="no suffix")
@@ -98,7 +96,9 @@ def main() -> None:
     options.runs.mkdir(parents=True, exist_ok=True)
     lines = options.output.with_suffix(".jsonl")
     done = {run["seed"] for run in read_runs(lines)}
-    for seed in (seed for seed in range(options.seeds) if seed not in done):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        if seed in done:
+            continue
         found = train(seed, options)
         with lines.open("a") as file:
             file.write(json.dumps(found) + "\n")

@@ -63,12 +63,12 @@ class TerminalReporter(Reporter):
         self._silent = not plan.session.is_main
         self._batch = plan.config.train.global_batch_size
         self._first_step = plan.first_step
-        config = plan.config
+        config, cpu = plan.config, plan.device.type == "cpu"
         self._print(
             f"{config.model.name} on {plan.dataset.name}: recipe {config.recipe}, "
             f"{config.train.epochs:g} {'epoch' if config.train.epochs == 1 else 'epochs'} of "
             f"{len(plan.train):,} images, on {name_device(plan.device)}"
-            + (f" with {plan.threads} threads" if plan.device.type == "cpu" else "")
+            + (f" with {plan.threads} thread{'s' if plan.threads > 1 else ''}" if cpu else "")
             + (f", {plan.session.world_size} processes" if plan.session.world_size > 1 else "")
         )
         if plan.first_step:
