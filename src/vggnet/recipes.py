@@ -28,9 +28,9 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # docs/decisions/best-recipe.md says how these values were chosen.
     "best": {
         "model": {"batch_norm": True, "dropout": 0.0},
-        "augment": {"rotation": 10.0, "shift": 2.0, "scale": 0.1, "shear": 10.0},
+        "augment": {"rotation": 15.0, "shift": 2.0, "scale": 0.15, "shear": 15.0},
         "train": {
-            "epochs": 20,
+            "epochs": 40,
             "optimizer": "adamw",
             "peak_lr": 4e-3,
             "betas": (0.9, 0.99),
