@@ -40,6 +40,10 @@ class Comparison:
         self._observer = observer or Observer()
         self._timer = timer or Timer()
         self._machine = describe_machine(plan.devices)
+        # Counted before anything can be interrupted: Ctrl-C in the middle of torch.no_grad can
+        # leave gradients switched off, and the counter needs them.
+        self._flops = flops_per_image(plan.config.model)
+        self._counted_flops = count_flops_per_image(plan.config.model)
         self._lanes: list[Lane] = []
         self._trials = Trials(plan, self._observer, self._timer)
         self._sweep: list[SweepPoint] = []
@@ -73,7 +77,7 @@ class Comparison:
         rows = tuple(lane.row() for lane in self._lanes if lane.measured)
         if not rows:
             return None
-        plan, model = self.plan, self.plan.config.model
+        plan = self.plan
         rapl = any(lane.meter for lane in self._lanes if lane.training.setting.kind == "cpu")
         # Where the data lie is this machine's own affair.
         data = plan.config.data.model_copy(update={"data_dir": None})
@@ -86,8 +90,8 @@ class Comparison:
             dataset_sha256=plan.dataset.sha256,
             images_per_epoch=len(plan.dataset.train),
             recipe_epochs=plan.config.train.epochs,
-            flops_per_image=flops_per_image(model),
-            counted_flops_per_image=count_flops_per_image(model),
+            flops_per_image=self._flops,
+            counted_flops_per_image=self._counted_flops,
             energy_source=Rapl.name if rapl else None,
             rows=rows,
             trials=tuple(self._trials.timings),
@@ -141,8 +145,8 @@ class Comparison:
                 wrong = (found.predictions != found.labels).nonzero()[0]
                 lane.mistakes, lane.test_images = wrong.tolist(), found.count
                 lane.step_losses = losses
-        lane.seconds.append(seconds)
         lane.joules.append(joules)
+        lane.seconds.append(seconds)  # last: an interrupted repeat leaves a row without it
 
     def _observe_clocks(self) -> None:
         """Read the accelerators' clocks while they are warm."""

@@ -54,5 +54,5 @@ class Lane:
             peak_flops_per_second=self.peak,
             parts=self.parts,
             cold=self.cold,
-            joules=tuple(self.joules) if self.meter else None,
+            joules=tuple(self.joules[: len(self.seconds)]) if self.meter else None,
         )

@@ -1,0 +1,49 @@
+"""A comparison that was interrupted gives what was done of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vggnet.compare.comparison import Comparison
+from vggnet.compare.observer import Observer
+from vggnet.compare.plan import Plan
+from vggnet.data.dataset import Dataset
+from vggnet.recipes import resolve_config
+
+TINY = {"model": {"stages": [[8], [8]], "hidden": [8]}, "train": {"global_batch_size": 64}}
+
+
+class CtrlC(Observer):
+    """Interrupts the second repeat and leaves gradients off, as Ctrl-C in `torch.no_grad` can."""
+
+    def began(self, what: str) -> None:
+        """Raise what SIGINT raises."""
+        if what.startswith("repeat 2 of"):
+            torch.set_grad_enabled(False)
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_within_no_grad_loses_nothing(mnist: Dataset) -> None:
+    """The first repeat is in the result although torch was left with gradients off."""
+    plan = Plan(
+        config=resolve_config(TINY),
+        dataset=mnist,
+        devices=(torch.device("cpu"),),
+        threads=(1,),
+        steps=2,
+        repeats=3,
+        sweep=None,
+        options="",
+    )
+    comparison = Comparison(plan, CtrlC())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            comparison.run()
+        result = comparison.result()
+    finally:
+        torch.set_grad_enabled(True)
+    assert result is not None
+    assert not result.complete
+    assert [len(row.seconds) for row in result.rows if row.strict] == [1]
+    assert result.counted_flops_per_image == result.flops_per_image
