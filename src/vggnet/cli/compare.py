@@ -200,8 +200,8 @@ def _measure(plan: Plan, quiet: bool) -> Result:
     from vggnet.compare.comparison import Comparison
 
     with TerminalObserver(quiet) as observer, _terminable():
+        comparison = Comparison(plan, observer)
         try:
-            comparison = Comparison(plan, observer)
             comparison.run()
         except KeyboardInterrupt:
             observer.warned("interrupted; what was measured so far is kept")
