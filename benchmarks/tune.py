@@ -70,7 +70,7 @@ def validate(config: Config, pictures: LabeledImages) -> dict[str, float]:
             batch_size=size,
             mean=data.mean,
             std=data.std,
-            size=28,
+            size=config.model.image_size,
             augment=config.augment,
         )
 
