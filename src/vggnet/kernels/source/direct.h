@@ -61,19 +61,21 @@ INLINE void direct_outputs(const float* window, Index row_stride, Index inputs,
 template <int Vectors>
 OUTLINE void direct_row(const float* window, Index row_stride, Index inputs, const float* filters,
                         Index filter_stride, const float* bias, Index width, Index out_channels,
-                        bool clip, float* out, FiniteCheck& check) {
+                        bool clip, float* out, FiniteCheck& total) {
+  FiniteCheck check = total;  // a copy, to stay in a register
   for (Index column = 0; column < width; column += kPixels) {
     Vec sum[kPixels][Vectors];
     direct_outputs<Vectors>(window + column * inputs, row_stride, inputs, filters, filter_stride,
                             bias, sum);
+    UNROLL for (int v = 0; v < Vectors; v++)
+      check.see((sum[0][v] + sum[1][v]) + (sum[2][v] + sum[3][v]));
     UNROLL for (int q = 0; q < kPixels; q++) {
       if (column + q >= width) break;
-      UNROLL for (int v = 0; v < Vectors; v++) {
-        check.see(sum[q][v]);
+      UNROLL for (int v = 0; v < Vectors; v++)
         store(out + (column + q) * out_channels + v * kLanes, clip ? relu(sum[q][v]) : sum[q][v]);
-      }
     }
   }
+  total = check;
 }
 
 // Gradients of the filters' taps from one input channel, summed over one row of outputs:

@@ -108,14 +108,6 @@ struct Destination {
   }
 };
 
-// Bias and perhaps ReLU of one output.
-template <bool Relu>
-INLINE void write_output(Vec y, Vec bias, Index at, Destination to, FiniteCheck& check) {
-  const Vec out = y + bias;
-  check.see(out);
-  store(to.data + at, Relu ? relu(out) : out);
-}
-
 // What the pool's backward pass needs: which of its four inputs a maximum came from, in the
 // order that torch looks at them (the first of equals wins), or that ReLU made it zero.
 constexpr int kClipped = 4;
@@ -127,7 +119,7 @@ enum Activation { kNone = 0, kRelu = 1, kReluPool = 2 };
 // The maximum is taken first: it commutes with ReLU and with adding the bias.
 INLINE void write_maximum(const Vec (&window)[4], Vec bias, float* to, std::uint8_t* choice_to,
                           FiniteCheck& check) {
-  UNROLL for (int k = 0; k < 4; k++) check.see(window[k]);
+  check.see((window[0] + window[1]) + (window[2] + window[3]));
   const Vec best = maximum(maximum(window[0], window[1]), maximum(window[2], window[3]));
   IntVec choice = IntVec{} + 3;
   UNROLL for (int k = 2; k >= 0; k--) choice = window[k] == best ? IntVec{} + k : choice;
@@ -145,6 +137,10 @@ INLINE void write_tile(Planes::Place points, Index channels, const float* bias, 
     Vec y[4][4];
     outputs_of<Rows, Columns>(points, c, y);
     const Vec b = bias ? load(bias + c) : Vec{};
+    if constexpr (Kind != kReluPool) UNROLL for (int i = 0; i < Rows; i++) {
+      UNROLL for (int j = 0; j < Columns; j++) y[i][j] += b;
+      check.see(Columns == 4 ? (y[i][0] + y[i][1]) + (y[i][2] + y[i][3]) : y[i][0] + y[i][1]);
+    }
     UNROLL for (int i = 0; i < Rows; i += kStep)
       UNROLL for (int j = 0; j < Columns; j += kStep) {
         // Pooling drops an odd last row or column, as torch does.
@@ -154,7 +150,7 @@ INLINE void write_tile(Planes::Place points, Index channels, const float* bias, 
           const Index at = to.at(i / 2, j / 2) + c;
           write_maximum(window, b, to.data + at, to.choice + at, check);
         } else
-          write_output<Kind == kRelu>(y[i][j], b, to.at(i, j) + c, to, check);
+          store(to.data + to.at(i, j) + c, Kind == kRelu ? relu(y[i][j]) : y[i][j]);
       }
   }
 }
