@@ -187,10 +187,10 @@ def comparisons(only: str) -> Iterable[tuple[str, list[Action], int]]:
 def describe(arguments: argparse.Namespace) -> list[str]:
     """Return what a reader needs to judge the figures."""
     found = status("winograd")
-    model = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-         if line.startswith("model name")), platform.processor(),
-    )  # fmt: skip
+    first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
+    cpu = {key.strip(): value.strip() for key, _, value in
+           (line.partition(":") for line in first.splitlines())}  # fmt: skip
+    model = f"{cpu['model name']} (family {cpu['cpu family']}, model {cpu['model']})"
     return [
         f"- command: `python benchmarks/kernels.py {' '.join(sys.argv[1:])}`",
         f"- CPU: {model}; {arguments.threads} threads; kernels {found.reason}",

@@ -74,10 +74,12 @@ struct OutputGradients {
 // ends: no transform of them need look where it reads.
 struct BorderedBlock {
   float* data;
+  Block block;
   Index rows, columns, channels;  // with the border
 
   BorderedBlock(float* data_, const BlockTiles& tiles, Index channels_)
       : data(data_),
+        block(tiles.block),
         rows(4 * tiles.tall + 2 * tiles.low + 2),
         columns(tiles.blocks.columns.covered() + 2),
         channels(channels_) {}
@@ -87,7 +89,7 @@ struct BorderedBlock {
            channels;
   }
 
-  void fill(const OutputGradients& from, const Block& block) {
+  void fill(const OutputGradients& from) {
     for (Index q = 0; q < block.images; q++)
       for (Index r = 0; r < rows; r++) {
         float* to = data + (q * rows + r) * columns * channels;
@@ -104,7 +106,7 @@ struct BorderedBlock {
   }
 
   // The pixel above and to the left of the tile.
-  Pixels corner(const Block& block, const Tile& tile) const {
+  Pixels corner(const Tile& tile) const {
     const Index row = tile.row - 4 * block.row;
     return {data + (((tile.image - block.image) * rows + row) * columns + tile.column) * channels,
             columns * channels, channels};

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "parallel.h"
 #include "transforms.h"
 
 // One axis of an image: tiles of 4 outputs, and at the end one of 2 if 1 or 2 outputs remain
@@ -64,6 +65,20 @@ struct Blocks {
     }
     const Index part = i % per_image, first = rows.tiles() * part / per_image;
     return {i / per_image, 1, first, rows.tiles() * (part + 1) / per_image - first};
+  }
+
+  // Visits pieces of a block of at most about `capacity` tiles: whole images, or rows of one.
+  template <class Visit>
+  void each_piece(const Block& block, Index capacity, const Visit& visit) const {
+    const Index fitting = std::max<Index>(1, capacity / columns.tiles());
+    const Index images_each = std::max<Index>(1, fitting / block.rows);
+    const int parts = static_cast<int>((block.rows + fitting - 1) / fitting);
+    for (Index q = 0; q < block.images; q += images_each)
+      for (int part = 0; part < parts; part++) {
+        const Range of_rows = share(block.rows, part, parts);
+        visit(Block{block.image + q, std::min(images_each, block.images - q),
+                    block.row + of_rows.begin, of_rows.end - of_rows.begin});
+      }
   }
 };
 

@@ -26,11 +26,19 @@ namespace {
 enum Status { kDone = 0, kNotFinite = 1, kNoMemory = -1 };
 
 // Tiles in a block, by the larger number of channels.
-Index block_capacity(Index channels) {
-#ifdef VGGNET_CAPACITY
-  return VGGNET_CAPACITY;
-#endif
-  return channels <= 32 ? 49 : channels <= 128 ? 32 : 64;
+Index block_capacity(Index channels) { return channels <= 32 ? 49 : channels <= 128 ? 32 : 64; }
+
+// Tiles in a block of products alone: so many that their points and products, and the filters of
+// a group, 36 of each, fill three quarters of the second cache, but at least 16. Filters that do
+// not fit are read from the third cache, for as many tiles at once as may be.
+//
+// With 512 KiB (Zen 3) vgg-mini's forward passes are 1.11, 1.17 and 1.05 times as fast as in
+// blocks of `block_capacity`, which suits 1 MiB.
+Index product_capacity(Index depth, Index channels) {
+  const Index most = block_capacity(std::max(depth, channels));
+  const Index floats = second_cache_bytes() / 4 * 3 / Index(sizeof(float));
+  const Index room = floats - 36 * depth * std::min(kGroup, channels);
+  return room < 0 ? most : std::clamp<Index>(room / (36 * (depth + kGroup)), 16, most);
 }
 
 struct Shape {
@@ -43,15 +51,21 @@ Planes planes_at(float* start, Index tiles, Index channels) {
   return {start, channels, Planes::plane(tiles, channels)};
 }
 
-// The pixels of a block, which are one stretch of memory; none if there is no such block.
+// The pixels of a block, which are one stretch of memory.
 template <class Float>
-Stretch pixels_of_block(const Blocks& blocks, Index i, const Float* images, Index channels) {
-  if (i >= blocks.count || !images) return {};
-  const Block block = blocks[i];
+Stretch pixels_of(const Blocks& blocks, const Block& block, const Float* images,
+                  Index channels) {
+  if (!images) return {};
   const Index height = blocks.rows.length, row = blocks.columns.length * channels;
   const Index first = 4 * block.row, last = std::min(height, first + 4 * block.rows);
   return {images + (block.image * height + first) * row,
           ((block.images - 1) * height + last - first) * row};
+}
+
+// Those of the block after `i`; none if it is the last.
+Stretch pixels_after(const Blocks& blocks, Index i, const float* images, Index channels) {
+  if (i + 1 >= blocks.count) return {};
+  return pixels_of(blocks, blocks[i + 1], images, channels);
 }
 
 // The inputs of a block straight from the images.
@@ -80,7 +94,7 @@ void gradients_as_inputs(const BorderedBlock& gradients, const BlockTiles& tiles
                          const Planes& points) {
   tiles.each([&](const Tile& tile) {
     with_extents(tile, [&](auto r, auto c) {
-      const InnerWindow window = {gradients.corner(tiles.block, tile)};
+      const InnerWindow window = {gradients.corner(tile)};
       transform_inputs<r.value, c.value>(window, gradients.channels, points.place(tile));
     });
   });
@@ -91,7 +105,7 @@ void gradients_of_points(const BorderedBlock& gradients, const BlockTiles& tiles
                          const Planes& points) {
   tiles.each([&](const Tile& tile) {
     with_extents(tile, [&](auto r, auto c) {
-      Pixels pixels = gradients.corner(tiles.block, tile);
+      Pixels pixels = gradients.corner(tile);
       pixels.data += pixels.row_stride + pixels.column_stride;
       transform_output_gradients<r.value, c.value>(pixels, gradients.channels,
                                                    points.place(tile));
@@ -158,7 +172,7 @@ int forward(const float* images, const Filters<const float>& filters, const Outp
             const Shape& shape, int threads) {
   const Index depth = shape.in_channels;
   const Blocks blocks(shape.images, shape.height, shape.width,
-                      block_capacity(std::max(depth, shape.out_channels)), threads);
+                      product_capacity(depth, shape.out_channels), threads);
   const std::size_t packed_floats = 36 * depth * shape.out_channels;
   const std::size_t input_floats = Planes::floats(blocks.most_tiles(), depth);
   const std::size_t product_floats = Planes::floats(blocks.most_tiles(), kGroup);
@@ -184,9 +198,9 @@ int forward(const float* images, const Filters<const float>& filters, const Outp
       inputs_of_block(images, shape, tiles, zeros, inputs);
       const bool pooled = outputs.activation == kReluPool;  // then they are few
       multiply_and_write(tiles, inputs, packed, products, outputs, check,
-                         {pixels_of_block(blocks, b + 1, images, depth),
-                          pixels_of_block(blocks, b, pooled ? nullptr : outputs.data,
-                                          outputs.channels)});
+                         {pixels_after(blocks, b, images, depth),
+                          pixels_of(blocks, tiles.block, pooled ? nullptr : outputs.data,
+                                    outputs.channels)});
     }
     if (check.failed()) status = kNotFinite;
   });
@@ -292,7 +306,7 @@ int BackwardPass::run(int threads) const {
 
   const Outputs inputs_gradient = {image_gradients, nullptr, nullptr, kNone,
                                    shape.height, shape.width, in};
-  const Index most_tiles = blocks.most_tiles();
+  const Index most_tiles = blocks.most_tiles(), piece_capacity = product_capacity(out, in);
   std::atomic<int> status{kDone};
   int parts = 1;
   parallel(threads, [&](int thread, int team) {
@@ -313,23 +327,27 @@ int BackwardPass::run(int threads) const {
     for (Index b = range.begin; b < range.end; b++) {
       const BlockTiles tiles(blocks, blocks[b]);
       BorderedBlock bordered(mine, tiles, out);
-      bordered.fill(gradients, tiles.block);
+      bordered.fill(gradients);
       if (weights) {
         const Planes input_points = planes_at(points, most_tiles, in);
         const Planes output_points = planes_at(gradient_points, most_tiles, out);
         inputs_of_block(images, shape, tiles, zeros, input_points);
         gradients_of_points(bordered, tiles, output_points);
         add_filter_gradients(tiles, input_points, output_points, sum,
-                             {pixels_of_block(blocks, b + 1, images, in),
-                              pixels_of_block(blocks, b + 1, activations, out)});
+                             {pixels_after(blocks, b, images, in),
+                              pixels_after(blocks, b, activations, out)});
       }
       if (image_gradients) {
-        const Planes input_points = planes_at(points, most_tiles, out);
-        gradients_as_inputs(bordered, tiles, input_points);
-        multiply_and_write(tiles, input_points, packed, planes_at(products, most_tiles, kGroup),
-                           inputs_gradient, check,
-                           {pixels_of_block(blocks, b + 1, whole_gradients, out),
-                            pixels_of_block(blocks, b, image_gradients, in)});
+        Stretch next = pixels_after(blocks, b, whole_gradients, out);
+        blocks.each_piece(tiles.block, piece_capacity, [&](const Block& piece) {
+          const BlockTiles part(blocks, piece);
+          const Planes input_points = planes_at(points, part.count(), out);
+          gradients_as_inputs(bordered, part, input_points);
+          multiply_and_write(part, input_points, packed, planes_at(products, part.count(), kGroup),
+                             inputs_gradient, check,
+                             {next, pixels_of(blocks, piece, image_gradients, in)});
+          next = {};
+        });
       }
     }
     if (check.failed()) status = kNotFinite;
