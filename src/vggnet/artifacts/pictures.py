@@ -134,36 +134,20 @@ def render_sheet(
     """Draw pictures (N, C, H, W) in a grid, each with its caption."""
     rows = max(1, -(-len(images) // columns))
     figure = _figure(1.5 * columns, 1.85 * rows + 0.5)
+    # One pair of axes for all: a pair for each of 40 pictures takes a second to lay out.
     axes = figure.subplots()
-    axes.set(xlim=(0, columns), ylim=(rows, 0), title=title)
+    axes.set(xlim=(0, columns), ylim=(rows, -0.02), title=title)
     axes.set_axis_off()
-    # One picture of all: drawn one by one, 40 take matplotlib 0.9 s and not 0.5.
-    axes.imshow(
-        _paste(images, rows, columns), cmap="gray_r", vmin=0, vmax=255,
-        extent=(0, columns, rows, 0), aspect="auto",
-    )  # fmt: skip
-    for number, caption in enumerate(captions):
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(number, columns)
+        grey = image.shape[0] == 1
+        shown = image[0] if grey else np.moveaxis(image[:3], 0, -1)
+        place = (column + 0.06, column + 0.94, row + 0.98, row + 0.26)
+        axes.imshow(
+            shown, cmap="gray_r" if grey else None, vmin=0, vmax=255, extent=place, aspect="auto"
+        )
         axes.text(column + 0.5, row + 0.22, caption, ha="center", va="bottom", fontsize=8)
     _save(figure, path)
-
-
-def _paste(images: npt.NDArray[np.uint8], rows: int, columns: int) -> npt.NDArray[np.uint8]:
-    """Lay pictures (N, C, H, W) out in a grid on white, with room for captions above them.
-
-    Returns:
-        (height, width), where 0 is white, or (height, width, 3), where 255 is.
-    """
-    channels, height, width = images.shape[1:]
-    above, beside = round(0.36 * height), round(0.07 * width) + 1
-    tall, wide = above + height, 2 * beside + width
-    grey = channels == 1
-    sheet = np.full((rows * tall, columns * wide, 1 if grey else 3), 0 if grey else 255, np.uint8)
-    for number, image in enumerate(images):
-        row, column = divmod(number, columns)
-        top, left = row * tall + above, column * wide + beside
-        sheet[top : top + height, left : left + width] = np.moveaxis(image[:3], 0, -1)
-    return sheet[..., 0] if grey else sheet
 
 
 def _figure(width: float, height: float) -> Figure:
