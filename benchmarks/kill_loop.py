@@ -231,6 +231,7 @@ def main() -> None:
         ends = []
         while points.total() < options.kills:
             plan = build_plan(Path(temporary, f"cut-{len(ends)}"))
+            memory[:8] = bytes(8)  # the last run's steps
             while points.total() < options.kills:
                 point, cost = kill_once(plan, memory, dice)
                 if point == "finished before":
@@ -244,7 +245,7 @@ def main() -> None:
         print(f"{count:5} times {cost} steps lost")
     steps = EPOCHS * STEPS
     print(f"{sum(ends)} of {len(ends)} runs of {steps} steps end as one that was not killed")
-    sys.exit(not all(ends) or max(lost) > 1)
+    sys.exit(not all(ends) or max(lost, default=0) > 1)
 
 
 if __name__ == "__main__":
