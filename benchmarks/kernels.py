@@ -190,7 +190,8 @@ def describe(arguments: argparse.Namespace) -> list[str]:
     first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
     cpu = {key.strip(): value.strip() for key, _, value in
            (line.partition(":") for line in first.splitlines())}  # fmt: skip
-    model = f"{cpu['model name']} (family {cpu['cpu family']}, model {cpu['model']})"
+    generation = f"family {cpu.get('cpu family')}, model {cpu.get('model')}"
+    model = f"{cpu.get('model name', platform.processor())} ({generation})"
     return [
         f"- command: `python benchmarks/kernels.py {' '.join(sys.argv[1:])}`",
         f"- CPU: {model}; {arguments.threads} threads; kernels {found.reason}",

@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <vector>
 
+static std::ptrdiff_t second_cache;
+#define VGGNET_SECOND_CACHE second_cache
 #include "winograd.cpp"
 
 template <class T>
@@ -49,6 +51,32 @@ static void run(Index images, Index height, Index width, Index in, Index out, in
   }
 }
 
+// A processor's cache decides how products are cut into blocks, and must decide nothing else.
+static void run_with_caches(Index images, Index height, Index width, Index in, Index out,
+                            int activation, int threads) {
+  const Index sizes[5] = {images, height, width, in, out};
+  const Index shrink = activation == kReluPool ? 2 : 1;
+  const Index pixels = images * height * width;
+  const Index results = images * (height / shrink) * (width / shrink) * out;
+  const Index strides[4] = {9 * in, 9, 3, 1};
+  Tensor<float> x(pixels * in), w(9 * in * out), b(out), g(results);
+  std::vector<float> first, now;
+  for (const Index kib : {128, 256, 4096}) {
+    second_cache = kib * 1024;
+    Tensor<float> y(results), dx(pixels * in), dw(9 * in * out), db(out);
+    Tensor<std::uint8_t> choice(activation == kReluPool ? results : 0);
+    vggnet_forward(x.data, w.data, strides, b.data, y.data, choice.data, sizes, activation,
+                   threads);
+    vggnet_backward(x.data, w.data, strides, g.data, y.data, choice.data, dx.data, dw.data,
+                    strides, db.data, nullptr, nullptr, sizes, activation, threads);
+    now.clear();
+    for (const auto* part : {&y, &dx, &dw, &db})
+      now.insert(now.end(), part->data, part->data + part->count);
+    if (first.empty()) first = now;
+    expect(first == now, "the same with every cache");
+  }
+}
+
 static void run_direct(Index images, Index height, Index width, Index in, Index out,
                        int activation, int threads) {
   const Index sizes[5] = {images, height, width, in, out};
@@ -87,6 +115,7 @@ static void run_norm(Index images, Index height, Index width, Index channels, in
 }
 
 int main() {
+  second_cache = 512 * 1024;
   const Index shapes[][3] = {{0, 8, 8}, {1, 1, 1}, {3, 2, 2}, {2, 5, 3}, {5, 7, 9},
                              {2, 14, 14}, {1, 33, 6}, {9, 4, 4}};
   const Index channels[][2] = {{16, 16}, {48, 16}, {16, 80}};
@@ -103,6 +132,11 @@ int main() {
         for (int activation = kNone; activation <= kRelu; activation++)
           run_direct(s[0], s[1], s[2], in, 48, activation, threads);
     }
+  // 30 tiles an image: pieces of two rows; 45, in rows of 9: the last piece is a row of 2 outputs.
+  for (const Index width : {22, 34})
+    for (const auto& c : channels)
+      for (int activation = kNone; activation <= kReluPool; activation++)
+        run_with_caches(3, 18, width, c[0], c[1], activation, 2);
   // Panels of one vector beside those of two.
   run(2, 6, 6, 3 * kLanes, 5 * kLanes, kRelu, 2);
   std::printf("%d failures\n", failures);

@@ -25,7 +25,7 @@ struct NormGradient {
 struct OutputGradients {
   const float* gradients;      // of what the layer returned, channels last
   const float* activations;    // kRelu: what the layer returned
-  const std::uint8_t* choice;  // kReluPool: see write_pooled
+  const std::uint8_t* choice;  // kReluPool: see write_maximum
   Activation activation;
   Index height, width, channels;
   NormGradient norm;

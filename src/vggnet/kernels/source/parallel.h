@@ -1,4 +1,4 @@
-// Threads, caches and scratch memory: the only place that knows of OpenMP, libc and malloc.
+// Threads, caches and scratch memory: the only place that knows of OpenMP and of the system.
 #pragma once
 
 #include <omp.h>
@@ -21,8 +21,11 @@ void parallel(int threads, const Body& body) {
   body(omp_get_thread_num(), omp_get_num_threads());
 }
 
-// Bytes of a core's second cache; 1 MiB where the system does not tell.
+// Bytes of a core's second cache; 1 MiB where the system does not tell. Tests pretend others.
 inline Index second_cache_bytes() {
+#ifdef VGGNET_SECOND_CACHE
+  return VGGNET_SECOND_CACHE;
+#endif
 #ifdef _SC_LEVEL2_CACHE_SIZE
   static const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
   if (bytes > 0) return bytes;

@@ -137,9 +137,11 @@ INLINE void write_tile(Planes::Place points, Index channels, const float* bias, 
     Vec y[4][4];
     outputs_of<Rows, Columns>(points, c, y);
     const Vec b = bias ? load(bias + c) : Vec{};
-    if constexpr (Kind != kReluPool) UNROLL for (int i = 0; i < Rows; i++) {
-      UNROLL for (int j = 0; j < Columns; j++) y[i][j] += b;
-      check.see(Columns == 4 ? (y[i][0] + y[i][1]) + (y[i][2] + y[i][3]) : y[i][0] + y[i][1]);
+    if constexpr (Kind != kReluPool) {
+      UNROLL for (int i = 0; i < Rows; i++) {
+        UNROLL for (int j = 0; j < Columns; j++) y[i][j] += b;
+        check.see(Columns == 4 ? (y[i][0] + y[i][1]) + (y[i][2] + y[i][3]) : y[i][0] + y[i][1]);
+      }
     }
     UNROLL for (int i = 0; i < Rows; i += kStep)
       UNROLL for (int j = 0; j < Columns; j += kStep) {

@@ -4,10 +4,13 @@
 // kLanes.
 //
 // Each pass is: transform a block of tiles to points (transforms.h), multiply matrices at each
-// of the 36 points (products.h), transform back. A block is as large as stays in a core's second
-// cache, so that the points, 2.25 times the data, never reach main memory.
+// of the 36 points (products.h), transform back. Blocks are so small that the points, 2.25 times
+// the data, never reach main memory. Those of products alone are cut for the second cache; those
+// of the sums over tiles, for the filters' gradients, are the same everywhere, since the order of
+// a sum decides its rounding.
 //
-// Every entry returns 0, or kNotFinite if some result is NaN or infinite. Winograd's sums mix
+// Entries return 0, kNoMemory, or kNotFinite if some result is or may be NaN or infinite; moments
+// and sums of gradients are not looked at. Winograd's sums mix
 // the pixels of a tile, so one NaN would spread over 16 outputs and an infinity become a NaN;
 // but they are never lost: where the direct sum is not finite neither is any of these. The
 // caller then computes the whole call with torch, and gets what torch gives.
@@ -28,17 +31,21 @@ enum Status { kDone = 0, kNotFinite = 1, kNoMemory = -1 };
 // Tiles in a block, by the larger number of channels.
 Index block_capacity(Index channels) { return channels <= 32 ? 49 : channels <= 128 ? 32 : 64; }
 
-// Tiles in a block of products alone: so many that their points and products, and the filters of
-// a group, 36 of each, fill three quarters of the second cache, but at least 16. Filters that do
-// not fit are read from the third cache, for as many tiles at once as may be.
+// Tiles in a block whose products are all that is wanted, so that it may be cut anywhere: a block
+// of the forward pass, or a piece of one of the backward pass. If the filters of a group fit into
+// the second cache beside 16 tiles and their products, so many tiles that all fill three quarters
+// of it, but at least those 16; if not, the filters are read from the third cache anyway, for as
+// many tiles at once as may be.
 //
-// With 512 KiB (Zen 3) vgg-mini's forward passes are 1.11, 1.17 and 1.05 times as fast as in
-// blocks of `block_capacity`, which suits 1 MiB.
+// With 512 KiB (Zen 3, two threads) vgg-mini's forward passes, of 32 and 64 channels, are 1.11,
+// 1.17 and 1.05 times as fast as in blocks of `block_capacity`, which was chosen with 1 MiB.
 Index product_capacity(Index depth, Index channels) {
+  constexpr Index kFewest = 16;
   const Index most = block_capacity(std::max(depth, channels));
-  const Index floats = second_cache_bytes() / 4 * 3 / Index(sizeof(float));
-  const Index room = floats - 36 * depth * std::min(kGroup, channels);
-  return room < 0 ? most : std::clamp<Index>(room / (36 * (depth + kGroup)), 16, most);
+  const Index group = std::min(kGroup, channels), filters = depth * group, tile = depth + group;
+  const Index cache = second_cache_bytes() / (36 * Index(sizeof(float)));
+  if (filters + kFewest * tile > cache) return most;
+  return std::clamp((cache / 4 * 3 - filters) / tile, kFewest, most);
 }
 
 struct Shape {
@@ -52,8 +59,7 @@ Planes planes_at(float* start, Index tiles, Index channels) {
 }
 
 // The pixels of a block, which are one stretch of memory.
-template <class Float>
-Stretch pixels_of(const Blocks& blocks, const Block& block, const Float* images,
+Stretch pixels_of(const Blocks& blocks, const Block& block, const float* images,
                   Index channels) {
   if (!images) return {};
   const Index height = blocks.rows.length, row = blocks.columns.length * channels;
