@@ -15,7 +15,7 @@ TINY = {"model": {"stages": [[8], [8]], "hidden": [8]}, "train": {"global_batch_
 
 
 class CtrlC(Observer):
-    """Interrupts the second repeat and leaves gradients off, as Ctrl-C in `torch.no_grad` can."""
+    """Interrupts the second repeat with gradients off, as Ctrl-C in `torch.no_grad` can."""
 
     def began(self, what: str) -> None:
         """Raise what SIGINT raises."""

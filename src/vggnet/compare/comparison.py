@@ -40,7 +40,7 @@ class Comparison:
         self._observer = observer or Observer()
         self._timer = timer or Timer()
         self._machine = describe_machine(plan.devices)
-        # Counted before anything can be interrupted: Ctrl-C in the middle of torch.no_grad can
+        # Counted before anything is measured: Ctrl-C in the middle of torch.no_grad can
         # leave gradients switched off, and the counter needs them.
         self._flops = flops_per_image(plan.config.model)
         self._counted_flops = count_flops_per_image(plan.config.model)
@@ -146,7 +146,7 @@ class Comparison:
                 lane.mistakes, lane.test_images = wrong.tolist(), found.count
                 lane.step_losses = losses
         lane.joules.append(joules)
-        lane.seconds.append(seconds)  # last: an interrupted repeat leaves a row without it
+        lane.seconds.append(seconds)  # last: only its seconds make a repeat count
 
     def _observe_clocks(self) -> None:
         """Read the accelerators' clocks while they are warm."""

@@ -54,5 +54,6 @@ class Lane:
             peak_flops_per_second=self.peak,
             parts=self.parts,
             cold=self.cold,
+            # Ctrl-C may have come between a repeat's joules and its seconds.
             joules=tuple(self.joules[: len(self.seconds)]) if self.meter else None,
         )
