@@ -197,7 +197,11 @@ def main() -> None:
             print(ours[-1], flush=True)
     accuracies = evaluate_files(options.article_models)
     environment = describe_environment()
-    command = f"python benchmarks/time_to_accuracy.py --article .../{options.article.name}"
+    command = (
+        f"python benchmarks/time_to_accuracy.py --article .../{options.article.name} "
+        f"--repeats {options.repeats} --seeds {options.seeds} "
+        f"--article-epochs {options.article_epochs}"
+    )
     text = report(theirs, ours, cold, accuracies, environment, command)
     print(text)
     if options.output:
