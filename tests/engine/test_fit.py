@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from conftest import make_batches
-from vggnet.config import ModelConfig, TrainConfig
+from vggnet.config import AugmentConfig, ModelConfig, TrainConfig
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.engine.device import computing
-from vggnet.engine.fit import EpochResult, TrainState, build_state, fit, train_step
+from vggnet.engine.fit import (
+    EpochResult,
+    TrainState,
+    build_state,
+    check_losses,
+    fit,
+    train_step,
+)
 from vggnet.engine.session import Session
 from vggnet.errors import TrainingDivergedError
 from vggnet.model.vgg import build_network
 
+MOVED = AugmentConfig(rotation=15, shift=2, scale=0.15, shear=15, flip=True)
 SMALL = ModelConfig(stages=((8,), (16,)), hidden=(16,), dropout=0.0)
 
 
@@ -121,23 +132,56 @@ def test_on_step_is_called_after_every_step(batches: Batches) -> None:
     assert state.step == 5
 
 
+class NoUpload(TorchFunctionMode):
+    """Fails where values are copied from Python's memory, which waits for the device."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call what torch was asked for."""
+        assert func not in (torch.tensor, torch.as_tensor, torch.from_numpy), func
+        return func(*args, **(kwargs or {}))
+
+
 def test_a_step_never_waits_for_the_device(few: LabeledImages) -> None:
     """On torch's meta device, which has no values to read, whole epochs of steps run.
 
-    Every tensor of the step lives on the device, since meta mixes with no other, and
-    nothing reads one back, since reading a meta tensor is an error. The optimizer is
-    plain SGD, as torch has no fused Adam for this device.
+    Every tensor of the step lives on the device, since meta mixes with no other;
+    nothing reads one back, since reading a meta tensor is an error; and from the second
+    batch on, whose pictures are moved and scaled, nothing is copied to it. The optimizer
+    is plain SGD, as torch has no fused Adam for this device.
     """
-    parts = make_batches(few, device="meta")
+    parts = make_batches(few, device="meta", augment=MOVED)
     network = build_network(SMALL, 0).to("meta")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     config, device = TrainConfig(label_smoothing=0.1), torch.device("meta")
     state = TrainState(network, network, optimizer, scaler, config, device, Session())
-    for batch in parts.shuffled(seed=0, epoch=0):
-        loss, correct = train_step(state, batch)
-        assert loss.device.type == correct.device.type == "meta"
+    given = parts.shuffled(seed=0, epoch=0)
+    first = next(given)
+    with NoUpload():
+        for batch in (first, *given):
+            loss, correct = train_step(state, batch)
+            assert loss.device.type == correct.device.type == "meta"
     assert state.step == 3
+
+
+def test_losses_are_looked_at_before_they_are_kept(batches: Batches) -> None:
+    """What a GPU would notice at the epoch's end alone is an error when it is asked for."""
+    state = start(TrainConfig(epochs=2))
+
+    def poison(state: TrainState) -> None:
+        check_losses(state, 6)
+        if state.step == 2:
+            state.sums[1, 0] = float("nan")
+            check_losses(state, 6)
+
+    with pytest.raises(TrainingDivergedError, match=r"nan at step 2 "):
+        list(fit(state, batches, poison))
 
 
 def test_bf16_trains(batches: Batches) -> None:
@@ -153,10 +197,30 @@ def test_bf16_trains(batches: Batches) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
 def test_gpu_trains_as_the_cpu_does(few: LabeledImages, precision: str) -> None:
-    """The same steps on a GPU give the CPU's losses, to the precision's rounding."""
-    expected = train(TrainConfig(epochs=1), make_batches(few))[1][0]
-    config = TrainConfig.model_validate({"epochs": 1, "precision": precision})
+    """Twelve steps on a GPU give the CPU's losses, to the precision's rounding."""
+    settings = {"epochs": 4, "peak_lr": 5e-3}
+    expected = train(TrainConfig.model_validate(settings), make_batches(few))[1]
+    config = TrainConfig.model_validate({**settings, "precision": precision})
     state = start(config, device="cuda", model=SMALL)
     with computing(precision, 1):
-        (found,) = fit(state, make_batches(few, device="cuda"))
-    assert found.loss == pytest.approx(expected.loss, rel=0.02)
+        found = list(fit(state, make_batches(few, device="cuda")))
+    assert found[-1].loss < 0.9 * found[0].loss
+    assert [one.loss for one in found] == pytest.approx([one.loss for one in expected], rel=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_gpu_is_not_waited_for(few: LabeledImages, optimizer: str) -> None:
+    """torch itself reports no wait in steps of moved pictures, after one to warm up."""
+    config = TrainConfig.model_validate({"epochs": 1, "optimizer": optimizer})
+    state = start(config, device="cuda")
+    given = make_batches(few, device="cuda", augment=MOVED).shuffled(seed=0, epoch=0)
+    train_step(state, next(given))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in given:
+            train_step(state, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert state.step == 3

@@ -54,7 +54,7 @@ def warp(pixels: Tensor, maps: Tensor) -> Tensor:
     ys = torch.arange(height, dtype=maps.dtype, device=maps.device) - (height - 1) / 2
     y, x = torch.meshgrid(ys, xs, indexing="ij")
     places = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(-1, 3)
+    found = (places @ maps.mT).view(count, height, width, 2)
     # grid_sample counts from -1 to 1, from edge to edge.
-    halves = torch.tensor([width / 2, height / 2], dtype=maps.dtype, device=maps.device)
-    sources = (places @ maps.mT / halves).view(count, height, width, 2)
+    sources = torch.stack([found[..., 0] / (width / 2), found[..., 1] / (height / 2)], dim=-1)
     return F.grid_sample(pixels, sources, align_corners=False)

@@ -15,12 +15,20 @@ from vggnet.data.augment import draw_maps, warp
 from vggnet.data.dataset import LabeledImages
 
 
-def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float], size: int) -> Tensor:
+def per_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    """Put one value, or one a channel, on a device as `normalize` takes it: (1, 1 or C, 1, 1).
+
+    To be done once and not a batch: copying from Python's memory waits for the device.
+    """
+    return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
+def normalize(pixels: Tensor, mean: Tensor, std: Tensor, size: int) -> Tensor:
     """Scale pixels as torchvision's ToTensor and Normalize do, bit for bit.
 
     Args:
         pixels: 0 to 255, uint8 or (then perhaps overwritten) float32, (N, C, H, W).
-        mean: Subtracted from pixels in [0, 1]; one value, or one a channel.
+        mean: Subtracted from pixels in [0, 1]; see `per_channel`.
         std: Divides after that; likewise.
         size: Smaller pictures are padded with zeros around to (size, size).
 
@@ -31,9 +39,7 @@ def normalize(pixels: Tensor, mean: Sequence[float], std: Sequence[float], size:
     if (height, width) != (size, size):
         top, left = (size - height) // 2, (size - width) // 2
         pixels = F.pad(pixels, (left, size - width - left, top, size - height - top))
-    shape = (1, -1, 1, 1)
-    mean_, std_ = (torch.tensor(one, device=pixels.device).view(shape) for one in (mean, std))
-    return pixels.float().div_(255).sub_(mean_).div_(std_)
+    return pixels.float().div_(255).sub_(mean).div_(std)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ class Batches:
         pictures: What to give out.
         device: Where they live from now on.
         batch_size: Images in a batch, over all processes.
-        mean, std, size: See `normalize`.
+        mean, std: One value, or one a channel; see `normalize`.
+        size: Likewise.
         augment: How pictures are moved at random when they are given out shuffled.
         rank, world_size: This process takes every `world_size`-th image of a batch.
     """
@@ -81,7 +88,8 @@ class Batches:
         self.pixels = torch.from_numpy(pictures.images).to(device)
         self.labels = torch.tensor(pictures.labels, dtype=torch.int64, device=device)
         self.batch_size = batch_size
-        self._mean, self._std, self._size = mean, std, size
+        self._mean, self._std = per_channel(mean, device), per_channel(std, device)
+        self._size = size
         self._augment = augment if augment and augment.changes_pictures else None
         self._rank, self._world_size = rank, world_size
 

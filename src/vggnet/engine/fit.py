@@ -183,6 +183,26 @@ def _train_epoch(
     return _end_epoch(state, batches, total)
 
 
+def check_losses(state: TrainState, total: int) -> None:
+    """Wait for the device, and look at the losses of the epoch under way.
+
+    Every process takes part. On a CPU each step has looked at its own.
+
+    Raises:
+        TrainingDivergedError: One is NaN or infinite.
+    """
+    if len(state.sums):
+        losses = state.session.sum_(state.sums[:, 0].clone()).tolist()
+        _check_finite(state, total, state.sums_from, losses)
+
+
+def _check_finite(state: TrainState, total: int, first: int, losses: list[float]) -> None:
+    for offset, loss_sum in enumerate(losses):
+        if not math.isfinite(loss_sum):
+            lr = lr_at(first + offset, total, state.config)
+            raise TrainingDivergedError(first + offset, loss_sum, lr)
+
+
 def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
     """Sum an epoch up over all processes, and clear the way for the next.
 
@@ -193,10 +213,7 @@ def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
     first, seconds = state.sums_from, state.seconds
     losses, corrects = state.session.sum_(state.sums).T.tolist()
     state.sums, state.sums_from, state.seconds = state.sums[:0], state.step, 0.0
-    for offset, loss_sum in enumerate(losses):
-        if not math.isfinite(loss_sum):
-            lr = lr_at(first + offset, total, state.config)
-            raise TrainingDivergedError(first + offset, loss_sum, lr)
+    _check_finite(state, total, first, losses)
     sizes = [batches.size_of(step % len(batches)) for step in range(first, state.step)]
     return EpochResult(
         epoch=state.step / len(batches),

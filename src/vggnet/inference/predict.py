@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from vggnet.artifacts.model_file import LoadedModel, ModelCard, load_model
-from vggnet.data.batches import Batches, normalize
+from vggnet.data.batches import Batches, normalize, per_channel
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.matching import Learnt
 from vggnet.engine.device import accelerated, choose_device, place
@@ -49,6 +49,9 @@ class Classifier:
         self.network = model.network
         place(self.network, self.device)
         self._replica = accelerated(self.network, kernels).eval()
+        self._mean, self._std = (
+            per_channel(values, self.device) for values in (self.card.mean, self.card.std)
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,7 +80,7 @@ class Classifier:
         pixels = torch.tensor(self._as_batch(images), device=self.device)
         size = self.network.config.image_size
         logits = [
-            self._replica(normalize(part, self.card.mean, self.card.std, size))
+            self._replica(normalize(part, self._mean, self._std, size))
             for part in torch.split(pixels, BATCH_SIZE)
         ]
         probabilities = torch.cat(logits).softmax(1).cpu().numpy()

@@ -10,7 +10,7 @@ from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.engine.device import accelerated
 from vggnet.engine.evaluate import Score, evaluate
-from vggnet.engine.fit import EpochResult, TrainState, build_state, fit
+from vggnet.engine.fit import EpochResult, TrainState, build_state, check_losses, fit
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Agreement
 from vggnet.engine.snapshot import Snapshot, restore_snapshot, take_snapshot
@@ -143,8 +143,13 @@ class Training:
             self._stop()
 
     def _save_checkpoint(self) -> None:
-        """Save the state; all processes take part, and the main one writes."""
+        """Save the state; all processes take part, and the main one writes.
+
+        Raises:
+            TrainingDivergedError: It is not worth saving, and would push a good one out.
+        """
         started = time.perf_counter()
+        check_losses(self.state, self._total)
         snapshot = take_snapshot(self.state)
         if self._checkpoints:
             steps, epochs = self.history.to_checkpoint()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vggnet.artifacts.model_file import LoadedModel
-from vggnet.data.batches import normalize
+from vggnet.data.batches import normalize, per_channel
 from vggnet.data.dataset import LabeledImages
 from vggnet.model.folding import fold_batch_norm
 
@@ -53,7 +53,8 @@ class PictureNetwork(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels (N, C, H, W), uint8, to logits and probabilities, (N, num_classes) each."""
         size = self.network.config.image_size
-        logits = self.network(normalize(pixels, self.card.mean, self.card.std, size))
+        mean, std = (per_channel(each, pixels.device) for each in (self.card.mean, self.card.std))
+        logits = self.network(normalize(pixels, mean, std, size))
         return logits, logits.softmax(1)
 
     def measure(self, test: LabeledImages) -> None:
