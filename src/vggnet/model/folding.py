@@ -14,14 +14,14 @@ def fold_batch_norm(network: VGG) -> VGG:
 
     In evaluation, batch norm is y = γ·(x - mean)/sqrt(var + ε) + β for each channel, a
     scale and a shift that the convolution's own weights and bias can carry. Folded in
-    float64; outputs differ by rounding alone. A network without batch norm is returned
-    as it is.
+    float64, and on the CPU, since not every GPU has that; outputs differ by rounding alone.
+    A network without batch norm is returned as it is.
     """
     if not network.config.batch_norm:
         return network
     config = network.config.model_copy(update={"batch_norm": False})
     device = next(network.parameters()).device
-    folded = VGG(config).to(device)
+    folded = VGG(config)
     sources = list(network.features)
     targets = [module for module in folded.features if isinstance(module, nn.Conv2d)]
     for index, source in enumerate(sources):
@@ -30,7 +30,7 @@ def fold_batch_norm(network: VGG) -> VGG:
             assert isinstance(norm, nn.BatchNorm2d)
             _fold(source, norm, targets.pop(0))
     folded.classifier.load_state_dict(network.classifier.state_dict())
-    return folded.train(network.training)
+    return folded.to(device).train(network.training)
 
 
 def _fold(source: nn.Conv2d, norm: nn.BatchNorm2d, target: nn.Conv2d) -> None:
@@ -38,6 +38,11 @@ def _fold(source: nn.Conv2d, norm: nn.BatchNorm2d, target: nn.Conv2d) -> None:
     assert norm.running_var is not None
     assert source.bias is not None
     assert target.bias is not None
-    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    target.weight.copy_(source.weight.double() * scale.view(-1, 1, 1, 1))
-    target.bias.copy_((source.bias.double() - norm.running_mean) * scale + norm.bias)
+    weight, bias, gamma, beta, mean, variance = (
+        tensor.cpu().double()
+        for tensor in (source.weight, source.bias, norm.weight, norm.bias,
+                       norm.running_mean, norm.running_var)
+    )  # fmt: skip
+    scale = gamma / (variance + norm.eps).sqrt()
+    target.weight.copy_(weight * scale.view(-1, 1, 1, 1))
+    target.bias.copy_((bias - mean) * scale + beta)
