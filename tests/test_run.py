@@ -185,6 +185,24 @@ def test_a_diverging_run_keeps_what_was_good(here: Path) -> None:
     assert all(parameter.isfinite().all() for parameter in kept.network.parameters())
 
 
+def test_a_run_that_goes_on_is_not_finished(here: Path) -> None:
+    """More epochs of a finished run, stopped on the way: nothing calls it finished meanwhile."""
+    train = {"epochs": 0.1, "global_batch_size": 1000, "threads": 1}
+    vggnet.train("article", model=TINY, train=train, name="a")
+    assert (here / "runs/a/test.json").exists()
+
+    class Stop(Reporter):
+        def epoch_ended(self, result: EpochResult, validation: object) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vggnet.train(resume=here / "runs/a", train={"epochs": 0.2}, reporter=Stop())
+    assert not (here / "runs/a/test.json").exists()
+    result = vggnet.train(resume=here / "runs/a", train={"epochs": 0.2})
+    assert result.epochs[-1].step == 12
+    assert (here / "runs/a/test.json").exists()
+
+
 def test_outputs_are_checked_before_training(here: Path) -> None:
     """A bad place or name costs no training, and makes no run folder."""
     (here / "folder.pth").mkdir()

@@ -25,6 +25,10 @@ class DeviceError(VggnetError):
     exit_code = 2
 
 
+class OutOfMemoryError(VggnetError):
+    """The memory of the device does not hold what was asked for."""
+
+
 class KernelError(VggnetError):
     """Compiled convolutions were demanded and cannot be had."""
 

@@ -151,6 +151,24 @@ def test_an_interrupted_comparison_keeps_what_it_has(
     assert (tmp_path / "compare.json").read_bytes() == b"earlier"
 
 
+def test_what_was_measured_survives_an_error(
+    vggnet: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little memory for the last part ends a comparison with what there is, and exit code 1."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 256.00 MiB.")
+
+    monkeypatch.setattr(torch, "mm", full)  # of which the peak is measured
+    Path("tiny.toml").write_text(TINY)
+    done = vggnet("compare", "--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
+    assert done.code == 1
+    assert "out of memory: CUDA out of memory." in done.err
+    assert "what was measured so far is kept" in done.err
+    result = load_result(Path("compare-partial.json"))
+    assert [len(row.seconds) for row in result.rows if row.strict] == [1]
+
+
 def test_reports_need_no_torch(tmp_path: Path) -> None:
     """Reading results and writing the page import neither torch nor NumPy."""
     script = (

@@ -16,7 +16,7 @@ from vggnet.engine.device import (
     usable_cores,
     why_unavailable,
 )
-from vggnet.errors import DeviceError
+from vggnet.errors import DeviceError, OutOfMemoryError
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 
@@ -51,11 +51,44 @@ def test_auto_prefers_cuda_then_mps_then_xpu(monkeypatch: pytest.MonkeyPatch) ->
     assert choose_device("auto") == torch.device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)
     assert choose_device("auto") == torch.device("cuda", 0)
     assert choose_device("cuda", local_rank=1) == torch.device("cuda", 1)
     assert choose_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(DeviceError, match="there are 2"):
         choose_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("capability", "runs"),
+    [((6, 1), False), ((7, 5), True), ((8, 6), True), ((9, 0), True), ((12, 1), True)],
+)
+def test_a_gpu_that_torch_has_no_code_for_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], runs: bool
+) -> None:
+    """It is there, but too old for this build: said with the reason, and `auto` passes it by."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    built = ["sm_75", "sm_80", "sm_90a", "sm_100", "compute_120"]
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "GeForce")
+    assert (choose_device("auto").type == "cuda") == runs
+    if not runs:
+        with pytest.raises(DeviceError, match=r"no code for GeForce \(compute capability 6\.1\)"):
+            choose_device("cuda")
+
+
+def test_out_of_memory_is_a_sentence() -> None:
+    """Torch's ways of saying so become one error, which names the way out; others stay."""
+    with pytest.raises(OutOfMemoryError, match="can't allocate memory.*smaller --batch-size"):
+        with computing("fp32", 1):
+            torch.empty(1 << 50)
+    with pytest.raises(OutOfMemoryError, match="out of memory: CUDA out of memory"):
+        with computing("fp32", 1):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(RuntimeError, match="mat1"), computing("fp32", 1):
+        torch.mm(torch.zeros(1, 2), torch.zeros(1, 2))
 
 
 def test_precision_is_checked_against_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

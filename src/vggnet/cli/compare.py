@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vggnet.errors import ConfigError
+from vggnet.errors import ConfigError, VggnetError
 
 if TYPE_CHECKING:
     from vggnet.compare.plan import Plan
@@ -108,13 +108,13 @@ def compare(
     plan = _plan(layers, devices, threads, steps, epochs, repeats or DEFAULT_REPEATS, sweep)
     make_folder(output)
     check_writable(output / "compare.json")
-    result = _measure(plan, quiet=as_json)
-    if as_json:
-        print(result.model_dump_json())
+    result, code = _measure(plan, quiet=as_json)
     report = build_report([("", result)], prices)
     _write(report, result, output, "compare" if result.complete else "compare-partial", as_json)
-    if not result.complete:
-        raise typer.Exit(130)  # 128 + SIGINT, as shells report it
+    if as_json:
+        print(result.model_dump_json())
+    if code:
+        raise typer.Exit(code)
 
 
 def _settings(
@@ -194,8 +194,16 @@ def _plan(
     )
 
 
-def _measure(plan: Plan, quiet: bool) -> Result:
-    """Carry the comparison out; Ctrl-C and SIGTERM end it and keep what is done."""
+def _measure(plan: Plan, quiet: bool) -> tuple[Result, int]:
+    """Carry the comparison out; what ends it early, as Ctrl-C does, leaves what is done.
+
+    Returns:
+        The result, and the exit code.
+
+    Raises:
+        KeyboardInterrupt: There is none yet, when Ctrl-C or SIGTERM comes.
+        VggnetError: Nor when something goes wrong.
+    """
     from vggnet.cli.compare_progress import TerminalObserver
     from vggnet.compare.comparison import Comparison
 
@@ -203,12 +211,20 @@ def _measure(plan: Plan, quiet: bool) -> Result:
         comparison = Comparison(plan, observer)
         try:
             comparison.run()
-        except KeyboardInterrupt:
-            observer.warned("interrupted; what was measured so far is kept")
+        except (KeyboardInterrupt, VggnetError) as error:
+            result = comparison.result()
+            if result is None:
+                raise
+            reason, code = (
+                (str(error), error.exit_code)
+                if isinstance(error, VggnetError)
+                else ("interrupted", 130)  # 128 + SIGINT, as shells report it
+            )
+            observer.warned(f"{reason}; what was measured so far is kept")
+            return result, code
         result = comparison.result()
-    if result is None:
-        raise KeyboardInterrupt
-    return result
+        assert result is not None
+        return result, 0
 
 
 def _write(report: Report, result: Result | None, output: Path, stem: str, quiet: bool) -> None:

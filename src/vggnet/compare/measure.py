@@ -19,7 +19,13 @@ from vggnet.compare.result import PARTS, Parts, Setting
 from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset
-from vggnet.engine.device import accelerated, computing, synchronize, usable_cores
+from vggnet.engine.device import (
+    accelerated,
+    computing,
+    own_random_numbers,
+    synchronize,
+    usable_cores,
+)
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import TrainState, build_state, fit
 from vggnet.engine.session import Session
@@ -92,7 +98,7 @@ class Training:
     def computing(self) -> Iterator[None]:
         """Set threads, precision and random numbers as a run does, and set them back after."""
         threads = self.setting.threads or usable_cores()
-        with computing(self.setting.precision, threads), torch.random.fork_rng():
+        with computing(self.setting.precision, threads), own_random_numbers(self.device):
             torch.manual_seed(self.config.train.seed)
             yield
 

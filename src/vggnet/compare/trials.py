@@ -9,7 +9,7 @@ from vggnet.compare.observer import Observer
 from vggnet.compare.plan import Plan, candidate_settings
 from vggnet.compare.result import Setting, Timing
 from vggnet.engine.fit import TrainState
-from vggnet.errors import DeviceError, TrainingDivergedError
+from vggnet.errors import DeviceError, OutOfMemoryError, TrainingDivergedError
 
 _STEPS = 10
 """At most, of each candidate; with a tenth of a row's steps if that is less."""
@@ -17,7 +17,7 @@ _STEPS = 10
 _WORTH_IT = 1.05
 """A larger batch is called best where it is so much faster: it learns less from an epoch."""
 
-_CANNOT = (DeviceError, TrainingDivergedError, torch.OutOfMemoryError)
+_CANNOT = (DeviceError, TrainingDivergedError, OutOfMemoryError)
 """What rules a setting out, without ending the comparison."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vggnet.errors import DeviceError
+from vggnet.errors import DeviceError, OutOfMemoryError
 from vggnet.kernels import accelerate, keep_memory
 
 PREFERENCE = ("cuda", "mps", "xpu", "cpu")
@@ -26,7 +26,7 @@ def why_unavailable(kind: str) -> str | None:
         case "cpu":
             return None
         case "cuda" if torch.cuda.is_available():
-            return None
+            return _why_no_code()
         case "cuda" if torch.version.cuda is None and torch.version.hip is None:
             return f"torch {torch.__version__} is a build without CUDA"
         case "cuda":
@@ -42,6 +42,29 @@ def why_unavailable(kind: str) -> str | None:
         case "xpu":
             return f"torch {torch.__version__} finds no Intel GPU"
     return f"unknown kind of device {kind!r}"
+
+
+def _why_no_code() -> str | None:
+    """Return why this torch has no code for the first NVIDIA GPU, or None where it has.
+
+    `is_available` does not look at that; the first operation would end in an error. Code for
+    sm_XY runs where the major number is the same and the minor one not less; compute_XY is
+    compiled by the driver for whatever is newer.
+    """
+    built = torch.cuda.get_arch_list()
+    if torch.version.hip or not built:
+        return None
+    mine = torch.cuda.get_device_capability(0)
+    for name in built:
+        kind, _, digits = name.partition("_")
+        number = int("".join(character for character in digits if character.isdigit()))
+        theirs = divmod(number, 10)
+        if theirs <= mine and (kind == "compute" or theirs[0] == mine[0]):
+            return None
+    return (
+        f"this torch has no code for {torch.cuda.get_device_name(0)} (compute capability "
+        f"{mine[0]}.{mine[1]}), only for {', '.join(built)}; install a build that has it"
+    )
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
@@ -164,11 +187,38 @@ def seed_generator(device: torch.device, seed: int) -> None:
 
 
 @contextmanager
+def own_random_numbers(device: torch.device) -> Iterator[None]:
+    """Give the caller's generators, the CPU's and the device's, back as they were."""
+    kind = device.type if device.type in ("cuda", "xpu") else "cuda"
+    devices = [device] if device.type in ("cuda", "xpu") else []
+    with torch.random.fork_rng(devices, device_type=kind):
+        yield
+
+
+@contextmanager
+def _explaining_memory() -> Iterator[None]:
+    """Turn torch's several ways of running out of memory into one sentence."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not short and "can't allocate memory" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0].removeprefix("[").partition("] ")
+        raise OutOfMemoryError(
+            f"out of memory: {reason[2] or reason[0]}; use a smaller --batch-size or network"
+        ) from error
+
+
+@contextmanager
 def computing(precision: str, threads: int) -> Iterator[None]:
     """Set threads, denormals and TF32 for the time of a run, and set them back after.
 
     Denormals are flushed to zero: a converged network's activations and Adam's averages
     are full of them, and a CPU handles each by a trap of a hundred cycles or more.
+
+    Raises:
+        OutOfMemoryError: What is computed meanwhile does not fit.
     """
     threads_before = torch.get_num_threads()
     matmul_before = torch.get_float32_matmul_precision()
@@ -178,7 +228,8 @@ def computing(precision: str, threads: int) -> Iterator[None]:
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     try:
-        yield
+        with _explaining_memory():
+            yield
     finally:
         torch.set_num_threads(threads_before)
         torch.set_flush_denormal(False)

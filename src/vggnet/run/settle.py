@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from vggnet.artifacts.atomic import check_writable
 from vggnet.artifacts.model_file import check_suffix
 from vggnet.artifacts.run_folder import FINISHED
@@ -13,7 +15,7 @@ from vggnet.data.storage import load_configured
 from vggnet.engine.device import check_precision, choose_device, usable_cores
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Session
-from vggnet.errors import ConfigError, RunFinishedError
+from vggnet.errors import ConfigError, DeviceError, RunFinishedError
 from vggnet.run.circumstances import check_same_pictures, check_same_training
 from vggnet.run.options import Options
 from vggnet.run.origin import Origin
@@ -34,7 +36,7 @@ def settle(origin: Origin, options: Options, session: Session) -> Plan:
     check_suffix(output)
     if session.is_main:
         check_writable(output)
-    device = choose_device(config.train.device, session.local_rank)
+    device = _choose_own_device(config.train.device, session)
     check_precision(config.train.precision, device)
     dataset = load_configured(config.data)
     config = fit_to_data(config, dataset, session)
@@ -57,6 +59,26 @@ def settle(origin: Origin, options: Options, session: Session) -> Plan:
         output=output,
         first_step=values.get("step", 0),
     )
+
+
+def _choose_own_device(name: str, session: Session) -> torch.device:
+    """Choose a device that this process can train on beside the others.
+
+    Raises:
+        DeviceError: It is not there, or cannot be shared, or gradients cannot be averaged on it.
+    """
+    if session.local_world_size > 1 and ":" in name:
+        raise DeviceError(
+            f"--device {name} would be shared by {session.local_world_size} processes; "
+            f"use --device {name.partition(':')[0]}, which gives each its own"
+        )
+    device = choose_device(name, session.local_rank)
+    if session.world_size > 1 and device.type not in ("cpu", "cuda"):
+        raise DeviceError(
+            f"several processes train on CPUs or NVIDIA GPUs, not on {device.type}; "
+            "use one process, or --device cpu"
+        )
+    return device
 
 
 def _check_unfinished(folder: Path, step: int, total: int) -> None:

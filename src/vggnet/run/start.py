@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from vggnet.artifacts.run_folder import RunFolder
+from vggnet.artifacts.run_folder import FINISHED, RunFolder
 from vggnet.config import Config
-from vggnet.engine.device import accelerated, computing
+from vggnet.engine.device import accelerated, computing, own_random_numbers
 from vggnet.engine.environment import describe_environment
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session, open_session
@@ -129,7 +127,7 @@ def _carry_out(find: Callable[[], Origin], options: Options, reporter: Reporter)
             plan = replace(plan, folder=session.share(folder.path if folder else plan.folder))
             place = plan.folder, session
             stack.enter_context(computing(plan.config.train.precision, plan.threads))
-            stack.enter_context(_own_random_numbers(plan.device))
+            stack.enter_context(own_random_numbers(plan.device))
             training = Training(plan, folder, origin.checkpoint, cadence, reporter)
             evaluation = _train_and_save(training)
     except ConnectionLostError as error:
@@ -143,6 +141,8 @@ def _carry_out(find: Callable[[], Origin], options: Options, reporter: Reporter)
 
 def _open_folder(origin: Origin, options: Options, stem: str) -> RunFolder:
     if origin.folder:
+        # What it says is of the steps that were all until now.
+        (origin.folder / FINISHED).unlink(missing_ok=True)
         return RunFolder(origin.folder, options.tensorboard)
     return RunFolder.create(options.runs, options.name, stem, options.tensorboard, launch_id())
 
@@ -161,12 +161,3 @@ def _train_and_save(training: Training) -> Evaluation:
         warn = training.reporter.warned
         save_results(plan, network, evaluation, training.history, folder, warn)
     return evaluation
-
-
-@contextmanager
-def _own_random_numbers(device: torch.device) -> Iterator[None]:
-    """Give the caller's generators back as they were."""
-    kind = device.type if device.type in ("cuda", "xpu") else "cuda"
-    devices = [device] if device.type in ("cuda", "xpu") else []
-    with torch.random.fork_rng(devices, device_type=kind):
-        yield
