@@ -18,6 +18,9 @@ IMAGES = 1_000
 def find_dataset(card: ModelCard, data_dir: Path | None) -> Dataset | None:
     """Return the dataset that a model was trained on, where it is on this machine.
 
+    Not another one of its name: a folder may have changed since, and then hold pictures to
+    test with that the model has learnt.
+
     Raises:
         ConfigError: `data_dir` is named, and the model's dataset is none that is known.
         DataError: It is not in `data_dir`.
@@ -25,12 +28,20 @@ def find_dataset(card: ModelCard, data_dir: Path | None) -> Dataset | None:
     data = (card.config or {}).get("data", {})
     name, size = data.get("dataset", "mnist"), data.get("image_size")
     try:
-        dataset = load_dataset(name, data_dir, download=False, image_size=size)
+        dataset = load_dataset(
+            name,
+            data_dir,
+            download=False,
+            image_size=size,
+            skip_bad=data.get("skip_bad", False),
+        )
     except (ConfigError, DataError):
         if data_dir is not None:
             raise
         return None
-    return dataset if dataset.shape == card.picture else None
+    same = card.dataset_sha256 in (None, dataset.sha256)
+    fits = (dataset.shape, dataset.classes) == (card.picture, card.classes)
+    return dataset if same and fits else None
 
 
 def choose_pixels(dataset: Dataset | None, picture: tuple[int, int, int]) -> tuple[Pixels, str]:

@@ -1,0 +1,58 @@
+"""An exported file is judged by the pictures that its model was trained on, or by none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
+from vggnet.artifacts.model_file import ModelCard, build_card
+from vggnet.data.storage import load_dataset
+from vggnet.recipes import resolve_config
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Forty grey pictures of 8×8 in two classes, and a file that is no picture."""
+    random = np.random.default_rng(0)
+    for number in range(40):
+        path = tmp_path / "pictures" / ("dark", "light")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    (tmp_path / "pictures/dark/broken.png").write_bytes(b"no picture")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def card(folder: Path) -> ModelCard:
+    """What the file of a model says that was trained on them with `--skip-bad`."""
+    dataset = load_dataset(str(folder), skip_bad=True)
+    config = resolve_config({"data": {"dataset": str(folder), "skip_bad": True}})
+    return build_card(config, dataset.classes, dataset.shape, dataset.sha256, {}, None)
+
+
+def test_the_models_own_pictures_are_found(card: ModelCard) -> None:
+    """As they were read for training, the unreadable one left out."""
+    dataset = find_dataset(card, None)
+    assert dataset is not None
+    assert dataset.sha256 == card.dataset_sha256
+
+
+def test_a_folder_that_has_changed_is_no_evidence(card: ModelCard, folder: Path) -> None:
+    """With another picture, which may shift what is tested on, noise is compared instead."""
+    Image.new("L", (8, 8)).save(folder / "light" / "new.png")
+    assert find_dataset(card, None) is None
+    pixels, name = choose_pixels(None, card.picture)
+    assert pixels.shape == (1000, *card.picture)
+    assert "not at hand" in name
+
+
+def test_another_class_is_no_evidence(card: ModelCard, folder: Path) -> None:
+    """Labels would be of classes that the network does not know."""
+    (folder / "none").mkdir()
+    for number in range(5):
+        Image.new("L", (8, 8), number).save(folder / "none" / f"{number}.png")
+    assert find_dataset(card, None) is None
