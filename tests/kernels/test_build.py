@@ -167,6 +167,17 @@ def test_a_cache_that_cannot_be_used_costs_only_time(tmp_path: Path) -> None:
     assert not Path(path).exists(), "the temporary folder goes with its process"
 
 
+def test_a_cache_that_fails_means_torch(tmp_path: Path) -> None:
+    """Where a library cannot be locked or written, training goes on by torch, and says why."""
+    path = Path(load(tmp_path)[2])
+    path.with_suffix(".lock").unlink()
+    path.with_suffix(".lock").mkdir()
+    path.unlink()
+    in_use, _, _, reason = load(tmp_path)
+    assert in_use == "torch"
+    assert "set VGGNET_CACHE_DIR to a folder with room" in reason
+
+
 def test_one_openmp_runtime() -> None:
     """The kernels share torch's OpenMP: the process has loaded one, and it is torch's."""
     program = """

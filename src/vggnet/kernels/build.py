@@ -97,11 +97,22 @@ def build_library(lanes: int, cpu: str, openmp: Path | None) -> Build:
     compiler = find_compiler()
     flags = (*FLAGS, f"-DVGGNET_LANES={lanes}")
     key = _key(compiler, flags, cpu, openmp.name if openmp else "")
-    folder = cache_folder()
-    path = folder / f"winograd-{lanes}-{key}.so"
+    try:
+        return _find_or_compile(compiler, flags, openmp, cache_folder(), f"winograd-{lanes}-{key}")
+    except OSError as error:
+        raise KernelError(
+            f"the compiled kernels have no place: {error.strerror or error}; "
+            "set VGGNET_CACHE_DIR to a folder with room"
+        ) from error
+
+
+def _find_or_compile(
+    compiler: Compiler, flags: tuple[str, ...], openmp: Path | None, folder: Path, name: str
+) -> Build:
+    path = folder / f"{name}.so"
     if is_intact(path):
         return Build(path, compiler, 0.0)
-    with one_at_a_time(folder / f"{path.stem}.lock"):
+    with one_at_a_time(folder / f"{name}.lock"):
         if is_intact(path):  # another process compiled it meanwhile
             return Build(path, compiler, 0.0)
         started = time.perf_counter()
@@ -115,11 +126,15 @@ def cache_folder() -> Path:
 
     VGGNET_CACHE_DIR names it, else it is the platform's cache folder. Where that cannot
     be had, a temporary folder serves this process alone.
+
+    Raises:
+        OSError: Nor can that.
     """
     named = os.environ.get("VGGNET_CACHE_DIR")
-    base = Path(named) if named else platformdirs.user_cache_path("vggnet")
-    folder = base / "kernels"
-    with contextlib.suppress(OSError):
+    # RuntimeError: the user has no home.
+    with contextlib.suppress(OSError, RuntimeError):
+        base = Path(named) if named else platformdirs.user_cache_path("vggnet")
+        folder = base / "kernels"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
         private = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -159,11 +174,6 @@ def _compile(compiler: Compiler, flags: tuple[str, ...], openmp: Path | None, pa
         part.write_bytes(library + hashlib.sha256(library).digest())
         part.chmod(0o700)
         part.replace(path)
-    except OSError as error:
-        raise KernelError(
-            f"the compiled kernels cannot be written to {path.parent}: {error.strerror}; "
-            "set VGGNET_CACHE_DIR to a folder with room"
-        ) from error
     finally:
         part.unlink(missing_ok=True)
 
