@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,28 +17,30 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Non
     """Write a file beside its place, flush it to the disk, and rename it there.
 
     Whatever fails, and whenever the process is killed, `path` is either what it was
-    before or the whole new file.
+    before or the whole new file. Where it is a symbolic link, that holds for the file that it
+    points to; a pipe or a device is written to as it is.
 
     Args:
         path: Where it shall stand.
         content: Its bytes, or what writes them to a binary file.
 
     Raises:
-        OutputError: It cannot be written; `path` is untouched.
+        OutputError: It cannot be written; a file at `path` is untouched.
     """
+    if _is_pipe_or_device(path):
+        _write_into(path, content)
+        return
     temporary: Path | None = None
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "is a folder")
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        place = _follow(path)
+        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                content(file)
+            _write(file, content)
         temporary.chmod(0o666 & ~_umask())
-        put_in_place(temporary, path)
+        put_in_place(temporary, place)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}; what stood there is untouched"
@@ -52,12 +55,15 @@ def put_in_place(written: Path, path: Path) -> None:
     """Flush a file that was written beside its place to the disk, and rename it there.
 
     Raises:
-        OSError: It cannot be; `path` is untouched.
+        OSError: It cannot be, or a pipe or device stands there; `path` is untouched.
     """
+    if _is_pipe_or_device(path):
+        raise OSError(None, "is a pipe or a device; name a file")
     with written.open("rb") as file:
         os.fsync(file.fileno())
-    written.replace(path)
-    _flush_folder(path.parent)
+    place = _follow(path)
+    written.replace(place)
+    _flush_folder(place.parent)
 
 
 def check_writable(path: Path) -> None:
@@ -71,8 +77,9 @@ def check_writable(path: Path) -> None:
             raise IsADirectoryError(None, "is a folder; name a file in it")
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(None, "is write-protected")
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        if not _is_pipe_or_device(path):
+            with tempfile.TemporaryFile(dir=_follow(path).parent):
+                pass
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -87,6 +94,34 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from None
+
+
+def _is_pipe_or_device(path: Path) -> bool:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _follow(path: Path) -> Path:
+    """Return what a symbolic link points to; a rename would put a file in the link's place."""
+    return Path(os.path.realpath(path))
+
+
+def _write_into(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    try:
+        with path.open("wb") as file:
+            _write(file, content)
+    except OSError as error:
+        raise OutputError(f"cannot write to {path}: {error.strerror or error}") from None
+
+
+def _write(file: BinaryIO, content: bytes | Callable[[BinaryIO], object]) -> None:
+    if isinstance(content, bytes):
+        file.write(content)
+    else:
+        content(file)
 
 
 def _umask() -> int:
