@@ -119,3 +119,13 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert min(picture.size) >= 200
             assert len(picture.convert("L").getcolors() or []) > 1
+
+
+def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:
+    """A class called "$^$" is no formula, which matplotlib would refuse to draw."""
+    images = np.zeros((2, 1, 8, 8), np.uint8)
+    wrong = Evaluation(np.eye(2, dtype=np.float32), np.array([1, 0]))
+    render_mistakes(tmp_path / "mistakes.png", images, wrong, ("cost_$", "cost_^$"))
+    render_confusion_matrix(tmp_path / "matrix.png", wrong, ("$^$", "$_$"))
+    render_sheet(tmp_path / "sheet.png", images, ["$^$", "$_$"], "$^$")
+    assert len(list(tmp_path.iterdir())) == 3

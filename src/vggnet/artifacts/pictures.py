@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 """From the palette of Okabe and Ito, told apart by the colour-blind as well."""
+
+_AS_WRITTEN: dict[str, Any] = {"parse_math": False}
+"""For text that holds a name: "cost_$ or cost_^$" is no formula."""
 
 
 def render_curves(
@@ -89,8 +92,8 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
                     weight=weight,
                 )
     turned = 90 if max(map(len, classes)) > 3 else 0
-    axes.set_xticks(range(many), classes, rotation=turned, fontsize=size)
-    axes.set_yticks(range(many), classes, fontsize=size)
+    axes.set_xticks(range(many), classes, rotation=turned, fontsize=size, **_AS_WRITTEN)
+    axes.set_yticks(range(many), classes, fontsize=size, **_AS_WRITTEN)
     axes.set(
         xlabel="taken for",
         ylabel="is",
@@ -136,7 +139,8 @@ def render_sheet(
     figure = _figure(1.5 * columns, 1.85 * rows + 0.5)
     # One pair of axes for all: a pair for each of 40 pictures takes a second to lay out.
     axes = figure.subplots()
-    axes.set(xlim=(0, columns), ylim=(rows, -0.02), title=title)
+    axes.set(xlim=(0, columns), ylim=(rows, -0.02))
+    axes.set_title(title, **_AS_WRITTEN)
     axes.set_axis_off()
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(number, columns)
@@ -146,7 +150,9 @@ def render_sheet(
         axes.imshow(
             shown, cmap="gray_r" if grey else None, vmin=0, vmax=255, extent=place, aspect="auto"
         )
-        axes.text(column + 0.5, row + 0.22, caption, ha="center", va="bottom", fontsize=8)
+        axes.text(
+            column + 0.5, row + 0.22, caption, ha="center", va="bottom", fontsize=8, **_AS_WRITTEN
+        )
     _save(figure, path)
 
 
