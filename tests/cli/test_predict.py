@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,6 +77,43 @@ def test_what_cannot_be_read_is_named_and_the_rest_answered(
     assert "Traceback" not in done.err
 
 
+@pytest.mark.parametrize("show", ["seen.png", "nowhere/seen.png"])
+def test_what_cannot_be_read_is_named_where_nothing_can_be_drawn_either(
+    vggnet: Command, digit_model: Path, pictures: Path, show: str
+) -> None:
+    """A sheet that is empty, or cannot be written, hides no problem of a picture."""
+    seen = pictures / ("more" if show == "seen.png" else "")
+    done = vggnet("predict", digit_model, seen, "missing.png", "--show", show)
+    assert done.code == 1
+    first, second = done.err.splitlines()
+    assert first == "vggnet: cannot read missing.png: No such file or directory"
+    assert second.startswith("vggnet: ")
+    assert show in second
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or (os.geteuid() == 0 and not shutil.which("setpriv")),
+    reason="no file can be locked against this user",
+)
+def test_a_locked_picture_is_one_problem_of_many(digit_model: Path, pictures: Path) -> None:
+    """What this user may not read is named; the others are answered."""
+    (pictures / "digit_1.png").chmod(0)
+    # Root reads what is locked too, unless those of its rights are taken away.
+    weaken = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    files = [str(pictures / f"digit_{index}.png") for index in range(3)]
+    done = subprocess.run(
+        [
+            *(weaken if os.geteuid() == 0 else []),
+            *(sys.executable, "-m", "vggnet", "predict", str(digit_model), *files),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [files[0], files[2]]
+    assert done.stderr == f"vggnet: cannot read {files[1]}: Permission denied\n"
+
+
 def test_standard_input(digit_model: Path, pictures: Path) -> None:
     """`-` is a picture through a pipe, and the answer is the file's."""
     command = [sys.executable, "-m", "vggnet", "predict", str(digit_model), "--format", "json"]
@@ -124,6 +163,17 @@ def test_what_the_network_saw(vggnet: Command, digit_model: Path, pictures: Path
         assert sheet.width > 500
     done = vggnet("predict", digit_model, pictures / "more", "--show", "blank.png")
     assert (done.code, Path("blank.png").exists()) == (1, False)
+
+
+def test_a_sheet_has_an_end(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
+    """Of rows, digits are counted: 400 are drawn, and the rest is told of."""
+    row = 255 - np.concatenate([np.pad(mnist.test.images[at, 0], 4) for at in range(5)], axis=1)
+    Image.fromarray(row).resize((row.shape[1] * 3, row.shape[0] * 3)).save("row.png")
+    done = vggnet("predict", digit_model, *81 * ["row.png"], "--split", "--show", "seen.png")
+    assert done.code == 0
+    assert done.err == "vggnet: warning: seen.png shows the first 400 of 405 answers\n"
+    with Image.open("seen.png") as sheet:
+        assert sheet.height == int(110 * (50 * 1.85 + 0.5))  # 50 rows of eight
 
 
 def test_many_pictures_are_answered_in_batches(

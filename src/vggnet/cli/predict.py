@@ -20,7 +20,7 @@ _MANY = 32
 """Pictures for which compiled kernels are worth their start."""
 
 _MOST_SHOWN = 400
-"""Pictures on the sheet of `--show`; more would be a picture that nothing opens."""
+"""Pictures, or digits of rows, on the sheet of `--show`; more than that, and nothing opens it."""
 
 
 def predict(
@@ -30,6 +30,7 @@ def predict(
         typer.Argument(
             help="Files, folders, or - for standard input; PNG, JPEG, WebP or BMP.",
             metavar="PICTURE...",
+            readable=False,  # one that is not is a problem of its own, and no wrong usage
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each.")] = 3,
@@ -71,7 +72,7 @@ def predict(
     reading = choose_reading(classifier.classes) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError("--split reads digits; this model tells other things apart")
-    shown: list[Answer] = []
+    sheet = _Sheet()
     problems: list[str] = []
 
     def answers() -> Iterator[Answer]:
@@ -83,17 +84,18 @@ def predict(
             if answer.problem:
                 problems.append(f"vggnet: cannot read {answer.path}: {answer.problem}")
                 continue
-            if show and len(shown) < _MOST_SHOWN:
-                shown.append(answer)
+            if show:
+                sheet.add(answer)
             yield answer
 
     with computing("fp32", threads or usable_cores()):
         for line in _FORMATS[style](answers(), split):
             print(line)
-    if show:
-        _draw(show, shown)
     if problems:
         print("\n".join(problems), file=sys.stderr)
+    if show:
+        sheet.write(show)
+    if problems:
         raise typer.Exit(PictureError.exit_code)
 
 
@@ -165,15 +167,41 @@ _FORMATS: dict[str, Callable[[Iterable[Answer], bool], Iterator[str]]] = {
 }
 
 
-def _draw(path: Path, answers: Iterable[Answer]) -> None:
-    """Write a sheet of what the network saw, each with its answer."""
-    import numpy as np
+class _Sheet:
+    """What the network saw, each with its answer."""
 
-    from vggnet.artifacts.pictures import render_sheet
+    def __init__(self) -> None:
+        self._shown: list[tuple[str, Guess]] = []
+        self._count = 0
 
-    pairs = [(guess, Path(answer.path).name) for answer in answers for guess in answer.guesses]
-    if not pairs:
-        raise PictureError(f"nothing is drawn in any picture, so {path} is not written")
-    captions = [f"{name[-18:]}\n{one.label} · {100 * one.probability:.0f} %" for one, name in pairs]
-    images = np.stack([guess.seen for guess, _ in pairs])
-    render_sheet(path, images, captions, "What the network saw, and what it answers")
+    def add(self, answer: Answer) -> None:
+        """Take a file's answer, as far as there is room."""
+        name = Path(answer.path).name[-18:]
+        room = _MOST_SHOWN - len(self._shown)
+        self._shown += [(name, guess) for guess in answer.guesses[:room]]
+        self._count += len(answer.guesses)
+
+    def write(self, path: Path) -> None:
+        """Draw it, and warn if it does not hold everything.
+
+        Raises:
+            OutputError: It cannot be written.
+            PictureError: There is nothing to draw.
+        """
+        import numpy as np
+
+        from vggnet.artifacts.pictures import render_sheet
+
+        if not self._shown:
+            raise PictureError(f"nothing is drawn in any picture, so {path} is not written")
+        captions = [
+            f"{name}\n{one.label} · {100 * one.probability:.0f} %" for name, one in self._shown
+        ]
+        images = np.stack([one.seen for _, one in self._shown])
+        render_sheet(path, images, captions, "What the network saw, and what it answers")
+        if self._count > len(self._shown):
+            print(
+                f"vggnet: warning: {path} shows the first {len(self._shown)} of "
+                f"{self._count:,} answers",
+                file=sys.stderr,
+            )
