@@ -228,3 +228,84 @@ def test_a_closed_pipe_is_no_error_message(tmp_path: Path) -> None:
     )
     assert done.stdout.startswith("vggnet ")
     assert done.stderr == ""
+
+
+VGGNET = [sys.executable, "-m", "vggnet"]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_left_ends_a_command_silently(unbuffered: str) -> None:
+    """However Python buffers, nobody complains, and the exit code is 1."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*VGGNET, "data", "list"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("arguments", [["data", "list"], ["--version"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_standard_output(arguments: list[str], unbuffered: str) -> None:
+    """However Python buffers, it is one sentence and exit code 1."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*VGGNET, *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("vggnet: cannot write to standard output: No space left")
+
+
+def test_both_outputs_may_fail() -> None:
+    """Where standard error goes into the same broken pipe, the exit code is still 1."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [*VGGNET, "evaluate", "missing.pth"],
+        stdout=writing,
+        stderr=writing,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    os.close(writing)
+    assert done.returncode == 1
+
+
+def test_an_output_of_few_characters() -> None:
+    """What ASCII lacks is spelt out, and no error."""
+    done = subprocess.run(
+        [*VGGNET, "data", "list"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].startswith("mnist ")
+    assert "10 classes \\xb7 " in done.stdout
+
+
+def test_a_training_outlives_its_reader(tmp_path: Path) -> None:
+    """`vggnet train | head -1` trains to the end, silently, and leaves its files."""
+    process = subprocess.Popen(
+        [*VGGNET, "train", "--epochs", "0.02", *TINY, "--name", "piped"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("custom on mnist")
+    process.stdout.close()
+    _, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert (tmp_path / "runs" / "piped" / "test.json").exists()
+    load_model(tmp_path / "mnist_vggnet.pth")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -11,6 +14,9 @@ import typer
 from vggnet import __version__
 from vggnet.cli import compare, data, env, evaluate, export, predict, serve, study, train
 from vggnet.errors import VggnetError
+
+_OUTPUT_LOST = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""How standard output fails; what fails at a file of ours is a `VggnetError`."""
 
 app = typer.Typer(
     name="vggnet",
@@ -55,6 +61,10 @@ def main() -> None:
     # of 300,000 turns made the last evaluation 5 times slower than this (two cores, one of
     # them busy); on a quiet machine a step is as fast within 5 %. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # No training shall end because a locale has no byte for "·".
+            stream.reconfigure(errors="backslashreplace")
     try:
         _run()
     except SystemExit as end:
@@ -65,17 +75,43 @@ def main() -> None:
 
 def _run() -> None:
     try:
+        _run_command()
+    except KeyboardInterrupt:  # before or after the command; typer ends that by 130, silently
+        print("vggnet: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in _OUTPUT_LOST:
+            raise
+        _end_without_output(error)
+
+
+def _run_command() -> None:
+    try:
         app()
     except VggnetError as error:
         print(f"vggnet: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("vggnet: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of a pipe left (`vggnet … | head`); Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    finally:
+        print(end="", flush=True)  # a failure at Python's own end could not be told in our words
+
+
+def _end_without_output(error: OSError) -> NoReturn:
+    """End a command whose output nothing takes; silently if its reader left, as `head` does.
+
+    The exit code is the one that typer and rich choose where they meet such a pipe first.
+    """
+    if error.errno != errno.EPIPE:
+        with contextlib.suppress(OSError):
+            print(
+                f"vggnet: cannot write to standard output: {error.strerror}; "
+                "make room, or send it elsewhere",
+                file=sys.stderr,
+            )
+    # What is still buffered goes nowhere; Python would complain of it on its way out.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for standard in (1, 2):
+        os.dup2(nowhere, standard)
+    sys.exit(1)
 
 
 def _leave_at_once(code: str | int | None) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Iterator
@@ -112,7 +113,7 @@ def compare(
     report = build_report([("", result)], prices)
     _write(report, result, output, "compare" if result.complete else "compare-partial", as_json)
     if as_json:
-        print(result.model_dump_json())
+        print(json.dumps(result.model_dump(mode="json")))  # ASCII, whatever the terminal takes
     if code:
         raise typer.Exit(code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -27,11 +28,20 @@ _REDRAW = 0.1
 """Seconds between two redrawings of the bar; each costs the training thread 0.3 ms."""
 
 
+class _PatientConsole(Console):
+    """Outlives the reader of its pipe."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more, but let the training go on: its results are files."""
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 class TerminalReporter(Reporter):
     """For people."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = _PatientConsole(highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
