@@ -9,8 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import make_batches
-from vggnet.data.batches import normalize
+from vggnet.data.batches import normalize, per_channel
 from vggnet.data.dataset import LabeledImages
+
+
+CPU = torch.device("cpu")
+HALF = per_channel((0.5,), CPU)
 
 
 def numbered(count: int) -> LabeledImages:
@@ -22,7 +26,7 @@ def test_normalize_is_torchvisions_bit_for_bit() -> None:
     """All 256 values come out as ToTensor and Normalize((0.5,), (0.5,)) give them."""
     pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     expected = (pixels.to(torch.float32).div(255) - 0.5) / 0.5
-    assert torch.equal(normalize(pixels, (0.5,), (0.5,), 16), expected)
+    assert torch.equal(normalize(pixels, HALF, HALF, 16), expected)
 
 
 def test_normalize_against_torchvision_itself() -> None:
@@ -31,14 +35,15 @@ def test_normalize_against_torchvision_itself() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
     chain = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
-    ours = normalize(torch.from_numpy(image).permute(2, 0, 1)[None], mean, std, 5)
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
+    ours = normalize(pixels, per_channel(mean, CPU), per_channel(std, CPU), 5)
     assert torch.equal(ours[0], chain(image))
 
 
 def test_smaller_pictures_are_padded_with_background() -> None:
     """A 28-pixel picture sits in the middle of 32, on pixels of value zero."""
     pixels = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8)
-    padded = normalize(pixels, (0.5,), (0.5,), 32)
+    padded = normalize(pixels, HALF, HALF, 32)
     assert torch.equal(padded[..., 2:30, 2:30], torch.ones(1, 1, 28, 28))
     assert padded.sum() == 28 * 28 - (32 * 32 - 28 * 28)
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import idx_bytes
+from conftest import Outcome, idx_bytes
 from vggnet.data.dataset import Dataset
 from vggnet.data.folder import load_folder, read_folder
 from vggnet.data.matching import Learnt, load_to_evaluate
 from vggnet.data.storage import load_dataset
-from vggnet.errors import ConfigError, DataError
+from vggnet.errors import ConfigError, DataError, VggnetError
 
 
 def write(folder: Path, counts: dict[str, int], size: tuple[int, int] = (12, 12)) -> Path:
@@ -54,6 +56,42 @@ def test_train_and_test_folders_are_kept(tmp_path: Path) -> None:
     found = load_folder(tmp_path)
     assert np.bincount(found.train.labels).tolist() == [4, 5]
     assert np.bincount(found.test.labels).tolist() == [3, 2]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("splits", ["Train Test", "Training Testing", "train val", "train Test"])
+def test_splits_of_other_names_are_no_classes(tmp_path: Path, splits: str, zipped: bool) -> None:
+    """Nobody means to tell train from val: the error says what the folders must be called."""
+    folder = tmp_path / "pets"
+    one, other = splits.split()
+    write(folder / one, {"cat": 3, "dog": 3, "emu": 2})
+    write(folder / other, {"cat": 2, "dog": 2})
+    if zipped:
+        folder = Path(shutil.make_archive(str(tmp_path / "saved"), "zip", tmp_path, "pets"))
+    with pytest.raises(DataError, match=r"parts of a dataset .* call the one to learn from train"):
+        load_folder(folder)
+
+
+def test_folders_within_a_class_are_read(tmp_path: Path) -> None:
+    """A class may be sorted further, in folders of the same names as another's."""
+    write(tmp_path / "cat", {"2025": 3, "2026": 3})
+    write(tmp_path / "dog", {"2025": 3, "2026": 3})
+    assert load_folder(tmp_path).classes == ("cat", "dog")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such a name cannot be made")
+@pytest.mark.parametrize("place", ["cat", "pets", "above"])
+def test_a_name_that_is_no_text_is_refused_before_training(
+    vggnet: Callable[..., Outcome], tmp_path: Path, place: str
+) -> None:
+    """A class, a dataset, or its path in bytes that are not UTF-8 could not be stored."""
+    names = {"above": "above", "pets": "pets", "cat": "cat", place: os.fsdecode(b"caf\xe9")}
+    folder = Path(names["above"], names["pets"])
+    write(tmp_path / folder, {names["cat"]: 12, "dog": 12})
+    done = vggnet("train", "--dataset", folder, "--epochs", 1, "--threads", 1)
+    assert done.code == 1
+    assert re.search(r"the name \S*caf\\xe9\S* is not valid UTF-8; rename it", done.err)
+    assert not Path("runs").exists()
 
 
 @pytest.mark.parametrize("change", ["pixel", "name", "move"])
@@ -134,6 +172,47 @@ def test_what_does_not_fit_is_refused_with_the_sum(tmp_path: Path) -> None:
     folder = write(tmp_path, {"a": 4, "b": 4})
     with pytest.raises(DataError, match=r"8 pictures × 1 × 1024 × 1024 bytes are 0\.01 GiB"):
         load_folder(folder, image_size=1024, memory=2**20)
+
+
+@contextlib.contextmanager
+def without_privilege() -> Iterator[None]:
+    """Give up, for a while, root's right to read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such modes")
+@pytest.mark.parametrize(
+    ("locked", "mode"),
+    [("above", 0), ("above/pets", 0), ("above/pets", 0o444), ("above/pets/cat", 0)],
+)
+def test_a_folder_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str, mode: int
+) -> None:
+    """The dataset, what it stands in, or a class in it: the sentence says which, and why."""
+    write(tmp_path / "above" / "pets", {"cat": 2, "dog": 2})
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above are for root alone
+    Path(locked).chmod(mode)
+    with (
+        without_privilege(),
+        pytest.raises(DataError, match=rf"cannot read {locked}\S*: Permission denied"),
+    ):
+        load_dataset("above/pets")
+    Path(locked).chmod(0o755)
+
+
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_a_name_too_long_for_the_disk_is_no_folder(suffix: str) -> None:
+    """It ends in a sentence that repeats it."""
+    with pytest.raises(VggnetError, match=300 * "x"):
+        load_dataset(300 * "x" + suffix)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")

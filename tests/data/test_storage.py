@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +78,57 @@ def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
         load_dataset("mnist", tmp_path)
     with pytest.raises(ConfigError, match="did you mean 'mnist'"):
         load_dataset("mnits")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such a name cannot be made")
+def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path, mnist: Dataset) -> None:
+    """A model file could not say where its pictures came from; the name is shown escaped."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    lay_out(folder, mnist, zipped=False)
+    with pytest.raises(DataError, match=r"caf\\xe9 is not valid UTF-8; rename it"):
+        load_dataset("mnist", folder)
+
+
+def test_a_name_too_long_for_the_disk_holds_nothing() -> None:
+    """It is an error like any other folder that is not there."""
+    with pytest.raises(DataError, match=300 * "x"):
+        load_dataset("mnist", Path(300 * "x"))
+
+
+HOMELESS = """
+import os, sys
+from vggnet.cli import main
+from vggnet.data.catalog import CATALOG
+from vggnet.data.storage import load_dataset
+from vggnet.errors import DataError
+os.setuid(54321)
+assert len(load_dataset("mnist").test) == 10_000
+try:
+    load_dataset("kmnist")
+except DataError as error:
+    print(error)
+sys.argv = ["vggnet", "data", "list"]
+main()
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become nobody"
+)
+@pytest.mark.parametrize("home", [None, "locked", f"/{300 * 'x'}"])
+def test_a_user_without_a_home_has_mnist(tmp_path: Path, home: str | None) -> None:
+    """What needs no cache works without; what does need one names the variable."""
+    (tmp_path / "locked").mkdir(mode=0)
+    tmp_path.chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if "HOME" not in name}
+    env = {**kept, "VGGNET_CACHE_DIR": "", **({"HOME": str(tmp_path / home)} if home else {})}
+    command = [sys.executable, "-c", HOMELESS]
+    done = subprocess.run(
+        command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "VGGNET_CACHE_DIR" in done.stdout
+    assert "would be downloaded from codh.rois.ac.jp" in done.stdout
 
 
 def test_labeled_images_belong_together(few: LabeledImages) -> None:

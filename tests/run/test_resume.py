@@ -326,6 +326,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used() -> None:
         resume_run(copy)
 
 
+def test_a_name_too_long_for_the_disk_is_no_run() -> None:
+    """As a run's folder and as that of all runs, it is said to be no run's."""
+    name = Path(300 * "x")
+    for folder, options in ((name, Options()), (None, Options(runs=name))):
+        with pytest.raises(CheckpointError, match=str(name)):
+            resume_run(folder, options=options)
+
+
 def test_only_two_checkpoints_stay() -> None:
     """One every step, and in the end the last two with nothing else beside them."""
     options = Options(name="run", output=Path("m.pth"), checkpoint_every="1")

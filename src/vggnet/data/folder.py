@@ -16,7 +16,7 @@ from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.data.decode import Header, load_picture, read_header
 from vggnet.data.idx import Source, read_idx
-from vggnet.data.listing import list_pictures, open_folder
+from vggnet.data.listing import check_name, list_pictures, open_folder, refusals
 from vggnet.data.memory import check_memory
 from vggnet.data.picture import fit_picture
 from vggnet.data.progress import track
@@ -52,8 +52,13 @@ class FolderPictures:
         return digest.hexdigest()
 
 
+@refusals()
 def is_folder(name: str) -> bool:
-    """Whether a dataset's name means a folder of pictures, or a zip of one."""
+    """Whether a dataset's name means a folder of pictures, or a zip of one.
+
+    Raises:
+        DataError: The system does not say.
+    """
     path = Path(name)
     return name not in CATALOG and (path.is_dir() or (path.suffix == ".zip" and path.is_file()))
 
@@ -74,8 +79,11 @@ def load_folder(
 
     Raises:
         ConfigError: `image_size` is not that of the IDX files.
-        DataError: There is nothing to learn from, a file is bad, or memory is short.
+        DataError: There is nothing to learn from, a file or its folder cannot be read, a name is
+            not valid UTF-8, or memory is short.
     """
+    name = dataset_name(str(path))
+    check_name(name)
     found = read_folder(path, image_size=image_size, skip_bad=skip_bad, memory=memory)
     size, kinds = found.train_size, len(found.classes)
     if kinds < 2:
@@ -91,7 +99,7 @@ def load_folder(
     train, test = found.images[:size], found.images[size:]
     train_labels, test_labels = found.labels[:size], found.labels[size:]
     return Dataset(
-        name=dataset_name(str(path)),
+        name=name,
         classes=found.classes,
         train=LabeledImages(train, train_labels, kinds, f"{path}, training set"),
         test=LabeledImages(test, test_labels, kinds, f"{path}, {kept}"),
@@ -127,10 +135,13 @@ def read_folder(
 
     Raises:
         ConfigError: `image_size` is not that of the IDX files.
-        DataError: There are no pictures, a file is bad, or memory is short.
+        DataError: There are no pictures, a file or its folder cannot be read, a name is not
+            valid UTF-8, or memory is short.
     """
     root = open_folder(path)
-    if any("-idx" in file.name for file in root.iterdir()):
+    with refusals():
+        has_idx_files = any("-idx" in file.name for file in root.iterdir())
+    if has_idx_files:
         found = _read_idx_files(root, path)
         if image_size not in (None, max(found.images.shape[2:])):
             raise ConfigError(

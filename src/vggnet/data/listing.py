@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 
 from vggnet.data.idx import Source
 from vggnet.errors import DataError
+
+AnySource = TypeVar("AnySource", bound=Source)
+
+_PARTS = {"train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"}
+"""How others call them; `train` and `test` side by side are taken for what they are."""
 
 _HELD_OUT = 6
 """One picture in so many of each class is for the test; MNIST's own ratio is one in seven."""
@@ -32,12 +40,40 @@ class Listing:
     """Whether the folder itself says which those are."""
 
 
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Say in words what the system does not show: it may not be read, or its name is too long.
+
+    Raises:
+        DataError: In the place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename}: {error.strerror}") from None
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no model file could hold, and no terminal show.
+
+    Raises:
+        DataError: It is not valid UTF-8.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        raise DataError(f"the name {shown} is not valid UTF-8; rename it") from None
+
+
+@refusals()
 def open_folder(path: Path) -> Source:
     """Return the folder that holds the classes; a zip may have one folder around them.
 
     Raises:
-        DataError: It is no zip.
+        DataError: It is no zip, may not be read, or has a name that is not valid UTF-8.
     """
+    check_name(str(path))
     if path.is_dir():
         return path
     try:
@@ -50,6 +86,7 @@ def open_folder(path: Path) -> Source:
     return root
 
 
+@refusals()
 def list_pictures(root: Source, path: Path) -> Listing:
     """Find every class and its files, without opening any.
 
@@ -61,13 +98,15 @@ def list_pictures(root: Source, path: Path) -> Listing:
         path: What to call it in an error.
 
     Raises:
-        DataError: There is no class, or a test class without training pictures.
+        DataError: There is no class, a test class without training pictures, splits of other
+            names, a class whose name is not valid UTF-8, or a folder that may not be read.
     """
     folders = {inner.name: inner for inner in visible(root) if inner.is_dir()}
     own_test = {"train", "test"} <= folders.keys()
     if own_test:
         train, test = (_find_classes(folders[name]) for name in ("train", "test"))
     else:
+        _refuse_splits(folders, path)
         shares = {name: _split(files, name) for name, files in _find_classes(root).items()}
         train, test = ({name: both[part] for name, both in shares.items()} for part in (0, 1))
     classes = tuple(sorted(name for name, files in train.items() if files))
@@ -94,25 +133,38 @@ def list_pictures(root: Source, path: Path) -> Listing:
     )
 
 
-def visible(folder: Source) -> Iterator[Source]:
+def visible(folder: AnySource) -> Iterator[AnySource]:
     """Leave out what systems put into folders: .DS_Store, __MACOSX, Thumbs.db."""
-    for inner in folder.iterdir():
+    for inner in cast("Iterator[AnySource]", folder.iterdir()):
         if not inner.name.startswith((".", "__")) and inner.name != "Thumbs.db":
             yield inner
 
 
-def _find_classes(folder: Source) -> dict[str, list[Source]]:
-    return {
-        inner.name: sorted(_walk(inner), key=str) for inner in visible(folder) if inner.is_dir()
-    }
-
-
-def _walk(folder: Source) -> Iterator[Source]:
+def visible_files(folder: AnySource) -> Iterator[AnySource]:
+    """Find what is visible in a folder and in those within it."""
     for inner in visible(folder):
         if inner.is_dir():
-            yield from _walk(inner)
+            yield from visible_files(inner)
         else:
             yield inner
+
+
+def _refuse_splits(folders: Mapping[str, Source], path: Path) -> None:
+    """Refuse folders that are called like parts of a dataset and hold its classes."""
+    parts = sorted(name for name in folders if name.lower() in _PARTS)
+    holds_folders = all(any(inner.is_dir() for inner in visible(folders[name])) for name in parts)
+    if len(parts) > 1 and len(parts) == len(folders) and holds_folders:
+        raise DataError(
+            f"{path} holds {' and '.join(parts)}, which look like parts of a dataset and not like "
+            "classes; call the one to learn from train, and the one to test with test"
+        )
+
+
+def _find_classes(folder: Source) -> dict[str, list[Source]]:
+    classes = [inner for inner in visible(folder) if inner.is_dir()]
+    for inner in classes:
+        check_name(inner.name)
+    return {inner.name: sorted(visible_files(inner), key=str) for inner in classes}
 
 
 def _split(files: list[Source], name: str) -> tuple[list[Source], list[Source]]:

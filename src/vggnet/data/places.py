@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import platformdirs
 
 from vggnet.data.catalog import CatalogEntry, PublishedFile
 from vggnet.data.idx import Source
+from vggnet.data.listing import check_name, refusals
 from vggnet.errors import DataError
 
 BUNDLED = Path(__file__).parent
@@ -24,20 +26,40 @@ PACKED = ".gz"
 class Place:
     """Where a dataset is, or where it would be downloaded to."""
 
-    path: Path
+    folder: Path | None
+    """None is the cache of a user who has none."""
     words: str
     """To people."""
     downloads: bool = False
     """Whether missing files may be fetched into it."""
 
+    @property
+    def path(self) -> Path:
+        """The folder.
 
-def cache_folder() -> Path:
+        Raises:
+            DataError: There is none.
+        """
+        if self.folder is None:
+            raise DataError(
+                "there is no folder for downloads that this user may read; name one in "
+                "VGGNET_CACHE_DIR"
+            )
+        return self.folder
+
+
+def cache_folder() -> Path | None:
     """Return the folder that downloads go to, in torchvision's layout.
 
-    VGGNET_CACHE_DIR names the one that it stands in, else that is the platform's.
+    VGGNET_CACHE_DIR names the one that it stands in, else that is the platform's; None where
+    there is no home for it, or what is there may not be read.
     """
     named = os.environ.get("VGGNET_CACHE_DIR")
-    return (Path(named) if named else platformdirs.user_cache_path("vggnet")) / "datasets"
+    with suppress(OSError, RuntimeError):
+        folder = (Path(named) if named else platformdirs.user_cache_path("vggnet")) / "datasets"
+        folder.exists()  # raises where it may not be read
+        return folder
+    return None
 
 
 def find_place(entry: CatalogEntry, data_dir: Path | None = None, download: bool = True) -> Place:
@@ -49,11 +71,14 @@ def find_place(entry: CatalogEntry, data_dir: Path | None = None, download: bool
         download: Whether what is on no disk may be fetched.
 
     Raises:
-        DataError: It is not there, and is not to be downloaded; naming where it could be.
+        DataError: It is not there, and is not to be downloaded; naming where it could be. Or
+            `data_dir` may not be read, or has a name that is not valid UTF-8.
     """
+    if data_dir:
+        check_name(str(data_dir))
     places = list(_in_folder(entry, data_dir) if data_dir else _by_default(entry, download))
     for place in places:
-        if all(find_file(entry, file, place.path) for file in entry.train.files):
+        if place.folder and all(find_file(entry, file, place.folder) for file in entry.train.files):
             return place
     if data_dir:
         raise DataError(
@@ -68,14 +93,15 @@ def find_place(entry: CatalogEntry, data_dir: Path | None = None, download: bool
             f"{entry.name} is not on this machine: looked in {looked}; {way_out}name the folder "
             "that holds it, in torchvision's layout: --data-dir"
         )
-    return Place(places[-1].path, f"would be downloaded from {' or '.join(hosts)}", True)
+    return Place(places[-1].folder, f"would be downloaded from {' or '.join(hosts)}", True)
 
 
+@refusals()
 def find_file(entry: CatalogEntry, file: PublishedFile, folder: Path) -> Source | None:
     """Return a dataset's file: raw, gzipped, or gzipped inside the dataset's archive.
 
     Raises:
-        DataError: The archive is damaged.
+        DataError: The archive is damaged, or the folder may not be read.
     """
     for path in (folder / file.name, folder / f"{file.name}{PACKED}"):
         if path.is_file():
@@ -112,5 +138,6 @@ def _by_default(entry: CatalogEntry, download: bool) -> Iterator[Place]:
         yield Place(BUNDLED / entry.name, "part of this package")
     if entry.system:
         yield Place(entry.system, f"in {entry.system}")
-    cache = cache_folder() / entry.folder / "raw"
-    yield Place(cache, f"in {cache}", download)
+    cache = cache_folder()
+    raw = cache / entry.folder / "raw" if cache else None
+    yield Place(raw, f"in {raw}", download)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggnet.data.decode import FORMATS, decode_picture, load_picture
+from vggnet.data.listing import refusals, visible_files
 from vggnet.data.picture import fit_picture
 from vggnet.errors import PictureError
 from vggnet.inference.predict import BATCH_SIZE, Classifier
@@ -82,19 +83,23 @@ def choose_reading(classes: Iterable[str]) -> Reading:
     return Reading.DRAWN if drawn else Reading.FITTED
 
 
+@refusals()
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
     """Put the pictures in a folder, and in those within it, in the place of the folder.
 
+    Hidden files, and what else systems put into folders, are left out as in training.
+
     Raises:
-        PictureError: A path is not there, or a folder holds no picture.
+        PictureError: A folder holds no picture.
+        DataError: A folder may not be read.
     """
     suffixes = {suffix for group in FORMATS.values() for suffix in group}
     found: list[Path] = []
     for path in paths:
-        if not path.is_dir():
+        if not _is_folder(path):
             found.append(path)
             continue
-        inside = sorted(one for one in path.rglob("*") if one.suffix.lower() in suffixes)
+        inside = sorted(one for one in visible_files(path) if one.suffix.lower() in suffixes)
         if not inside:
             raise PictureError(f"there is no PNG, JPEG, WebP or BMP picture in {path}")
         found += inside
@@ -157,6 +162,13 @@ def see(picture: Pixels, reading: Reading, shape: tuple[int, int, int]) -> list[
 def decoding_side(reading: Reading, shape: tuple[int, int, int]) -> int | None:
     """Return the `side` to decode for: pictures to be fitted are decoded as for training."""
     return max(shape[1:]) if reading is Reading.FITTED else None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # named with the pictures that cannot be read, when it is opened
+        return False
 
 
 def _see_file(classifier: Classifier, path: Path, reading: Reading) -> list[Pixels] | PictureError:

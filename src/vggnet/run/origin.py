@@ -65,13 +65,16 @@ def go_on(
         reporter: Told of checkpoints that are damaged.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is none, or its folder may not be read.
     """
     path = folder or (options.runs / options.name if options.name else None)
-    path = path or find_newest(options.runs)
-    if path is None or not path.is_dir():
-        raise CheckpointError(f"there is no run in {path or options.runs} to resume")
-    checkpoint = _load(path, reporter)
+    try:
+        path = path or find_newest(options.runs)
+        if path is None or not path.is_dir():
+            raise CheckpointError(f"there is no run in {path or options.runs} to resume")
+        checkpoint = _load(path, reporter)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {error.filename}: {error.strerror}") from None
     return Origin(resolve_config(checkpoint.values["config"], *layers), path, checkpoint)
 
 

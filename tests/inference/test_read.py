@@ -1,0 +1,54 @@
+"""Which files are read as pictures, and what becomes of those that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vggnet
+from vggnet.artifacts.model_file import ModelCard, save_model
+from vggnet.config import ModelConfig
+from vggnet.inference.read import Reading, find_pictures, read_pictures
+from vggnet.model.vgg import build_network
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> vggnet.Classifier:
+    """An untrained network that takes MNIST's pictures."""
+    config = ModelConfig(stages=((4,), (8,)), hidden=(4,))
+    card = ModelCard(classes=tuple("abcdefghij"), picture=(1, 28, 28))
+    save_model(tmp_path / "model.pth", build_network(config, 0), card)
+    return vggnet.load(tmp_path / "model.pth", kernels="torch")
+
+
+def draw(path: Path) -> Path:
+    """Write a picture, and the folder that it is in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)).save(path, "PNG")
+    return path
+
+
+def test_a_folder_is_read_by_the_rule_of_training(tmp_path: Path) -> None:
+    """Not what systems put into folders, nor a folder that is called like a picture."""
+    for name in ("._a.png", ".cache/a.png", "__MACOSX/a.png", "more/._b.png"):
+        draw(tmp_path / name)
+    shown = [draw(tmp_path / name) for name in ("a.png", "b.PNG", "c.png/d.png", "more/b.png")]
+    assert find_pictures([tmp_path]) == shown
+
+
+def test_a_hidden_picture_may_be_named(tmp_path: Path) -> None:
+    """Only within a folder are they passed over."""
+    named = [draw(tmp_path / ".a.png"), draw(tmp_path / ".more" / "b.png")]
+    assert find_pictures([named[0], named[1].parent]) == named
+
+
+def test_a_name_too_long_for_the_disk_costs_no_other_answer(
+    classifier: vggnet.Classifier, tmp_path: Path
+) -> None:
+    """It is a problem of its own, as a file that is not there."""
+    paths = [Path(300 * "x"), draw(tmp_path / "a.png")]
+    answers = list(read_pictures(classifier, find_pictures(paths), Reading.FITTED, 1))
+    assert [answer.problem for answer in answers] == ["File name too long", None]
