@@ -212,7 +212,7 @@ def test_gpu_trains_as_the_cpu_does(few: LabeledImages, precision: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_gpu_is_not_waited_for(few: LabeledImages, optimizer: str) -> None:
-    """torch itself reports no wait in steps of moved pictures, after one to warm up."""
+    """CUDA itself reports no wait in steps of moved pictures, after one to warm up."""
     config = TrainConfig.model_validate({"epochs": 1, "optimizer": optimizer})
     state = start(config, device="cuda")
     given = make_batches(few, device="cuda", augment=MOVED).shuffled(seed=0, epoch=0)

@@ -117,3 +117,13 @@ def test_a_failure_is_told_once(tmp_path: Path) -> None:
     assert (launcher.returncode, out) == (2, "")
     assert err.count("vggnet: ") == 1
     assert len(err.splitlines()) == 1, err
+
+
+def test_processes_that_would_share_a_gpu_are_refused(tmp_path: Path) -> None:
+    """One by its number for two processes is a mistake that is said before anything starts."""
+    process = start(tmp_path, *TRAIN, "--device", "cuda:0")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "--device cuda:0 would be shared by 2 processes; use --device cuda" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()

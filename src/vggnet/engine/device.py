@@ -204,9 +204,11 @@ def _explaining_memory() -> Iterator[None]:
         short = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not short and "can't allocate memory" not in str(error):
             raise
-        reason = str(error).partition("\n")[0].removeprefix("[").partition("] ")
+        reason = str(error).partition("\n")[0]
+        if reason.startswith("["):  # with the place in torch's source
+            reason = reason.partition("] ")[2]
         raise OutOfMemoryError(
-            f"out of memory: {reason[2] or reason[0]}; use a smaller --batch-size or network"
+            f"out of memory: {reason}; use a smaller --batch-size or network"
         ) from error
 
 
