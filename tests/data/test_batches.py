@@ -12,7 +12,6 @@ from conftest import make_batches
 from vggnet.data.batches import normalize, per_channel
 from vggnet.data.dataset import LabeledImages
 
-
 CPU = torch.device("cpu")
 HALF = per_channel((0.5,), CPU)
 
