@@ -19,6 +19,12 @@ from vggnet.compare.result import Result, load_result
 
 Command = Callable[..., Outcome]
 
+AS_TYPED = (
+    "import signal; from vggnet.cli import main; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); main()"
+)
+"""The program with Ctrl-C as a terminal gives it; a shell's background jobs are deaf to it."""
+
 TINY = "[model]\nstages = [[8], [8]]\nhidden = [8]\n"
 
 
@@ -123,7 +129,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(
     """Ctrl-C after the first repeat leaves a result marked partial, beside an earlier one."""
     (tmp_path / "tiny.toml").write_text(TINY)
     (tmp_path / "compare.json").write_bytes(b"earlier")
-    command = [sys.executable, "-m", "vggnet", "compare", "--config", "tiny.toml"]
+    command = [sys.executable, "-c", AS_TYPED, "compare", "--config", "tiny.toml"]
     command += ["--steps", "3", "--repeats", "1000", "--threads", "1", "--sweep", "none"]
     process = subprocess.Popen(
         command,
