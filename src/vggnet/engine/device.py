@@ -207,9 +207,8 @@ def _explaining_memory() -> Iterator[None]:
         reason = str(error).partition("\n")[0]
         if reason.startswith("["):  # with the place in torch's source
             reason = reason.partition("] ")[2]
-        raise OutOfMemoryError(
-            f"out of memory: {reason}; use a smaller --batch-size or network"
-        ) from error
+        what = f"out of memory: {reason}" if reason else "out of memory"
+        raise OutOfMemoryError(f"{what}; use a smaller --batch-size or network") from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from vggnet.engine.device import accelerated, computing, own_random_numbers
 from vggnet.engine.environment import describe_environment
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session, open_session
-from vggnet.errors import ConnectionLostError
+from vggnet.errors import ConnectionLostError, OutputError
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.model.folding import fold_batch_norm
 from vggnet.recipes import DEFAULT_RECIPE, resolve_config
@@ -141,8 +141,11 @@ def _carry_out(find: Callable[[], Origin], options: Options, reporter: Reporter)
 
 def _open_folder(origin: Origin, options: Options, stem: str) -> RunFolder:
     if origin.folder:
-        # What it says is of the steps that were all until now.
-        (origin.folder / FINISHED).unlink(missing_ok=True)
+        try:
+            # What it says is of the steps that were all until now.
+            (origin.folder / FINISHED).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot change {origin.folder}: {error.strerror}") from None
         return RunFolder(origin.folder, options.tensorboard)
     return RunFolder.create(options.runs, options.name, stem, options.tensorboard, launch_id())
 
