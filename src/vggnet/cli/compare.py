@@ -209,23 +209,18 @@ def _measure(plan: Plan, quiet: bool) -> tuple[Result, int]:
     from vggnet.compare.comparison import Comparison
 
     with TerminalObserver(quiet) as observer, _terminable():
-        comparison = Comparison(plan, observer)
+        comparison, code = Comparison(plan, observer), 0
         try:
             comparison.run()
         except (KeyboardInterrupt, VggnetError) as error:
-            result = comparison.result()
-            if result is None:
+            if comparison.result() is None:
                 raise
-            reason, code = (
-                (str(error), error.exit_code)
-                if isinstance(error, VggnetError)
-                else ("interrupted", 130)  # 128 + SIGINT, as shells report it
-            )
-            observer.warned(f"{reason}; what was measured so far is kept")
-            return result, code
+            # 128 + SIGINT, as shells report it
+            code = error.exit_code if isinstance(error, VggnetError) else 130
+            observer.warned(f"{str(error) or 'interrupted'}; what was measured so far is kept")
         result = comparison.result()
-        assert result is not None
-        return result, 0
+    assert result is not None
+    return result, code
 
 
 def _write(report: Report, result: Result | None, output: Path, stem: str, quiet: bool) -> None:

@@ -10,10 +10,10 @@
 // a sum decides its rounding.
 //
 // Entries return 0, kNoMemory, or kNotFinite if some result is or may be NaN or infinite; moments
-// and sums of gradients are not looked at. Winograd's sums mix
-// the pixels of a tile, so one NaN would spread over 16 outputs and an infinity become a NaN;
-// but they are never lost: where the direct sum is not finite neither is any of these. The
-// caller then computes the whole call with torch, and gets what torch gives.
+// and sums of gradients are not looked at. Winograd's sums mix the pixels of a tile, so one NaN
+// would spread over 16 outputs and an infinity become a NaN; but they are never lost: where the
+// direct sum is not finite neither is any of these. The caller then computes the whole call with
+// torch, and gets what torch gives.
 
 #include <atomic>
 
