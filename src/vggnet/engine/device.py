@@ -204,9 +204,8 @@ def _explaining_memory() -> Iterator[None]:
         short = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not short and "can't allocate memory" not in str(error):
             raise
-        reason = str(error).partition("\n")[0]
-        if reason.startswith("["):  # with the place in torch's source
-            reason = reason.partition("] ")[2]
+        # On a CPU it begins with a place in torch's source.
+        reason = str(error).partition("\n")[0].rpartition("DefaultCPUAllocator: ")[2]
         what = f"out of memory: {reason}" if reason else "out of memory"
         raise OutOfMemoryError(f"{what}; use a smaller --batch-size or network") from error
 
