@@ -55,7 +55,9 @@ def test_recipes_survive_being_stored(recipe: str) -> None:
         ({"train": 3}, "train:"),
         ({"model": {"stages": "32,x"}}, "unknown layer 'x'"),
         ({"model": {"stages": "lrn/32"}}, "begin with a convolution"),
-        ({"model": {"stages": "32,lrn,32"}}, "lrn can only end a stage"),
+        ({"model": {"stages": "32,lrn,32/32"}}, "lrn can only end a stage"),
+        ({"model": {"stages": "32,lrn,lrn/32"}}, "lrn can only end a stage"),
+        ({"model": {"stages": "32/32,lrn"}}, "lrn can end every stage but the last"),
         ({"model": {"stages": ""}}, "model"),
         ({"model": {"architecture": "custom"}}, "needs both stages and hidden"),
         ({"model": {"hidden": "0"}}, "at least 1"),
@@ -76,6 +78,14 @@ def test_later_layers_win() -> None:
     )
     assert (config.train.epochs, config.train.seed, config.recipe) == (4, 1, "article")
     assert config.train.peak_lr == 1e-3
+
+
+@pytest.mark.parametrize("value", [3, "vgg-a", None, [1]])
+def test_a_section_is_a_table(value: object) -> None:
+    """`model = "vgg-a"` in a file is refused in words, as a layer below the flags' as well."""
+    for layers in ([{"model": value}], [{"model": value}, {"model": {}}]):
+        with pytest.raises(ConfigError, match="model: must be a table of settings"):
+            resolve_config(*layers)
 
 
 def test_files_are_read(tmp_path: Path) -> None:
@@ -133,6 +143,6 @@ def test_any_table_gives_a_config_or_a_config_error(table: dict[str, object]) ->
 
 
 def test_stages_read_the_same_from_text_and_lists() -> None:
-    """`--stages "32,32/64,lrn"` is the list of lists that a file holds."""
-    assert ModelConfig(stages="32, 32/64,lrn").stages == ((32, 32), (64, "lrn"))  # type: ignore[arg-type]
+    """`--stages "32,lrn/64,64"` is the list of lists that a file holds."""
+    assert ModelConfig(stages="32, lrn/64,64").stages == ((32, "lrn"), (64, 64))  # type: ignore[arg-type]
     assert ModelConfig(architecture="vgg-d").layers == ARCHITECTURES["vgg-d"]

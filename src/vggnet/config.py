@@ -110,9 +110,11 @@ class ModelConfig(_Section):
         for stage in self.layers.stages:
             if not stage or read_layer(stage[0]) is None:
                 raise ValueError("every stage must begin with a convolution")
-            for layer in stage[1:]:
-                if read_layer(layer) is None and layer is not stage[-1]:
-                    raise ValueError("lrn can only end a stage")
+            if any(read_layer(layer) is None for layer in stage[1:-1]):
+                raise ValueError("lrn can only end a stage")
+        if self.layers.stages and read_layer(self.layers.stages[-1][-1]) is None:
+            # It has no weights, and none after it to be numbered by: a file could not tell of it.
+            raise ValueError("lrn can end every stage but the last")
         return self
 
     @property

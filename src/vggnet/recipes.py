@@ -64,8 +64,10 @@ def resolve_config(*layers: Mapping[str, Any]) -> Config:
     merged: dict[str, Any] = {"recipe": recipe}
     for layer in (RECIPES[recipe], *layers):
         for key, value in layer.items():
-            if key in SECTIONS and isinstance(value, Mapping):
+            if key not in SECTIONS:
+                merged[key] = value
+            elif isinstance(value, Mapping):
                 merged[key] = {**merged.get(key, {}), **value}
             else:
-                merged[key] = value
+                raise ConfigError(f"{key}: must be a table of settings, not {value!r}")
     return build_config({**merged, "recipe": recipe})

@@ -95,6 +95,24 @@ def test_ctrl_c_keeps_what_is_done(digits: Path, tmp_path: Path) -> None:
     assert len((tmp_path / "study" / "study.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_study_outlives_the_reader_of_its_lines(digits: Path, tmp_path: Path) -> None:
+    """As `vggnet study depth | head`: all runs are done, and the report is written."""
+    command = [sys.executable, "-m", "vggnet", *FLAGS, "--models", "vgg-mini", "--seeds", "2"]
+    process = subprocess.Popen(
+        [*command, "--epochs", "1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    with process.stderr:
+        said = process.stderr.read()
+    process.wait()
+    assert b"Traceback" not in said
+    assert len((tmp_path / "study" / "study.jsonl").read_text().splitlines()) == 2
+    assert (tmp_path / "study" / "study.md").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

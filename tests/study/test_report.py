@@ -25,7 +25,7 @@ SETTINGS = {
 }
 
 
-def finished(model: str, seed: int, accuracy: float) -> Finished:
+def finished(model: str, seed: int, accuracy: float, cpu: str = "a CPU") -> Finished:
     """Make a run up."""
     return Finished(
         model=model,
@@ -40,7 +40,7 @@ def finished(model: str, seed: int, accuracy: float) -> Finished:
         images=120_000,
         settings=SETTINGS,
         dataset_sha256="0" * 64,
-        environment={"cpu": "a CPU", "threads": 1},
+        environment={"cpu": cpu, "threads": 1},
     )
 
 
@@ -56,19 +56,42 @@ def study_of(**accuracies: tuple[float, ...]) -> list[Finished]:
 @pytest.mark.parametrize(
     ("deep", "words"),
     [
-        ((0.93, 0.94), "Depth pays on"),
-        ((0.88, 0.89), "Depth does not pay on"),
-        ((0.88, 0.94), "Depth makes no difference that these seeds can show on"),
-        ((0.905, 0.93), "Depth makes no difference that these seeds can show on"),
+        ((0.93, 0.92, 0.94), "Depth pays on"),
+        ((0.88, 0.87, 0.89), "Depth does not pay on"),
+        ((0.88, 0.93, 0.94), "Depth makes no difference that these seeds can show on"),
+        ((0.905, 0.93, 0.93), "Depth makes no difference that these seeds can show on"),
+        ((0.93, 0.94), "Fewer than 3 runs each cannot tell if depth pays on"),
     ],
 )
 def test_only_what_every_run_bears_out_is_said(deep: tuple[float, ...], words: str) -> None:
     """The deepest is better or worse only where each of its runs is so than each of A's."""
-    report = build_report(study_of(vgg_a=(0.90, 0.91), vgg_d=(0.99, 0.1), vgg_e=deep), 6)
+    runs = study_of(vgg_a=(0.90, 0.905, 0.91), vgg_d=(0.99, 0.1), vgg_e=deep)
+    report = build_report(runs, len(runs))
     assert report.answer.startswith(words)
     assert "2 epochs each and 0.25 of the width" in report.answer
     assert "takes 1.7 times as long" in report.more[0]
     assert len(report.more) == 1
+
+
+def test_networks_of_one_depth_say_nothing_of_depth() -> None:
+    """Two members of 16 layers are set side by side, and no verdict is given."""
+    report = build_report(study_of(vgg_c=(0.9, 0.9, 0.9), vgg_d=(0.8, 0.8, 0.8)), 6)
+    assert report.answer.startswith("All of 16 layers on <fashion>")
+    assert "vgg-c 90.00" in report.answer
+
+
+def test_times_of_several_machines_are_not_compared() -> None:
+    """A study that went on elsewhere names both machines, and no ratio of seconds."""
+    runs = [finished("vgg-a", 0, 0.9), finished("vgg-e", 0, 0.9, cpu="another")]
+    report = build_report(runs, 2)
+    assert "times as long" not in report.more[0]
+    assert "trained on other machines than vgg-a" in report.more[0]
+    budget = report.sections[-1].table
+    assert budget is not None
+    assert [words.split(",")[0] for name, words in budget.rows if name == "machine"] == [
+        "a CPU",
+        "another",
+    ]
 
 
 def test_the_report_has_every_run_and_escapes(tmp_path: Path) -> None:

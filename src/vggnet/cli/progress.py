@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+from dataclasses import asdict
 from types import TracebackType
 from typing import Self
 
@@ -28,7 +29,7 @@ _REDRAW = 0.1
 """Seconds between two redrawings of the bar; each costs the training thread 0.3 ms."""
 
 
-class _PatientConsole(Console):
+class PatientConsole(Console):
     """Outlives the reader of its pipe."""
 
     def on_broken_pipe(self) -> None:
@@ -41,7 +42,7 @@ class TerminalReporter(Reporter):
     """For people."""
 
     def __init__(self) -> None:
-        self._console = _PatientConsole(highlight=False, soft_wrap=True)
+        self._console = PatientConsole(highlight=False, soft_wrap=True)
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -169,8 +170,9 @@ class JsonReporter(Reporter):
                             "loss": epoch.loss,
                             "accuracy": epoch.accuracy,
                             "seconds": epoch.seconds,
+                            "validation": score and asdict(score),
                         }
-                        for epoch in result.epochs
+                        for epoch, score in zip(result.epochs, result.validations, strict=True)
                     ],
                 }
             )

@@ -81,16 +81,18 @@ def depth(
 
 def _carry_out(study: Study, ledger: Ledger) -> None:
     """Train, and print a line for each run."""
-    from vggnet.cli.progress import TerminalReporter
+    from vggnet.cli.progress import PatientConsole, TerminalReporter
     from vggnet.study.depth import carry_out
     from vggnet.study.plan import Run
 
+    console = PatientConsole(highlight=False, soft_wrap=True)
+
     def report(run: Run) -> TerminalReporter:
-        print(f"\n{run.name}, {len(ledger.runs) + 1} of {len(study.runs)}", flush=True)
+        console.print(f"\n{run.name}, {len(ledger.runs) + 1} of {len(study.runs)}")
         return TerminalReporter()
 
     for done in carry_out(study, ledger, report):
-        print(f"test accuracy {100 * done.accuracy:.2f} %", flush=True)
+        console.print(f"test accuracy {100 * done.accuracy:.2f} %")
 
 
 def _report(study: Study, ledger: Ledger) -> None:

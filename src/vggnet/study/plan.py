@@ -72,7 +72,8 @@ def plan_study(
             ("model", "architecture", "--models"),
             ("train", "seed", "--seeds"),
         ):
-            if name in layer.get(section, {}):
+            fields = layer.get(section)
+            if isinstance(fields, Mapping) and name in fields:
                 raise ConfigError(f"a study sets {section}.{name} itself; see {flag}")
     runs = [
         Run(

@@ -26,6 +26,10 @@ _SHOWN = {
 }
 """Settings that a reader needs to judge the figures, and what to call them."""
 
+_ENOUGH_RUNS = 3
+"""Of each member, for a verdict. Where depth changes nothing, chance alone parts all runs of two
+members in 1 of 3 studies with two runs each, and in 1 of 10 with three."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -82,7 +86,7 @@ def build_report(runs: Sequence[Finished], planned: int) -> Report:
         answer=_conclude(members),
         more=tuple(more),
         main=_show_members(members),
-        sections=(*_show_figures(members), _show_runs(runs), _show_budget(runs[0])),
+        sections=(*_show_figures(members), _show_runs(runs), _show_budget(runs)),
     )
 
 
@@ -95,10 +99,15 @@ def _conclude(members: Sequence[Member]) -> str:
         where += f" and {settings['model.width']:g} of the width"
     if len(members) == 1:
         return f"{first.name} {where}: {_spread(first.accuracies)} %"
+    if first.depth == last.depth:
+        alike = ", ".join(f"{one.name} {_spread(one.accuracies)} %" for one in members)
+        return f"All of {first.depth} layers {where}: {alike}"
     figures = (
         f"{last.name} ({last.depth} layers) {statistics.mean(last.accuracies):.2f} %, "
         f"{first.name} ({first.depth}) {statistics.mean(first.accuracies):.2f} %"
     )
+    if min(len(first.runs), len(last.runs)) < _ENOUGH_RUNS:
+        return f"Fewer than {_ENOUGH_RUNS} runs each cannot tell if depth pays {where}: {figures}"
     if min(last.accuracies) > max(first.accuracies):
         return f"Depth pays {where}: {figures}"
     if max(last.accuracies) < min(first.accuracies):
@@ -110,9 +119,12 @@ def _price(members: Sequence[Member]) -> str:
     first, last = members[0], members[-1]
     best = max(members, key=lambda member: statistics.mean(member.accuracies))
     slower = statistics.median(last.seconds) / statistics.median(first.seconds)
+    cost = f"takes {slower:.1f} times as long to train as {first.name} and"
+    if len(_machines([run for member in members for run in member.runs])) > 1:
+        cost = f"was trained on other machines than {first.name}, so no times are compared; it"
+    larger = last.parameters / first.parameters
     return (
-        f"The best mean is {best.name}'s. {last.name} takes {slower:.1f} times as long to train "
-        f"as {first.name} and has {last.parameters / first.parameters:.2f} times the parameters."
+        f"The best mean is {best.name}'s. {last.name} {cost} has {larger:.2f} times the parameters."
     )
 
 
@@ -184,16 +196,26 @@ def _show_runs(runs: Sequence[Finished]) -> Section:
     return Section("Every run", (note,), Table(columns, rows))
 
 
-def _show_budget(run: Finished) -> Section:
-    settings, environment = run.settings, run.environment
+def _show_budget(runs: Sequence[Finished]) -> Section:
+    settings = runs[0].settings
     rows = [(words, str(settings[name])) for name, words in _SHOWN.items() if name in settings]
     rows += [
-        ("dataset", f"{settings['data.dataset']}, SHA-256 {run.dataset_sha256[:16]}…"),
-        ("CPU", f"{environment.get('cpu')}, {environment.get('threads')} threads"),
-        ("torch", str(environment.get("torch"))),
-        ("vggnet", str(environment.get("vggnet"))),
+        ("dataset", f"{settings['data.dataset']}, SHA-256 {runs[0].dataset_sha256[:16]}…"),
     ]
+    rows += [("machine", machine) for machine in _machines(runs)]
     return Section("The budget, the same for all", table=Table(("", ""), tuple(rows)))
+
+
+def _machines(runs: Sequence[Finished]) -> list[str]:
+    """Name what the runs were trained with, each once."""
+    environments = [run.environment for run in runs]
+    return sorted(
+        {
+            f"{one.get('cpu')}, {one.get('threads')} threads, torch {one.get('torch')}, "
+            f"vggnet {one.get('vggnet')}"
+            for one in environments
+        }
+    )
 
 
 def _spread(values: Sequence[float], digits: int = 2) -> str:
