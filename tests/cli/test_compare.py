@@ -34,10 +34,10 @@ def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
     Path("tiny.toml").write_text(TINY)
     done = vggnet("compare", "--config", "tiny.toml", "--steps", 3, "--repeats", 2, "--threads", 1)
     assert done.code == 0, done.err
-    assert "There is nothing here to compare a CPU with but itself" in done.out
+    assert "Only a CPU was measured, so it is compared with itself" in done.out
     options = "--config tiny.toml --steps 3 --repeats 2"
     assert f"vggnet compare --devices cpu,cuda {options} --output gpu" in done.out
-    assert "vggnet compare compare.json gpu/compare.json" in done.out
+    assert "vggnet compare compare.json gpu/compare.json --output both" in done.out
     assert "repeat 2 of 2" in done.err
     result = load_result(Path("compare.json"))
     assert result.complete
@@ -48,20 +48,26 @@ def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
         assert row.cold is not None
         assert row.parts is not None
         assert row.cold.seconds > row.cold.training_seconds
-    assert {point.x for point in result.sweep} == {8, 32, 96, 128, 512, 2048}
+    points = [(point.x, point.setting) for point in result.sweep]
+    assert {x for x, _ in points} == {8, 32, 96, 128, 512, 2048}
+    assert len(set(points)) == len(points)
     assert "Crossover: batch size" in Path("compare.html").read_text()
     assert "### Where the time goes" in Path("compare.md").read_text()
 
 
 def test_json_and_results_side_by_side(vggnet: Command) -> None:
-    """`--json` prints the result alone; two such files give one report and stay as they are."""
-    Path("tiny.toml").write_text(TINY)
+    """`--json` prints the result alone; two such files give one report and stay as they are.
+
+    Pictures that a configuration holds out are trained on by no row.
+    """
+    Path("tiny.toml").write_text(TINY + "[data]\nvalidation_size = 5000\n")
     flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
     done = vggnet("compare", *flags, "--sweep", "width", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out) == json.loads(Path("compare.json").read_text())
     result = Result.model_validate_json(done.out)
     assert {point.x for point in result.sweep} == {0.25, 0.5, 1, 2}
+    assert result.images_per_epoch == 55_000
     Path("laptop.json").write_text(done.out)
     before = Path("compare.json").read_bytes()
     price = ("--price", "cpu=0.10")

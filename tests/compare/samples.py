@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vggnet.compare.result import Accelerator, Machine, Parts, Result, Row, Setting, SweepPoint
+from vggnet.config import SECTIONS
 from vggnet.recipes import resolve_config
 
 HOST = "MADE UP FOR A TEST"
@@ -45,8 +46,8 @@ def make_row(
 
 
 def make_result(*rows: Row, host: str = HOST, **changes: Any) -> Result:
-    """Make a machine's result up; `train` and `model` change its recipe."""
-    config = resolve_config({name: changes.pop(name, {}) for name in ("model", "train")})
+    """Make a machine's result up; those that name a section of the recipe change it."""
+    config = resolve_config({name: changes.pop(name, {}) for name in SECTIONS})
     machine = Machine(
         host=host,
         system="none",
@@ -55,7 +56,9 @@ def make_result(*rows: Row, host: str = HOST, **changes: Any) -> Result:
         cpus=2,
         usable_cores=2,
         memory_gib=None,
-        accelerators=(Accelerator(device="cuda:0", name=HOST, power_limit_watts=1.0),),
+        accelerators=changes.pop(
+            "accelerators", (Accelerator(device="cuda:0", name=HOST, power_limit_watts=1.0),)
+        ),
         python="3",
         torch=changes.pop("torch", "0.0"),
         cuda=None,

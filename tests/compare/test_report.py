@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,11 @@ from vggnet.compare.judge import accuracy_difference, entries_of, speedup
 from vggnet.compare.markdown import render_markdown
 from vggnet.compare.page import render_html
 from vggnet.compare.report import build_report
-from vggnet.compare.result import Result
+from vggnet.compare.result import Parts, Result
 
+FILE = Path("compare.json")
 CPU = make_row()
+PARTS = make_row().parts.model_dump()  # type: ignore[union-attr]
 GPU = make_row("cuda:0", (1.0, 1.0, 1.5))
 
 
@@ -67,7 +70,7 @@ def test_other_work_gets_no_ratio(changes: dict[str, Any], row: dict[str, Any], 
     said = answer(*results)
     assert said.startswith("No speed-up is stated")
     assert words in said
-    report = build_report([("a", results[0]), ("b", results[1])], {})
+    report = build_report([("a", results[0]), ("b", results[1])], {}, FILE)
     assert report.main.table is not None
     ratios = [cells[4] for cells in report.main.table.rows if cells[0].startswith("b")]
     assert ratios == ["— [1]"]
@@ -89,6 +92,41 @@ def test_other_means_are_named(changes: dict[str, Any], row: dict[str, Any], wor
     assert words in said
 
 
+def test_each_at_its_best_needs_the_same_work_too() -> None:
+    """Where the devices' best rows did other work, the second sentence states no ratio either."""
+    best = make_row("cuda:0", (0.5,) * 3, precision="bf16", strict=False, best=True)
+    of_cpu = make_row(strict=False, best=True, kernels="winograd", seconds=(5.0, 5.5, 6.0))
+    said = conclude(entries_of([("", make_result(CPU, of_cpu, GPU, best))]))
+    assert said[1].startswith("Each at its best, in images a second: cuda:0 · bf16")
+    other = make_result(GPU, best, augment={"rotation": 5.0})
+    said = conclude(entries_of([("a", make_result(CPU, of_cpu)), ("b", other)]))
+    assert said[1] == (
+        "No speed-up is stated of each at its best: they differ in augment.rotation (0.0 and 5.0)."
+    )
+
+
+def test_other_work_is_not_called_the_same() -> None:
+    """Two networks side by side: no sentence says that they are alike, or where time was saved."""
+    faster = make_row("cuda:0", (1.0,) * 3, parts=Parts.model_validate({**PARTS, "forward_ms": 1}))
+    other = make_result(faster, model={"hidden": (64,)}, sweep=(make_point(8, 1.0, "cuda:0"),))
+    report = build_report(
+        [("a", make_result(CPU, sweep=(make_point(8, 2.0),))), ("b", other)], {}, FILE
+    )
+    text = render_markdown(report)
+    assert "did other work than a: cpu" in text
+    assert "Every row starts from the same weights" not in text
+    assert "is ahead of" not in text
+    assert "takes less than" not in text
+    alike = build_report([("", make_result(CPU, faster))], {}, FILE)
+    assert "takes less than" in render_markdown(alike)
+
+
+def test_copies_of_a_folder_are_one_dataset() -> None:
+    """The hash tells whether pictures are the same; where they lie says nothing."""
+    results = [make_result(row, data={"dataset": name}) for row, name in ((CPU, "a"), (GPU, "b"))]
+    assert "times as fast" in answer(*results)
+
+
 def test_builds_of_one_torch_are_alike() -> None:
     """2.13.0+cpu and 2.13.0+cu130 are the same release."""
     results = make_result(CPU, torch="2.13.0+cpu"), make_result(GPU, torch="2.13.0+cu130")
@@ -99,16 +137,18 @@ def test_a_cpu_alone_is_compared_with_itself() -> None:
     """Without a GPU it is said plainly, and the commands for one are printed."""
     slow = make_row(threads=1, seconds=(20.0, 22.0, 24.0))
     best = make_row(kernels="winograd", strict=False, best=True, seconds=(5.0, 5.5, 6.0))
-    report = build_report([("", make_result(slow, CPU, best))], {})
+    alone = make_result(slow, CPU, best, accelerators=())
+    report = build_report([("", alone)], {}, Path("my laptop/compare.json"))
     assert report.answer == (
-        "There is nothing here to compare a CPU with but itself: 2 threads train 2 times "
+        "Only a CPU was measured, so it is compared with itself: 2 threads train 2 times "
         "(2 to 2) as fast as 1, and its best setting (compiled kernels) takes 2 times (2 to 2) "
         "as many images a second as strict fp32 by PyTorch alone."
     )
     commands = [command for _, command in report.commands]
     assert commands[0] == "vggnet compare --devices cpu,cuda --steps 2 --output gpu"
-    assert commands[1] == "vggnet compare compare.json gpu/compare.json"
-    assert not build_report([("", make_result(CPU, GPU))], {}).commands
+    assert commands[1] == ("vggnet compare 'my laptop/compare.json' gpu/compare.json --output both")
+    for other in (make_result(CPU, GPU), make_result(CPU, complete=False, accelerators=())):
+        assert not build_report([("", other)], {}, FILE).commands
 
 
 def test_paired_accuracy() -> None:
@@ -137,7 +177,7 @@ def test_crossover() -> None:
 
 def test_prices() -> None:
     """An epoch of 60,000 images at 256 in 11 s is 2578 s; at 3.60 an hour, 2.58."""
-    report = build_report([("", make_result(CPU))], {"cpu": 3.6})
+    report = build_report([("", make_result(CPU))], {"cpu": 3.6}, FILE)
     assert report.main.table is not None
     assert report.main.table.rows[0][-1] == "2.58"
 
@@ -177,7 +217,7 @@ TAGS = {
 def test_a_hostile_file_adds_no_tag(text: str) -> None:
     """Whatever a result's names hold, the page has our tags, and no handler or address."""
     result = make_result(CPU, GPU, host=text, created=text, sweep=(make_point(8, 1.0),))
-    report = build_report([(text, result), ("b", result)], {})
+    report = build_report([(text, result), ("b", result)], {}, FILE)
     reader = _Reader()
     reader.feed(render_html(report))
     assert reader.tags <= TAGS
@@ -191,7 +231,7 @@ def test_a_hostile_file_adds_no_tag(text: str) -> None:
 
 def test_the_page_opens_with_the_answer() -> None:
     """The first heading is the answer, in one sentence; the made-up host is marked so."""
-    report = build_report([("", make_result(CPU, GPU, complete=False))], {})
+    report = build_report([("", make_result(CPU, GPU, complete=False))], {}, FILE)
     page = render_html(report)
     assert page.index("<h1>cuda:0") < page.index("<h2>")
     assert "was cut short" in page

@@ -49,6 +49,8 @@ def test_round_trip(tmp_path: Path) -> None:
         (lambda v: v.update(options="; rm -rf ~"), "options"),
         (lambda v: v["machine"].update(host="\x1b[31mred"), "machine.host"),
         (lambda v: v["machine"].update(host="a\u202eb"), "machine.host"),
+        (lambda v: v["config"].update(recipe="a\x1b[2J"), "config: control characters"),
+        (lambda v: v["config"]["data"].update(dataset="a\u202eb"), "config: control characters"),
         (lambda v: v["config"]["train"].update(peak_lr=-1), "config.train.peak_lr"),
     ],
 )

@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vggnet.compare.result import Result
     from vggnet.compare.section import Report
 
+_PLAIN = r"[A-Za-z0-9._=,/:+-]{1,200}"
 DEFAULT_STEPS = 100
 DEFAULT_REPEATS = 5
 
@@ -103,15 +105,16 @@ def compare(
             raise ConfigError("--json prints what is measured; result files are JSON already")
         results = list(zip(_name_sources(files), map(load_result, files), strict=True))
         make_folder(output)
-        _write(build_report(results, prices), None, output, "compare", quiet=False)
+        _write(build_report(results, prices, files[0]), None, output, "compare", quiet=False)
         return
     layers = _settings(recipe, config, model, data_dir, batch_size)
     plan = _plan(layers, devices, threads, steps, epochs, repeats or DEFAULT_REPEATS, sweep)
     make_folder(output)
     check_writable(output / "compare.json")
     result, code = _measure(plan, quiet=as_json)
-    report = build_report([("", result)], prices)
-    _write(report, result, output, "compare" if result.complete else "compare-partial", as_json)
+    stem = "compare" if result.complete else "compare-partial"
+    report = build_report([("", result)], prices, output / f"{stem}.json")
+    _write(report, result, output, stem, as_json)
     if as_json:
         print(json.dumps(result.model_dump(mode="json")))  # ASCII, whatever the terminal takes
     if code:
@@ -141,11 +144,13 @@ def _settings(
     if recipe is not None:
         given["recipe"] = recipe
     layers = [load_overrides(config) if config else {}, given]
-    words = [f"{flag} {value}" for flag, value in flags.items() if value is not None]
-    # Only what needs no quoting: the report prints these words as a command to copy.
-    return layers, [
-        word if re.fullmatch(r"[A-Za-z0-9 ._=,/:+-]+", word) else "--config FILE" for word in words
+    words = [
+        # Only what needs no quoting: the report prints these words as a command to copy.
+        f"{flag} {value if re.fullmatch(_PLAIN, str(value)) else 'FILE'}"
+        for flag, value in flags.items()
+        if value is not None
     ]
+    return layers, words
 
 
 def _plan(
@@ -168,6 +173,7 @@ def _plan(
     counts = _read_threads(threads) if threads is not None else None
 
     from vggnet.compare.plan import Plan, choose_devices, default_threads
+    from vggnet.data.dataset import hold_out
     from vggnet.data.storage import load_configured
     from vggnet.engine.schedule import count_steps
     from vggnet.engine.session import Session
@@ -176,6 +182,8 @@ def _plan(
     chosen = choose_devices(devices.split(",") if devices is not None else None)
     dataset = load_configured(config.data)
     config = fit_to_data(config, dataset, Session())
+    train, _ = hold_out(dataset.train, config.data.validation_size, config.train.seed)
+    dataset = replace(dataset, train=train)
     size = config.train.global_batch_size
     if epochs is not None:
         steps = count_steps(epochs, -(-len(dataset.train) // size))

@@ -80,7 +80,7 @@ class Comparison:
         plan = self.plan
         rapl = any(lane.meter for lane in self._lanes if lane.training.setting.kind == "cpu")
         # Where the data lie is this machine's own affair.
-        data = plan.config.data.model_copy(update={"data_dir": None})
+        data = plan.config.data.model_copy(update={"data_dir": None, "dataset": plan.dataset.name})
         return Result(
             complete=self._complete,
             created=datetime.now().astimezone().isoformat(timespec="seconds"),

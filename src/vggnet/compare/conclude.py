@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from vggnet.compare.judge import Entry, choose_baseline, differences, speedup
+from vggnet.compare.judge import Entry, choose_baseline, differences, other_work, speedup
 from vggnet.compare.result import Setting, SweepPoint
 
 
@@ -44,7 +44,7 @@ def conclude(entries: Sequence[Entry]) -> list[str]:
         return [state_ratio(baseline, fastest), *_at_their_best(entries)]
     if others:
         slowest = min(others, key=lambda one: one.images_per_second[0])
-        return [state_ratio(slowest, baseline), *_at_their_best(entries)]
+        return [state_ratio(slowest, baseline)]
     return [_compare_with_itself(entries, baseline)]
 
 
@@ -54,7 +54,7 @@ def state_ratio(baseline: Entry, entry: Entry) -> str:
     forbidding = [one.what for one in found if one.forbids]
     names = f"{entry.label} over {baseline.label}"
     if forbidding:
-        return f"No speed-up is stated for {names}: they differ in {_join(forbidding)}."
+        return f"No speed-up is stated for {names}: they differ in {join_words(forbidding)}."
     ratio = speedup(baseline, entry)
     both = ", both in strict fp32" if entry.row.strict and baseline.row.strict else ""
     sentence = (
@@ -62,7 +62,7 @@ def state_ratio(baseline: Entry, entry: Entry) -> str:
         f"{baseline.label} ({times(ratio.low)} to {times(ratio.high)}){both}."
     )
     if found:
-        reservations = _join([one.what for one in found])
+        reservations = join_words([one.what for one in found])
         sentence += f" This ratio is not of the devices alone: they differ in {reservations}."
     return sentence
 
@@ -84,7 +84,7 @@ def share_saved(baseline: Entry, entry: Entry) -> str | None:
     shares = [f"{name} {100 * ms / total:.0f} %" for name, ms in saved.items()]
     return (
         f"Of the {total:.3g} ms that a step of {entry.label} takes less than one of "
-        f"{baseline.label}: {_join(shares)}."
+        f"{baseline.label}: {join_words(shares)}."
     )
 
 
@@ -149,19 +149,16 @@ def _at_their_best(entries: Sequence[Entry]) -> list[str]:
         return []
     ours = max(elsewhere, key=lambda one: one.images_per_second[0])
     theirs = max(on_cpu, key=lambda one: one.images_per_second[0])
-    by_data = {"dataset", "recipe", "images", "model", "data", "train"}
-    found = differences(theirs, ours)
-    unlike = [one.what for one in found if one.what.split(" ")[0].split(".")[0] in by_data]
-    if unlike:
-        return [f"No speed-up is stated of each at its best: they differ in {_join(unlike)}."]
+    if unlike := other_work(theirs, ours):
+        return [f"No speed-up is stated of each at its best: they differ in {join_words(unlike)}."]
     ratio = speedup(theirs, ours)
     sentence = (
         f"Each at its best, in images a second: {ours.label} {times(ratio.median)} times "
         f"({times(ratio.low)} to {times(ratio.high)}) as many as {theirs.label}."
     )
-    if found:
-        alike = _join([one.what for one in found])
-        sentence += f" These are not the same computation: they differ in {alike}."
+    if found := differences(theirs, ours):
+        unlike = [one.what for one in found]
+        sentence += f" These are not the same computation: they differ in {join_words(unlike)}."
     return [sentence]
 
 
@@ -184,8 +181,9 @@ def _compare_with_itself(entries: Sequence[Entry], baseline: Entry) -> str:
             f"{times(ratio.median)} times ({times(ratio.low)} to {times(ratio.high)}) as many "
             f"images a second as strict fp32 by PyTorch alone"
         )
-    said = f": {', and '.join(parts)}" if parts else ""
-    return f"There is nothing here to compare a CPU with but itself{said}."
+    if not parts:
+        return "Only a CPU was measured, and in one setting: there is nothing to compare."
+    return f"Only a CPU was measured, so it is compared with itself: {', and '.join(parts)}."
 
 
 def _beside(setting: Setting, other: Setting) -> str:
@@ -211,6 +209,6 @@ def _curve_label(source: str, point: SweepPoint) -> str:
     return (f"{source}: " if source else "") + " · ".join(parts)
 
 
-def _join(words: Sequence[str]) -> str:
+def join_words(words: Sequence[str]) -> str:
     """Join with commas and an "and"."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else list(words))

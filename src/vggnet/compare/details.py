@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from vggnet.compare.conclude import crossovers, curves_of, share_saved
+from vggnet.compare.conclude import crossovers, curves_of, join_words, share_saved
 from vggnet.compare.figures import Lines, Series, Stacks
-from vggnet.compare.judge import Entry, accuracy_difference
+from vggnet.compare.judge import Entry, accuracy_difference, other_work
 from vggnet.compare.result import PARTS, Result
 from vggnet.compare.section import Section, Table
 
@@ -31,6 +31,7 @@ def show_parts(entries: Sequence[Entry], baseline: Entry) -> Section | None:
         said
         for entry in split
         if entry.row.setting.global_batch_size == baseline.row.setting.global_batch_size
+        and not other_work(baseline, entry)
         and (said := share_saved(baseline, entry))
     ]
     text = (
@@ -74,12 +75,18 @@ def show_same_work(entries: Sequence[Entry], baseline: Entry) -> Section:
         for entry in entries
         if entry.row.strict or entry.row.best
     )
+    others = [entry.label for entry in entries if other_work(baseline, entry)]
+    work = (
+        f"These rows did other work than {baseline.label}: {join_words(others)}."
+        if others
+        else "Every row starts from the same weights and takes the same images in the same order; "
+        "the loss curves lie over each other as far as rounding lets them."
+    )
     return Section(
-        "The same work",
+        "Not the same work" if others else "The same work",
         (
-            "Every row starts from the same weights and takes the same images in the same order; "
-            "the loss curves lie over each other as far as rounding lets them. Accuracy is "
-            "compared on the same test pictures, with the 95 % interval of paired samples.",
+            f"{work} Accuracy is compared on the same test pictures, with the 95 % interval of "
+            "paired samples.",
         ),
         Table(
             (
@@ -111,8 +118,9 @@ def show_threads(entries: Sequence[Entry]) -> Section | None:
     return Section("Threads", figure=figure)
 
 
-def show_sweeps(entries: Sequence[Entry]) -> list[Section]:
+def show_sweeps(entries: Sequence[Entry], baseline: Entry) -> list[Section]:
     """Plot rates over batch size or width, and say where a device starts to win."""
+    alike = not any(other_work(baseline, entry) for entry in entries)
     sections = []
     for kind, title in (("batch", "batch size"), ("width", "width, times the network's own")):
         curves = curves_of(entries, kind)
@@ -133,7 +141,9 @@ def show_sweeps(entries: Sequence[Entry]) -> list[Section]:
         )
         table = Table((title, *(f"{x:g}" for x in xs)), rows)
         sections.append(
-            Section(f"Crossover: {title}", tuple(crossovers(curves)), table, figure),
+            Section(
+                f"Crossover: {title}", tuple(crossovers(curves)) if alike else (), table, figure
+            ),
         )
     return sections
 

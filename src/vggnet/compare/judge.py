@@ -10,8 +10,12 @@ from typing import Any
 
 from vggnet.compare.result import Result, Row
 
-_PER_ROW = {"device", "precision", "threads", "kernels", "global_batch_size", "epochs"}
-"""Settings of a training that rows may differ in; a row's setting or `steps` tells them."""
+_FREE = {
+    *("device", "precision", "threads", "kernels", "global_batch_size", "epochs"),
+    *("dataset", "data_dir", "download"),
+}
+"""Settings of a training that rows may differ in: a row's setting or `steps` tells the first ones,
+and the dataset's hash the others."""
 
 _SAME_START = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 2e-2, "fp16": 2e-2}
 """Relative difference of the first step's loss that rounding in a precision explains."""
@@ -60,6 +64,8 @@ class Difference:
     what: str
     forbids: bool
     """Whether it makes the two different work, so that no ratio may be stated."""
+    of_batch: bool = False
+    """Whether it is the size of a batch, which a device at its best may choose, or comes of it."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,12 @@ def differences(baseline: Entry, entry: Entry) -> list[Difference]:
     return [*_different_work(baseline, entry), *_different_means(baseline, entry)]
 
 
+def other_work(baseline: Entry, entry: Entry) -> list[str]:
+    """Name what forbids to compare two rows at all, even where each is at its best."""
+    found = _different_work(baseline, entry)
+    return [one.what for one in found if one.forbids and not one.of_batch]
+
+
 def accuracy_difference(baseline: Entry, entry: Entry) -> tuple[float, float, float] | None:
     """Return accuracy minus the baseline's, and its 95 % interval, all from -1 to 1.
 
@@ -146,9 +158,10 @@ def _different_work(baseline: Entry, entry: Entry) -> Iterator[Difference]:
         yield Difference(f"{name} ({_both(left, right)})", True)
     sizes = (baseline.row.setting.global_batch_size, entry.row.setting.global_batch_size)
     if sizes[0] != sizes[1]:
-        yield Difference(f"batch size ({_both(*sizes)})", True)
+        yield Difference(f"batch size ({_both(*sizes)})", True, of_batch=True)
     if baseline.row.steps != entry.row.steps:
-        yield Difference(f"steps ({_both(baseline.row.steps, entry.row.steps)})", True)
+        steps = _both(baseline.row.steps, entry.row.steps)
+        yield Difference(f"steps ({steps})", True, of_batch=True)
     if sizes[0] == sizes[1] and (start := _different_start(baseline, entry)):
         yield Difference(start, True)
 
@@ -186,12 +199,12 @@ def _different_start(baseline: Entry, entry: Entry) -> str | None:
 def _unlike(
     left: dict[str, Any], right: dict[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Give the settings that differ, of those that must not."""
+    """Give the settings that differ, of those that must not; a hash tells datasets apart."""
     for name, value in left.items():
         other = right[name]
         if isinstance(value, dict):
             yield from _unlike(value, other, f"{prefix}{name}.")
-        elif prefix and value != other and name not in (_PER_ROW | {"data_dir", "download"}):
+        elif prefix and value != other and name not in _FREE:
             yield f"{prefix}{name}", value, other
 
 

@@ -6,6 +6,7 @@ docs/compare-schema.md describes it for those who read it with other tools.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,7 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -217,6 +219,14 @@ class Result(_Record):
     trials: tuple[Timing, ...] = ()
     """Short runs that chose the rows called best."""
     sweep: tuple[SweepPoint, ...] = ()
+
+    @field_validator("config")
+    @classmethod
+    def _printable(cls, config: Config) -> Config:
+        for name in (config.recipe, config.data.dataset):
+            if re.search(f"[{_CONTROLS}]", name):
+                raise ValueError(f"control characters in {name!r}")
+        return config
 
 
 def load_result(path: Path) -> Result:

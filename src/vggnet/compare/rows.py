@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vggnet.compare.conclude import times
 from vggnet.compare.figures import Bar, Bars
-from vggnet.compare.judge import Entry, differences, speedup
+from vggnet.compare.judge import Entry, differences, other_work, speedup
 from vggnet.compare.section import Section, Table
 
 
@@ -31,7 +31,7 @@ def show_rows(entries: Sequence[Entry], baseline: Entry, prices: Mapping[str, fl
         cells += [_energy(entry)] if with_energy else []
         cells += [_cost(entry, prices)] if prices else []
         rows.append(tuple(cells))
-    text = [_say_how(entries), *(f"[{n}] {note}" for n, note in enumerate(notes, 1))]
+    text = [_say_how(entries, baseline), *(f"[{n}] {note}" for n, note in enumerate(notes, 1))]
     bars = Bars(
         "images a second (line: least to most)",
         tuple(
@@ -67,18 +67,14 @@ def _state_speedup(entry: Entry, baseline: Entry, notes: list[str]) -> str:
     if not found:
         return text
     # A batch of its own is what "best" means; other work is never given a ratio.
-    others = [one for one in found if one.forbids and not _by_batch(one.what)]
-    withheld = others or (any(one.forbids for one in found) and not entry.row.best)
+    forbidden = any(one.forbids for one in found)
+    withheld = other_work(baseline, entry) or (forbidden and not entry.row.best)
     note = "; ".join(one.what for one in found)
     note = f"no ratio, for this is other work: {note}" if withheld else f"differs in {note}"
     if note not in notes:
         notes.append(note)
     mark = f"[{notes.index(note) + 1}]"
     return f"— {mark}" if withheld else f"{text} {mark}"
-
-
-def _by_batch(what: str) -> bool:
-    return what.startswith(("batch size", "steps"))
 
 
 def _share_of_peak(entry: Entry) -> str:
@@ -105,21 +101,30 @@ def _cost(entry: Entry, prices: Mapping[str, float]) -> str:
     return f"{price * seconds / 3600:.3g}"
 
 
-def _say_how(entries: Sequence[Entry]) -> str:
-    first = entries[0].result
+def _say_how(entries: Sequence[Entry], baseline: Entry) -> str:
+    results = [entry.result for entry in entries]
+    configs = [result.config for result in results]
     repeats = sorted({len(entry.row.seconds) for entry in entries})
     steps = sorted({entry.row.steps for entry in entries if entry.row.strict})
     return (
         f"Medians (least to most) of {_range(repeats)} repeats, in turns, of {_range(steps)} steps "
-        f"of {first.config.model.name} on {first.config.data.dataset}, recipe "
-        f"{first.config.recipe}; an epoch of {first.images_per_epoch:,} images is computed from "
-        "that rate. Speed-up: images a second over those of the fastest strict CPU row. "
-        f"TFLOP/s count the {first.flops_per_image / 1e6:,.1f} MFLOP that direct convolution takes "
-        f"for an image (torch's counter: {first.counted_flops_per_image / 1e6:,.1f}); Winograd's "
+        f"of {_each(one.model.name for one in configs)} on "
+        f"{_each(one.data.dataset for one in configs)}, recipe "
+        f"{_each(one.recipe for one in configs)}; an epoch of "
+        f"{_each(f'{one.images_per_epoch:,}' for one in results)} images is computed from that "
+        f"rate. Speed-up: images a second over those of {baseline.label}. TFLOP/s count the "
+        f"{_each(f'{one.flops_per_image / 1e6:,.1f}' for one in results)} MFLOP that direct "
+        "convolution takes for an image (torch's counter: "
+        f"{_each(f'{one.counted_flops_per_image / 1e6:,.1f}' for one in results)}); Winograd's "
         "algorithm needs fewer, so it can exceed the peak, which is that of a matrix product on "
         "the same device. strict: PyTorch's own operations in full fp32, TF32 off. best: the "
         "fastest setting found. Accuracy is the test set's after these few steps, not the recipe's."
     )
+
+
+def _each(words: Iterable[str]) -> str:
+    """Join what differs; results side by side need not be of the same training."""
+    return " and ".join(dict.fromkeys(words))
 
 
 def _range(numbers: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ from vggnet.compare.lane import Lane
 from vggnet.compare.measure import Training
 from vggnet.compare.observer import Observer
 from vggnet.compare.plan import BATCHES, WIDTHS, Plan
-from vggnet.compare.result import SweepPoint
+from vggnet.compare.result import Setting, SweepPoint
 from vggnet.compare.trials import Trials
 
 _SHARE = 0.2
@@ -29,15 +29,19 @@ class Point:
 
 
 def sweep_points(plan: Plan, lanes: Sequence[Lane]) -> list[Point]:
-    """Return the points of every row's curve; none without a sweep."""
-    points = []
+    """Return the points of every row's curve; none without a sweep.
+
+    Rows that a sweep makes alike, as one of batch sizes does, share a curve.
+    """
+    points: dict[tuple[float, Setting], Point] = {}
     for lane in lanes:
         per_image = lane.step_seconds / lane.training.setting.global_batch_size
         own_flops = flops_per_image(plan.config.model)
         for x, training in _trainings(plan, lane):
             wider = flops_per_image(training.config.model) / own_flops
-            points.append(Point(x, training, _REPEATS * training.images * per_image * wider))
-    return points
+            expected = _REPEATS * training.images * per_image * wider
+            points.setdefault((x, training.setting), Point(x, training, expected))
+    return list(points.values())
 
 
 def _trainings(plan: Plan, lane: Lane) -> Iterator[tuple[float, Training]]:
