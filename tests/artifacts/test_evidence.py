@@ -51,7 +51,9 @@ def test_a_folder_that_has_changed_is_no_evidence(card: ModelCard, folder: Path)
 
 
 def test_another_class_is_no_evidence(card: ModelCard, folder: Path) -> None:
-    """Labels would be of classes that the network does not know."""
+    """Labels would be of classes that the network does not know, if no hash told of them."""
+    card = card.model_copy(update={"dataset_sha256": None})
+    assert find_dataset(card, None) is not None
     (folder / "none").mkdir()
     for number in range(5):
         Image.new("L", (8, 8), number).save(folder / "none" / f"{number}.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +144,27 @@ def test_hub(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray)
     labels = package.load(model, kernels="torch").predict(mnist.test.images).indices
     assert accuracy == float((labels == mnist.test.labels).mean())
     assert vggnet("export", model, "--format", "hub", "-o", "hub").code == 0
+
+
+def test_the_model_itself_is_not_written_over(vggnet: Command, model: Path) -> None:
+    """Its description would lose where its data are."""
+    assert vggnet("export", model, "--format", "safetensors").code == 0
+    before = Path("small.safetensors").read_bytes()
+    done = vggnet("export", "small.safetensors", "--format", "safetensors")
+    assert done.code == 2
+    assert "is the model itself" in done.err
+    assert Path("small.safetensors").read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system here")
+def test_a_link_to_another_disk_is_followed(vggnet: Command, model: Path) -> None:
+    """The file is made on the disk where it shall be, and the link stays one."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as there:
+        Path("linked.safetensors").symlink_to(Path(there, "far.safetensors"))
+        done = vggnet("export", model, "--format", "safetensors", "-o", "linked.safetensors")
+        assert done.code == 0, done.err
+        assert Path("linked.safetensors").is_symlink()
+        assert [path.name for path in Path(there).iterdir()] == ["far.safetensors"]
 
 
 def test_a_folder_of_something_else_is_left_alone(vggnet: Command, model: Path) -> None:

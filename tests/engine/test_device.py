@@ -44,6 +44,8 @@ def test_auto_takes_the_cpu_where_there_is_nothing_else() -> None:
 
 def test_auto_prefers_cuda_then_mps_then_xpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first that torch reports is taken; an index is checked against the count."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
     monkeypatch.setattr(torch.xpu, "device_count", lambda: 1)
     assert choose_device("auto") == torch.device("xpu", 0)

@@ -116,6 +116,33 @@ def test_training_stops_at_a_loss_that_is_not_finite(batches: Batches) -> None:
     assert caught.value.step == poisoned_after
 
 
+def test_what_an_epochs_last_update_did_is_looked_at(batches: Batches) -> None:
+    """Weights that are not finite end the run though no step's loss has shown it yet."""
+
+    def poison(state: TrainState) -> None:
+        if state.step == 3:
+            next(state.network.parameters()).data.fill_(float("inf"))
+
+    with pytest.raises(TrainingDivergedError, match="nan at step 4 "):
+        list(fit(start(TrainConfig(epochs=1)), batches, poison))
+
+
+def test_an_epoch_that_is_cut_afterwards_is_summed_up(batches: Batches) -> None:
+    """Stopped after two steps, a run that shall take no more still yields what they came to."""
+
+    def stop(state: TrainState) -> None:
+        if state.step == 2:
+            raise KeyboardInterrupt
+
+    state = start(TrainConfig(epochs=10))
+    with pytest.raises(KeyboardInterrupt):
+        list(fit(state, batches, stop))
+    state.config = TrainConfig(epochs=0.67)
+    (result,) = fit(state, batches)
+    assert (result.step, result.images, len(result.step_losses)) == (2, 256, 2)
+    assert not list(fit(state, batches))
+
+
 def test_on_step_is_called_after_every_step(batches: Batches) -> None:
     """Its exception ends the run at a step boundary."""
     seen: list[int] = []

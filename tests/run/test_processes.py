@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from torch import distributed
 
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without gloo")
@@ -127,3 +129,49 @@ def test_processes_that_would_share_a_gpu_are_refused(tmp_path: Path) -> None:
     assert "--device cuda:0 would be shared by 2 processes; use --device cuda" in err
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_place_without_an_address_is_named(tmp_path: Path) -> None:
+    """One of two processes that is not told where the other is says which variable is missing."""
+    places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    done = subprocess.run(
+        [sys.executable, "-m", "vggnet", *TRAIN],
+        cwd=tmp_path,
+        env={**os.environ, **places},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("vggnet: cannot find the other processes: ")
+    assert "MASTER_ADDR" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_other_pictures_than_the_main_process_has_are_refused(tmp_path: Path) -> None:
+    """As on a machine with an old copy: no step is taken, and the process that has them says so."""
+    places = {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        places |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    processes = []
+    for rank in range(2):
+        for number in range(20):
+            path = tmp_path / str(rank) / "pictures" / "ab"[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), 10 * number + rank).save(path)
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "vggnet", *TRAIN, "--dataset", "pictures"],
+                cwd=tmp_path / str(rank),
+                env={**os.environ, **places, "RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    said = [process.communicate(timeout=100)[1] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert "process 1 finds other pictures of pictures than process 0" in said[1]
+    assert "Traceback" not in "".join(said)
+    assert not list(tmp_path.rglob("*.pth"))

@@ -7,6 +7,7 @@ import hashlib
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import lay_out
 from vggnet.artifacts.checkpoint import CheckpointFolder
@@ -28,6 +30,7 @@ from vggnet.errors import (
     InterruptedTrainingError,
     OutputError,
     RunFinishedError,
+    TrainingDivergedError,
 )
 from vggnet.recipes import resolve_config
 from vggnet.run import Options, Reporter, TrainResult, resume_run, run
@@ -414,3 +417,54 @@ def _tamper(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     change(snapshot.values)
     shutil.rmtree(checkpoints.path)
     CheckpointFolder(checkpoints.path).save(snapshot)
+
+
+def test_a_folder_that_was_moved_is_gone_on_with(here: Path) -> None:
+    """Where one's own pictures lie is free; which they are is not."""
+    random = np.random.default_rng(0)
+    for number in range(60):
+        path = here / "pictures" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    config = resolve_config(
+        {"recipe": "article"}, TINY, {"data": {"dataset": "pictures", "data_dir": None}},
+        {"data": {"validation_size": 0}, "train": {"global_batch_size": 8, "epochs": 2}},
+    )  # fmt: skip
+    folder = stop_after(3, config, "moved")
+    shutil.move("pictures", "elsewhere")
+    (here / "elsewhere" / "a" / "0.png").rename(here / "0.png")
+    with pytest.raises(ConfigError, match="the dataset has changed"):
+        resume_run(folder, [{"data": {"dataset": "elsewhere"}}])
+    (here / "0.png").rename(here / "elsewhere" / "a" / "0.png")
+    assert resume_run(folder, [{"data": {"dataset": "elsewhere"}}]).epochs[-1].epoch == 2
+
+
+def test_an_end_at_the_last_checkpoint(here: Path) -> None:
+    """`--epochs` that stops a run where it was interrupted gives its files, of these steps."""
+    folder = stop_after(3, settings(), "short")
+    result = resume_run(folder, [{"train": {"epochs": 3 / STEPS}}])
+    assert [epoch.step for epoch in result.epochs] == [3]
+    assert (folder / "curves.png").is_file()
+    assert (folder / "test.json").is_file()
+
+
+def test_a_run_that_cannot_go_on_stays_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with the command is found before the run's last figures are taken away."""
+    folder = run(settings(epochs=1), Options(name="done", output=Path("done.pth"))).folder
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match="needs an extra"):
+        resume_run(folder, [{"train": {"epochs": 2}}], Options(tensorboard=True))
+    assert (folder / "test.json").is_file()
+
+
+def test_figures_that_are_none_are_no_result(here: Path) -> None:
+    """A rate far too high, in the one step there is: an error, and no file of a broken model."""
+    deep = {"stages": ((8,) * 12, (8,) * 12), "initialization": "he"}
+    config = resolve_config(
+        {"recipe": "article", "model": deep, "data": {"dataset": "few", "data_dir": "data"}},
+        {"train": {"epochs": 0.1, "peak_lr": 10, "threads": 1}},
+    )
+    with pytest.raises(TrainingDivergedError, match="try a smaller rate"):
+        run(config, Options(name="far", output=Path("far.pth")))
+    assert not Path("far.pth").exists()
+    assert not (here / "runs" / "far" / "test.json").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -76,7 +77,8 @@ class RunFolder:
     def close(self) -> None:
         """Let other processes write to the folder."""
         if self._events:
-            self._events.close()
+            with contextlib.suppress(OSError):  # on a full disk; `write_epochs` has told of it
+                self._events.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -110,13 +112,15 @@ class RunFolder:
                 strict=True,
             )
         ]
-        if self._events:
-            for name, value in epochs[-1].items():
-                if value != "" and name not in ("epoch", "step"):
-                    self._events.add_scalar(name, float(value), results[-1].step)
-            self._events.flush()
         self._write_csv("metrics.csv", epochs)
         self._write_csv("steps.csv", steps)
+        if self._events:
+            try:
+                _write_events(self._events, epochs[-1])
+            except OSError as error:
+                raise OutputError(
+                    f"cannot write TensorBoard's events in {self.path}: {error.strerror or error}"
+                ) from None
 
     def _write_csv(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
         text = io.StringIO(newline="")
@@ -124,6 +128,13 @@ class RunFolder:
         writer.writeheader()
         writer.writerows(rows)
         write_file(self.path / name, text.getvalue().encode())
+
+
+def _write_events(events: Any, epoch: Mapping[str, Any]) -> None:
+    for name, value in epoch.items():
+        if value != "" and name not in ("epoch", "step"):
+            events.add_scalar(name, float(value), epoch["step"])
+    events.flush()
 
 
 def find_newest(runs: Path, launch: str | None = None) -> Path | None:

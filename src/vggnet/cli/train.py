@@ -61,7 +61,10 @@ def train(
         int | None, typer.Option(min=1, help="Processes on this machine, by torchrun's engine.")
     ] = None,
     max_restarts: Annotated[
-        int, typer.Option(min=0, help="How often killed processes are started again.")
+        int,
+        typer.Option(
+            min=0, help="How often processes are started again when one is killed or fails."
+        ),
     ] = 0,
     timeout: Annotated[
         float | None,

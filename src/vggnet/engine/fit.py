@@ -139,7 +139,8 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Train from `state.step` to the run's end, yielding after each epoch.
 
-    It neither prints nor saves, and it does not wait for the device inside an epoch.
+    It neither prints nor saves, and it does not wait for the device inside an epoch (torch's
+    gradient scaler does, in fp16 under an optimizer that does not scale for itself, as Muon).
 
     Args:
         state: Advanced in place.
@@ -148,11 +149,13 @@ def fit(
             from where another call goes on.
 
     Raises:
-        TrainingDivergedError: The loss is NaN or infinite. On a CPU it is raised at that
-            step, elsewhere at the end of its epoch, where the device is waited for anyway.
+        TrainingDivergedError: The loss is NaN or infinite, or what the epoch's last step has
+            left as weights. On a CPU the loss is looked at in each step, elsewhere at the end of
+            its epoch, where the device is waited for anyway.
     """
     total = count_steps(state.config.epochs, len(batches))
-    while state.step < total:
+    # An epoch that was left after what now is the last step has only to be summed up.
+    while state.step < total or len(state.sums):
         yield _train_epoch(state, batches, total, on_step)
 
 
@@ -203,6 +206,15 @@ def _check_finite(state: TrainState, total: int, first: int, losses: list[float]
             raise TrainingDivergedError(first + offset, loss_sum, lr)
 
 
+def _check_weights(state: TrainState, total: int) -> None:
+    """Look for what the epoch's last update did, which no loss of a step shows yet."""
+    finite = torch.stack([one.isfinite().all() for one in state.outcome.parameters()]).all()
+    if not finite.item():
+        raise TrainingDivergedError(
+            state.step, math.nan, lr_at(state.step - 1, total, state.config)
+        )
+
+
 def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
     """Sum an epoch up over all processes, and clear the way for the next.
 
@@ -214,6 +226,7 @@ def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
     losses, corrects = state.session.sum_(state.sums).T.tolist()
     state.sums, state.sums_from, state.seconds = state.sums[:0], state.step, 0.0
     _check_finite(state, total, first, losses)
+    _check_weights(state, total)
     sizes = [batches.size_of(step % len(batches)) for step in range(first, state.step)]
     return EpochResult(
         epoch=state.step / len(batches),

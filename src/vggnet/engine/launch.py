@@ -21,7 +21,7 @@ def is_worker() -> bool:
 def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
     """Run this Python with some arguments as several processes that train together.
 
-    Signals are passed on to them. When one is killed, all are started again, at most
+    Signals are passed on to them. When one is killed or fails, all are started again, at most
     `max_restarts` times. What went wrong, the first that failed has printed itself.
 
     Raises:

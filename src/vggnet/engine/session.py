@@ -137,23 +137,14 @@ def open_session(patience: float = PATIENCE) -> Iterator[Session]:
         patience: Seconds to wait for another process before it is taken for lost.
 
     Raises:
-        ConfigError: The environment variables contradict each other.
+        ConfigError: The environment variables contradict each other, or one is missing.
         ConnectionLostError: Another process ended or cannot be reached.
     """
     session = _read_place()
     if session.world_size == 1:
         yield session
         return
-    # CPU tensors go by gloo, those of a GPU by nccl.
-    nccl = torch.cuda.is_available() and distributed.is_nccl_available()
-    store = _keys_of_this_attempt(next(rendezvous("env://", timeout=_GATHERING))[0])
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if nccl else "gloo",
-        store=store,
-        rank=session.rank,
-        world_size=session.world_size,
-        timeout=timedelta(seconds=patience),
-    )
+    store = _join(session, patience)
     try:
         yield session
     except (InterruptedTrainingError, RunFinishedError):
@@ -166,13 +157,44 @@ def open_session(patience: float = PATIENCE) -> Iterator[Session]:
             raise SystemExit(1) from None
         get_error_handler().record_exception(error)
         if _is_lost_connection(error):
-            reason = str(error).split("\n")[0]
-            raise ConnectionLostError(
-                f"another process of this training ended or could not be reached ({reason})"
-            ) from None
+            raise _lost(error) from None
         raise
     finally:
         distributed.destroy_process_group()
+
+
+def _join(session: Session, patience: float) -> Store:
+    """Meet the other processes; return the store that they share.
+
+    Raises:
+        ConfigError: An environment variable is missing or no address.
+        ConnectionLostError: Another process cannot be reached.
+    """
+    # CPU tensors go by gloo, those of a GPU by nccl.
+    nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+    try:
+        store = _keys_of_this_attempt(next(rendezvous("env://", timeout=_GATHERING))[0])
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if nccl else "gloo",
+            store=store,
+            rank=session.rank,
+            world_size=session.world_size,
+            timeout=timedelta(seconds=patience),
+        )
+    except ValueError as error:
+        raise ConfigError(f"cannot find the other processes: {error}") from None
+    except RuntimeError as error:
+        if _is_lost_connection(error):
+            raise _lost(error) from None
+        raise
+    return store
+
+
+def _lost(error: Exception) -> ConnectionLostError:
+    reason = str(error).split("\n")[0]
+    return ConnectionLostError(
+        f"another process of this training ended or could not be reached ({reason})"
+    )
 
 
 def _read_place() -> Session:

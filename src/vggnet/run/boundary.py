@@ -65,7 +65,7 @@ class Cadence:
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGINT or SIGTERM into a request; the second one acts at once.
+    """Turn a first SIGINT and a first SIGTERM into a request; a second of its kind acts at once.
 
     Only Python's main thread receives signals; in any other nothing is changed.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vggnet import __version__
-from vggnet.config import Config, build_config
+from vggnet.config import Config, ModelConfig, build_config
 from vggnet.engine.device import cpu_name
 from vggnet.errors import ConfigError
 from vggnet.run.plan import Plan
@@ -18,6 +18,7 @@ _FREE = (
     "train.threads",
     "train.device",
     "train.kernels",
+    "data.dataset",
     "data.data_dir",
     "data.download",
 )
@@ -77,24 +78,26 @@ def check_same_pictures(recorded: str, sha256: str) -> None:
 
 
 def compare_circumstances(
-    recorded: Mapping[str, Any], now: Mapping[str, Any], batch_norm: bool
+    recorded: Mapping[str, Any], now: Mapping[str, Any], model: ModelConfig
 ) -> list[str]:
-    """Say what else has changed, by which only the last bits of the result can differ.
+    """Say what else has changed, and by how much the result can differ for it.
 
     Raises:
         ConfigError: The number of processes has changed and the network has batch norm,
             whose statistics are those of each process's share.
     """
     before = recorded.get("processes")
-    if batch_norm and before != now["processes"]:
+    if model.batch_norm and before != now["processes"]:
         raise ConfigError(
             f"the run had {before} processes and now has {now['processes']}: with batch norm, "
             "which each computes over its own share of a batch, that would be another training"
         )
+    changed = {key: value for key, value in now.items() if recorded.get(key) != value}
+    drawn = ("processes", "device") if model.dropout else ()
     return [
-        f"{key} was {recorded.get(key)} and is now {value}: results can differ in their last bits"
-        for key, value in now.items()
-        if recorded.get(key) != value
+        f"{key} was {recorded.get(key)} and is now {value}: "
+        + ("dropout draws other units" if key in drawn else "results can differ in their last bits")
+        for key, value in changed.items()
     ]
 
 

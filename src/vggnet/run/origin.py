@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vggnet.artifacts.checkpoint import CheckpointFolder
-from vggnet.artifacts.run_folder import CHECKPOINTS, find_newest
+from vggnet.artifacts.run_folder import CHECKPOINTS, FINISHED, find_newest
 from vggnet.config import Config
 from vggnet.engine.snapshot import Snapshot
 from vggnet.errors import CheckpointError
@@ -37,6 +37,8 @@ class Origin:
     config: Config
     folder: Path | None = None
     checkpoint: Snapshot | None = None
+    finished: bool = False
+    """Whether it has left all that it promises; the main process's disk alone may tell."""
 
 
 def begin(config: Config, options: Options, reporter: Reporter) -> Origin:
@@ -45,7 +47,7 @@ def begin(config: Config, options: Options, reporter: Reporter) -> Origin:
     if folder is None:
         return Origin(config)
     try:
-        return Origin(config, folder, _load(folder, reporter))
+        return Origin(config, folder, _load(folder, reporter), _is_finished(folder))
     except CheckpointError:  # killed before the first
         return Origin(config, folder)
 
@@ -75,7 +77,8 @@ def go_on(
         checkpoint = _load(path, reporter)
     except OSError as error:
         raise CheckpointError(f"cannot read {error.filename}: {error.strerror}") from None
-    return Origin(resolve_config(checkpoint.values["config"], *layers), path, checkpoint)
+    config = resolve_config(checkpoint.values["config"], *layers)
+    return Origin(config, path, checkpoint, _is_finished(path))
 
 
 def launch_id() -> str:
@@ -85,6 +88,10 @@ def launch_id() -> str:
 
 def _is_restarted() -> bool:
     return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / FINISHED).exists()
 
 
 def _load(folder: Path, reporter: Reporter) -> Snapshot:

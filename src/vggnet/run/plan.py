@@ -10,7 +10,7 @@ import torch
 
 from vggnet.config import Config
 from vggnet.data.dataset import Dataset, LabeledImages
-from vggnet.engine.evaluate import Evaluation
+from vggnet.engine.evaluate import Evaluation, Score
 from vggnet.engine.fit import EpochResult
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Session
@@ -25,6 +25,8 @@ class TrainResult:
     evaluation: Evaluation
     """Of the weights as they are saved, on the test set, which is read this once."""
     epochs: list[EpochResult]
+    validations: list[Score | None]
+    """On the pictures held out, after each of the epochs; None without any."""
     config: Config
     output: Path
     """The model file."""

@@ -8,14 +8,13 @@ import torch
 
 from vggnet.artifacts.atomic import check_writable
 from vggnet.artifacts.model_file import check_suffix
-from vggnet.artifacts.run_folder import FINISHED
-from vggnet.data.dataset import hold_out
+from vggnet.data.dataset import Dataset, hold_out
 from vggnet.data.folder import dataset_name
 from vggnet.data.storage import load_configured
 from vggnet.engine.device import check_precision, choose_device, usable_cores
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Session
-from vggnet.errors import ConfigError, DeviceError, RunFinishedError
+from vggnet.errors import ConfigError, DataError, DeviceError, RunFinishedError
 from vggnet.run.circumstances import check_same_pictures, check_same_training
 from vggnet.run.options import Options
 from vggnet.run.origin import Origin
@@ -39,14 +38,14 @@ def settle(origin: Origin, options: Options, session: Session) -> Plan:
     device = _choose_own_device(config.train.device, session)
     check_precision(config.train.precision, device)
     dataset = load_configured(config.data)
+    _check_common(dataset, session)
     config = fit_to_data(config, dataset, session)
     train, validation = hold_out(dataset.train, config.data.validation_size, config.train.seed)
     if values:
         check_same_training(values["config"], config, values["step"])
         check_same_pictures(values["dataset_sha256"], dataset.sha256)
-        assert origin.folder is not None
         steps = -(-len(train) // config.train.global_batch_size)
-        _check_unfinished(origin.folder, values["step"], count_steps(config.train.epochs, steps))
+        _check_unfinished(origin, values["step"], count_steps(config.train.epochs, steps))
     return Plan(
         config=config,
         dataset=dataset,
@@ -81,16 +80,32 @@ def _choose_own_device(name: str, session: Session) -> torch.device:
     return device
 
 
-def _check_unfinished(folder: Path, step: int, total: int) -> None:
+def _check_common(dataset: Dataset, session: Session) -> None:
+    """Refuse to train on other pictures than the main process does, as on another machine.
+
+    Raises:
+        DataError: They are not the same.
+    """
+    common = session.share(dataset.sha256)
+    if common != dataset.sha256:
+        raise DataError(
+            f"process {session.rank} finds other pictures of {dataset.name} than process 0: "
+            f"SHA-256 {dataset.sha256[:12]}… and {common[:12]}…; copy them from one machine to all"
+        )
+
+
+def _check_unfinished(origin: Origin, step: int, total: int) -> None:
     """Refuse to resume a run that has nothing left to do.
 
     Raises:
         RunFinishedError: It is complete.
         ConfigError: It is past the end that is asked for.
     """
+    folder = origin.folder
+    assert folder is not None
     if step > total:
         raise ConfigError(f"{folder} has already taken {step} steps, more than the {total} asked")
-    if step == total and (folder / FINISHED).exists():
+    if step == total and origin.finished:
         raise RunFinishedError(
             f"{folder} is finished: all {total} steps were taken, and its model is in "
             f"{folder / MODEL}; nothing was changed"

@@ -25,7 +25,7 @@ from vggnet.run.origin import Origin, begin, go_on, launch_id
 from vggnet.run.outcome import save_results
 from vggnet.run.plan import Reporter, TrainResult, resume_command
 from vggnet.run.settle import settle
-from vggnet.run.training import Training
+from vggnet.run.training import Training, check_evaluation
 
 
 def train(
@@ -135,18 +135,27 @@ def _carry_out(find: Callable[[], Origin], options: Options, reporter: Reporter)
             error.args = (f"{error}. Go on from the last checkpoint: {resume_command(*place)}",)
         raise
     seconds = time.perf_counter() - started
-    epochs = training.history.epochs
-    return TrainResult(evaluation, epochs, plan.config, plan.output, plan.folder, seconds)
+    return TrainResult(
+        evaluation,
+        training.history.epochs,
+        training.history.validations,
+        plan.config,
+        plan.output,
+        plan.folder,
+        seconds,
+    )
 
 
 def _open_folder(origin: Origin, options: Options, stem: str) -> RunFolder:
     if origin.folder:
+        folder = RunFolder(origin.folder, options.tensorboard)
         try:
             # What it says is of the steps that were all until now.
             (origin.folder / FINISHED).unlink(missing_ok=True)
         except OSError as error:
+            folder.close()
             raise OutputError(f"cannot change {origin.folder}: {error.strerror}") from None
-        return RunFolder(origin.folder, options.tensorboard)
+        return folder
     return RunFolder.create(options.runs, options.name, stem, options.tensorboard, launch_id())
 
 
@@ -160,6 +169,7 @@ def _train_and_save(training: Training) -> Evaluation:
     network = fold_batch_norm(training.state.outcome.eval())
     replica = accelerated(network, plan.config.train.kernels)
     evaluation = evaluate(replica, training.cut(plan.dataset.test, BATCH_SIZE), plan.session)
+    check_evaluation(evaluation, training.history.epochs[-1])
     if folder:
         warn = training.reporter.warned
         save_results(plan, network, evaluation, training.history, folder, warn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -9,7 +10,7 @@ from vggnet.artifacts.run_folder import RunFolder
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.engine.device import accelerated
-from vggnet.engine.evaluate import Score, evaluate
+from vggnet.engine.evaluate import Evaluation, Score, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, check_losses, fit
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Agreement
@@ -28,6 +29,16 @@ from vggnet.run.circumstances import compare_circumstances, describe_circumstanc
 from vggnet.run.history import History
 from vggnet.run.outcome import save_weights_so_far
 from vggnet.run.plan import Plan, Reporter
+
+
+def check_evaluation(found: Evaluation, after: EpochResult) -> None:
+    """Refuse figures that are none, as weights give that are finite and too large.
+
+    Raises:
+        TrainingDivergedError: The loss is NaN or infinite.
+    """
+    if not math.isfinite(found.loss):
+        raise TrainingDivergedError(after.step, found.loss, after.lr)
 
 
 class Training:
@@ -130,6 +141,7 @@ class Training:
         if self._validation:
             network = accelerated(self.state.outcome, self.plan.config.train.kernels)
             found = evaluate(network, self._validation, self.plan.session)
+            check_evaluation(found, result)
         self.history.epochs.append(result)
         self.history.validations.append(Score(found.loss, found.accuracy) if found else None)
         self.reporter.epoch_ended(result, found)
@@ -173,7 +185,7 @@ class Training:
     def _go_on_from(self, checkpoint: Snapshot) -> None:
         plan, values = self.plan, checkpoint.values
         changes = compare_circumstances(
-            values["circumstances"], self.circumstances, plan.config.model.batch_norm
+            values["circumstances"], self.circumstances, plan.config.model
         )
         if plan.session.is_main:
             for change in changes:

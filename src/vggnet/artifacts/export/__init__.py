@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -87,8 +88,10 @@ def keep_if(path: Path, write: Callable[[Path], object], check: Callable[[Path],
     Raises:
         OutputError: It cannot be written; what stood there is untouched.
     """
+    place = Path(os.path.realpath(path))
+    home = place if place.is_dir() else place.parent  # on the disk that holds it, for a rename
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=home) as folder:
             made = Path(folder, path.name)
             write(made)
             found = check(made)
