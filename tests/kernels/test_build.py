@@ -137,6 +137,32 @@ def test_a_bad_compiler_is_named(tmp_path: Path, compiler: str, said: str) -> No
     assert said in reason
 
 
+def test_a_failure_is_final(tmp_path: Path) -> None:
+    """A compiler that failed is not asked again in a process: training and validation agree."""
+    notes, script = tmp_path / "asked", tmp_path / "compiler"
+    real = " ".join(find_compiler().command)
+    script.write_text(
+        f'#!/bin/sh\ncase "$*" in *-shared*) echo asked >> {notes}; exit 1;; esac\n'
+        f'exec {real} "$@"\n'
+    )
+    script.chmod(0o700)
+    program = "from vggnet.kernels import status\nprint(status().in_use, status().in_use, sep='|')"
+    assert load(tmp_path, program, CXX=str(script)) == ["torch", "torch"]
+    assert notes.read_text().split() == ["asked"]
+
+
+def test_a_cache_that_a_stranger_can_replace_is_not_used(tmp_path: Path) -> None:
+    """In a folder that is open to all, one's own folder could be renamed while it is written."""
+    cache = tmp_path / "open"
+    (cache / "kernels").mkdir(parents=True, mode=0o700)
+    cache.chmod(0o777)
+    in_use, _, path, _ = load(cache)
+    assert in_use == "winograd"
+    assert not Path(path).is_relative_to(cache)
+    cache.chmod(0o1777)  # as /tmp: only owners rename
+    assert Path(load(cache)[2]).is_relative_to(cache)
+
+
 def test_insisting_without_a_compiler_is_an_error(tmp_path: Path) -> None:
     """Mode "winograd" raises KernelError where "auto" falls back."""
     program = f"""

@@ -199,3 +199,65 @@ def test_keep_memory_is_taken_by_glibc() -> None:
     import platform
 
     assert keep_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_torchs_default_type_is_not_the_kernels(kind: torch.dtype) -> None:
+    """Whatever type torch makes tensors of by default, float32 stays float32, forward and back."""
+    torch.manual_seed(0)
+    network = Network(norm=True)
+    accelerated = accelerate(copy.deepcopy(network), mode="winograd")
+    images = torch.randn(4, 1, 12, 12)
+    expected = network(images)
+    expected.sum().backward()
+    torch.set_default_dtype(kind)
+    try:
+        found = accelerated(images)
+        found.sum().backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    for ours, theirs in zip(accelerated.parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5, 8])
+def test_pictures_of_other_channels_are_refused(channels: int) -> None:
+    """As torch refuses them, and in its words."""
+    network = Network()
+    images = torch.randn(2, channels, 12, 12)
+    with pytest.raises(RuntimeError, match="channels"):
+        network(images)
+    with pytest.raises(RuntimeError, match="channels"):
+        accelerate(network, mode="winograd")(images)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_saved_tensors_may_come_back_in_another_layout(norm: bool) -> None:
+    """Hooks that keep values and not strides, as those that save to a disk, change no gradient."""
+    torch.manual_seed(0)
+    accelerated = accelerate(Network(norm=norm), mode="winograd")
+    images = torch.randn(4, 1, 12, 12)
+
+    def gradients() -> list[Tensor]:
+        return list(torch.autograd.grad(accelerated(images).sum(), list(accelerated.parameters())))
+
+    expected = gradients()
+    plain = torch.contiguous_format
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: tensor.clone(memory_format=plain), lambda tensor: tensor
+    ):
+        found = gradients()
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_convolution_of_another_class_is_left_alone() -> None:
+    """What a subclass computes is not known."""
+
+    class Doubled(nn.Conv2d):
+        def forward(self, images: Tensor) -> Tensor:
+            return 2 * super().forward(images)
+
+    layer = Doubled(8, 8, 3, padding=1)
+    assert list(fuse([layer])) == [layer]

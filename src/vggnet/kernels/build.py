@@ -136,13 +136,24 @@ def cache_folder() -> Path:
         base = Path(named) if named else platformdirs.user_cache_path("vggnet")
         folder = base / "kernels"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-        private = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if private and os.access(folder, os.W_OK):
+        if _is_private(folder) and _is_safe_within(base) and os.access(folder, os.W_OK):
             return folder
     temporary = Path(tempfile.mkdtemp(prefix="vggnet-kernels-"))
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     return temporary
+
+
+def _is_private(folder: Path) -> bool:
+    found = folder.stat()
+    others = stat.S_IWGRP | stat.S_IWOTH
+    return found.st_uid == os.getuid() and not found.st_mode & others
+
+
+def _is_safe_within(parent: Path) -> bool:
+    """Whether no stranger can put another folder in the place of one that is in it."""
+    found = parent.stat()
+    open_to_all = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+    return found.st_uid in (0, os.getuid()) and not open_to_all
 
 
 def is_intact(path: Path) -> bool:

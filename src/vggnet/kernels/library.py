@@ -46,8 +46,9 @@ class NormGradient:
 class Library:
     """The kernels for vectors of one width.
 
-    Every method takes and gives float32 on the CPU, channels last, and returns None where
-    a result is NaN or infinite: then the caller asks torch, which puts them where they belong.
+    Every method takes and gives float32 on the CPU, channels last. Those that may return None do
+    so where a result is NaN or infinite: then the caller asks torch, which puts them where they
+    belong. Moments and sums for batch norm are what they are; what is made of them is looked at.
     """
 
     def __init__(self, build: Build, lanes: int) -> None:
@@ -127,7 +128,7 @@ class Library:
         count, channels, height, width = images.shape
         sizes = _Sizes(count, height, width, channels, weight.shape[0])
         of_weight = torch.empty_like(weight) if wanted[1] else None
-        of_bias = torch.empty(weight.shape[0]) if wanted[1] else None
+        of_bias = _empty(weight.shape[0]) if wanted[1] else None
         strides = _Strides(*(weight if of_weight is None else of_weight).stride())
         if channels <= MOST_DIRECT_INPUTS:
             status = self._direct_backward(
@@ -136,9 +137,7 @@ class Library:
                 strides, _address(of_bias), *norm_addresses, sizes, activation, self.threads(),
             )  # fmt: skip
             return (None, of_weight, of_bias) if _finite(status) else None
-        of_images = (
-            torch.empty(images.shape, memory_format=torch.channels_last) if wanted[0] else None
-        )
+        of_images = _empty(*images.shape) if wanted[0] else None
         status = self._backward(
             images.data_ptr(), weight.data_ptr(), _Strides(*weight.stride()),
             gradients.data_ptr(), convolved.outputs.data_ptr(), convolved.choice.data_ptr(),
@@ -150,7 +149,7 @@ class Library:
     def moments(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and biased variance of each channel of (N, K, H, W)."""
         channels = values.shape[1]
-        mean, variance = torch.empty(channels), torch.empty(channels)
+        mean, variance = _empty(channels), _empty(channels)
         self._moments(
             values.data_ptr(), values.numel() // channels, channels, mean.data_ptr(),
             variance.data_ptr(), self.threads(),
@@ -183,7 +182,7 @@ class Library:
         dy is the gradient of what batch norm returned, `gradients` that of the activation.
         """
         count, channels, height, width = values.shape
-        sums = torch.empty(2, channels)
+        sums = _empty(2, channels)
         self._norm_gradient_sums(
             gradients.data_ptr(), convolved.outputs.data_ptr(), convolved.choice.data_ptr(),
             values.data_ptr(), mean.data_ptr(), sums.data_ptr(),
@@ -200,11 +199,13 @@ def _results(
     shape = (
         (count, channels, height // 2, width // 2) if pooled else (count, channels, height, width)
     )
-    outputs = torch.empty(shape, memory_format=torch.channels_last)
-    choice = torch.empty(
-        shape if pooled else (0, 0, 0, 0), dtype=torch.uint8, memory_format=torch.channels_last
-    )
-    return outputs, choice
+    return _empty(*shape), _empty(*(shape if pooled else (0, 0, 0, 0)), dtype=torch.uint8)
+
+
+def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Allocate what a kernel writes, pictures channels last, whatever torch's defaults are."""
+    layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    return torch.empty(shape, dtype=dtype, device="cpu", memory_format=layout)
 
 
 def _address(tensor: Tensor | None) -> int | None:

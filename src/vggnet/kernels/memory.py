@@ -7,8 +7,9 @@ import ctypes
 # Parameter numbers from glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-# The largest threshold that mallopt's int can hold in a power of two: 1 GiB.
-_THRESHOLD_BYTES = 1 << 30
+_THRESHOLDS = (1 << 30, 1 << 25)
+"""Bytes: the largest power of two that mallopt's int can hold; and what older versions of glibc
+take at most, whose own threshold grows no further either."""
 
 
 def keep_memory() -> bool:
@@ -17,8 +18,8 @@ def keep_memory() -> bool:
     glibc maps every large tensor anew and unmaps it when it is freed, and the
     operating system zeroes each of its pages at the first touch: 2,000 to 6,000 page
     faults in a training step of vgg-mini, 5 to 18 % of its time, whichever kernels
-    compute it. After this call freed blocks up to 1 GiB stay in the heap; the
-    process's memory no longer shrinks below its highest use.
+    compute it. After this call freed blocks up to 1 GiB (with an older glibc 32 MiB) stay in
+    the heap; the process's memory no longer shrinks below its highest use.
 
     Call it once, before training. It acts on the whole process and cannot be undone.
 
@@ -29,7 +30,6 @@ def keep_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return bool(
-        mallopt(_M_TRIM_THRESHOLD, _THRESHOLD_BYTES)
-        and mallopt(_M_MMAP_THRESHOLD, _THRESHOLD_BYTES)
-    )
+    # One that is refused must not end glibc's own adjusting, as setting the other would.
+    taken = any(mallopt(_M_MMAP_THRESHOLD, threshold) for threshold in _THRESHOLDS)
+    return taken and bool(mallopt(_M_TRIM_THRESHOLD, _THRESHOLDS[0]))

@@ -34,7 +34,7 @@ class FusedConvolution:
     def __call__(self, images: Tensor) -> Tensor:
         """Map images (N, C, H, W) as the layers do, by torch where the kernel cannot."""
         weight = self.convolution.weight
-        if not (_is_plain(images) and _is_plain(weight) and _saves_products(images, weight)):
+        if not (_fits(images, weight) and _saves_products(images, weight)):
             return self._by_layers(images)
         if self.norm is None:
             return self._convolve(images, weight, self.convolution.bias)
@@ -132,7 +132,8 @@ def fuse(layers: Sequence[nn.Module]) -> Iterator[FusedConvolution | nn.Module]:
     while at < len(layers):
         layer = layers[at]
         at += 1
-        if not (isinstance(layer, nn.Conv2d) and has_kernel(layer)):
+        # Exactly this class: another may do something else with its weight.
+        if not (type(layer) is nn.Conv2d and has_kernel(layer)):
             yield layer
             continue
         first = at - 1
@@ -197,6 +198,12 @@ def _is_pool(layer: nn.Module) -> bool:
         and not layer.ceil_mode
         and not layer.return_indices
     )
+
+
+def _fits(images: Tensor, weight: Tensor) -> bool:
+    """Whether a kernel takes both; what does not belong together is torch's to refuse."""
+    together = images.dim() == 4 and images.shape[1] == weight.shape[1]
+    return together and _is_plain(images) and _is_plain(weight)
 
 
 def _saves_products(images: Tensor, weight: Tensor) -> bool:

@@ -86,7 +86,9 @@ def convolve_normalized_backward(
     """Return the gradients of images (empty if not wanted), weight, bias, gamma and beta."""
     last = torch.channels_last
     gradients = gradients.contiguous(memory_format=last)
-    images = images.contiguous(memory_format=last)
+    images, values, outputs, choice = (
+        tensor.contiguous(memory_format=last) for tensor in (images, values, outputs, choice)
+    )
     convolved = Convolved(outputs, choice)
     library = library_for(weight)
     sums = library.norm_gradient_sums(gradients, convolved, values, mean, activation)

@@ -66,7 +66,10 @@ def convolve_backward(
     last = torch.channels_last
     gradients = gradients.contiguous(memory_format=last)
     images = images.contiguous(memory_format=last)
-    convolved = Convolved(outputs, choice)
+    # Hooks on saved tensors, as `save_on_cpu`, may give them back in another layout.
+    convolved = Convolved(
+        outputs.contiguous(memory_format=last), choice.contiguous(memory_format=last)
+    )
     direct = weight.shape[1] <= MOST_DIRECT_INPUTS
     wanted = (wants_images, wants_weight)
     found = None

@@ -21,7 +21,7 @@ def forward(images: Tensor, weight: Tensor, bias: Tensor | None, activation: int
 
 def activate(outputs: Tensor, activation: int) -> Convolved:
     """Apply ReLU and pool to (N, K, H, W)."""
-    choice = torch.empty((0, 0, 0, 0), dtype=torch.uint8)
+    choice = torch.empty((0, 0, 0, 0), dtype=torch.uint8, device=outputs.device)
     if activation == RELU:
         outputs = F.relu(outputs)
     elif activation == RELU_POOL:

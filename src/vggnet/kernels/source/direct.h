@@ -4,7 +4,6 @@
 #include "activation.h"
 #include "parallel.h"
 
-constexpr Index kMostDirectInputs = 4;
 constexpr int kPixels = 4;  // neighbours that share the loaded filters
 
 // Images (count, channels, height, width) in any layout.
