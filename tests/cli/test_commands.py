@@ -47,7 +47,9 @@ def test_train_then_evaluate(vggnet: Command, tmp_path: Path) -> None:
 
 def test_json(vggnet: Command) -> None:
     """`train --json` and `evaluate --json` print one object each, with the same figures."""
-    trained = json.loads(vggnet("train", "--epochs", "0.02", "--json", *TINY).out)
+    held = ("--validation-size", "500")
+    trained = json.loads(vggnet("train", "--epochs", "0.02", "--json", *held, *TINY).out)
+    assert 0 <= trained["epochs"][0]["validation"]["accuracy"] <= 1
     found = json.loads(vggnet("evaluate", trained["model"], "--json", "--threads", "1").out)
     assert found.keys() >= {"accuracy", "count", "loss", "per_class", "confusion_matrix"}
     assert found["accuracy"] == trained["test"]["accuracy"]

@@ -137,3 +137,21 @@ def test_mistakes_get_a_sentence(
     assert done.code == code, done.err
     assert words in done.err
     assert not Path("runs").exists()
+
+
+def test_class_names_are_printed_as_they_are(vggnet: Command, tmp_path: Path) -> None:
+    """Brackets and colons in a folder's name are no markup."""
+    random = np.random.default_rng(0)
+    for number in range(60):
+        path = tmp_path / "pets" / ("cat", "dog [old] :dog:")[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    small = ("--stages", "8/8", "--hidden", "8", "--epochs", "1", "--threads", "1")
+    assert vggnet("train", "--dataset", "pets/", *small).code == 0
+    done = vggnet("evaluate", "pets_vggnet.pth", "--threads", "1")
+    assert "dog [old] :dog:" in done.out
+    Image.new("L", (8, 8)).save(tmp_path / "pets" / "cat" / "new.png")
+    done = vggnet("evaluate", "pets_vggnet.pth", "--dataset", "pets", "--threads", "1")
+    assert "pets has changed since the model was trained on it" in done.err
+    done = vggnet("evaluate", "pets_vggnet.pth", "--data-dir", ".")
+    assert (done.code, "leave --data-dir out" in done.err) == (2, True)

@@ -296,6 +296,28 @@ def test_idx_files_are_read(tmp_path: Path, mnist: Dataset) -> None:
 DIGITS = Learnt(tuple("0123456789"), (1, 28, 28), "mnist")
 
 
+def test_what_a_system_adds_to_idx_files_is_passed_over(tmp_path: Path, mnist: Dataset) -> None:
+    """A Mac's `._` files beside them, a folder around them in a zip."""
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    for stem, part in (("train", mnist.train), ("t10k", mnist.test)):
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(part.images[:50, 0]))
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(part.labels[:50]))
+        (folder / f"._{stem}-images-idx3-ubyte").write_bytes(b"Mac OS X")
+    found = load_folder(folder)
+    assert len(found.train) == len(found.test) == 50
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "digits")
+    assert load_folder(tmp_path / "packed.zip").sha256 == found.sha256
+
+
+def test_a_zip_with_a_note_beside_its_classes(tmp_path: Path) -> None:
+    """A README in the folder that was packed does not make a class of it."""
+    write(tmp_path / "pets", {"cat": 4, "dog": 4})
+    (tmp_path / "pets" / "README.txt").write_text("cats and dogs")
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "pets")
+    assert load_folder(tmp_path / "packed.zip").classes == ("cat", "dog")
+
+
 @pytest.mark.parametrize("zipped", [False, True])
 def test_drawings_are_matched_by_name(tmp_path: Path, zipped: bool) -> None:
     """A folder of some digits alone, or a zip of it, is evaluated whole by the model's labels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 import vggnet
 from vggnet.artifacts.model_file import ModelCard, save_model
 from vggnet.config import ModelConfig
-from vggnet.inference.read import Reading, find_pictures, read_pictures
+from vggnet.data.matching import Learnt
+from vggnet.inference.read import Reading, choose_reading, find_pictures, read_pictures
 from vggnet.model.vgg import build_network
 
 
@@ -29,6 +31,29 @@ def draw(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)).save(path, "PNG")
     return path
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "picture", "reading"),
+    [
+        (None, "0123456789", (1, 28, 28), Reading.DRAWN),
+        ("mnist", "0123456789", (1, 28, 28), Reading.DRAWN),
+        ("kmnist", ("o", "ki"), (1, 28, 28), Reading.DRAWN),
+        ("fashion-mnist", ("Bag", "Coat"), (1, 28, 28), Reading.FITTED),
+        ("drawings.zip", "0123456789", (1, 28, 28), Reading.DRAWN),
+        ("drawings.zip", ("cat", "dog"), (1, 28, 28), Reading.FITTED),
+        ("scans", "0123456789", (1, 32, 32), Reading.FITTED),
+        ("scans", "12", (3, 28, 28), Reading.FITTED),
+    ],
+)
+def test_pictures_are_prepared_as_those_learnt_were(
+    dataset: str | None,
+    classes: Sequence[str],
+    picture: tuple[int, int, int],
+    reading: Reading,
+) -> None:
+    """Characters in MNIST's form are drawn again; a folder of any other pictures was fitted."""
+    assert choose_reading(Learnt(tuple(classes), picture, dataset)) is reading
 
 
 def test_a_folder_is_read_by_the_rule_of_training(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 from conftest import Outcome
 
-from .conftest import Running
+from .conftest import Running, as_file
 from .handwriting import DIGITS, Stroke
 
 Command = Callable[..., Outcome]
@@ -147,6 +148,71 @@ def test_the_keyboard_does_it_all(page: Any) -> None:
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id"))
     assert {"download", "remove", "discard"} <= reached
+
+
+def test_a_key_saves_the_drawing_that_it_was_pressed_for(browser: Any, server: Running) -> None:
+    """While its answer is on the way another is begun: neither is saved under the other's label."""
+    page = browser.new_page()  # the console tells of the busy server
+    page.goto(server.url)
+    page.route("**/predict", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
+    draw(page, DIGITS["3"])
+    page.keyboard.press("3")
+    page.keyboard.press("x")
+    draw(page, DIGITS["5"])
+    page.unroute("**/predict")
+    assert settled(page) == "5"
+    assert page.locator("#saved li").count() == 0
+    assert page.locator("#clear").is_enabled()
+    page.close()
+
+
+def test_digits_are_keys_of_labels_and_not_of_places(page: Any) -> None:
+    """Where classes are 1, 2 and 3, the key 1 saves as 1; where none is a digit, by its place."""
+    pixel = b64encode(as_file(np.zeros((1, 1), np.uint8))).decode()
+
+    def answer(names: str) -> Callable[[Any], None]:
+        shares = {name: 1 / len(names) for name in names}
+        prediction = {"class": names[0], "probability": 0.4, "probabilities": shares}
+        return lambda route: route.fulfill(json={"predictions": [prediction], "seen": pixel})
+
+    for names, label in (("123", "1"), ("abc", "b")):
+        page.route("**/predict", answer(names))
+        draw(page, DIGITS["1"])
+        settled(page)
+        assert page.locator("#size").text_content() == "1 × 1 pixels"
+        page.keyboard.press("1")
+        playwright.expect(page.locator("#saved li").last).to_have_text(label)
+        page.unroute("**/predict")
+
+
+def test_single_keys_can_be_switched_off(page: Any) -> None:
+    """For whom they are in the way; Escape and the buttons stay."""
+    page.locator("summary").click()
+    page.locator("#keys").uncheck()
+    draw(page, DIGITS["1"])
+    settled(page)
+    page.keyboard.press("1")
+    page.keyboard.press("x")
+    assert page.locator("#clear").is_enabled()
+    page.keyboard.press("Escape")
+    playwright.expect(page.locator("#clear")).to_be_disabled()
+    assert page.locator("#set").is_hidden()
+
+
+def test_two_tabs_keep_one_set(browser: Any, server: Running) -> None:
+    """What is saved in one is there in the other, and nothing is lost."""
+    context = browser.new_context()
+    one, other = context.new_page(), context.new_page()
+    for page in (one, other):
+        page.goto(server.url)
+    for number, page in enumerate((one, other, one), 1):
+        page.bring_to_front()
+        draw(page, DIGITS["1"])
+        settled(page)
+        page.get_by_role("button", name="Save as 1").click()
+        for tab in (one, other):
+            playwright.expect(tab.locator("#saved li")).to_have_count(number)
+    context.close()
 
 
 def test_a_busy_server_is_said(browser: Any, server: Running) -> None:

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import socket
 import struct
-import zlib
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 from PIL import Image
 
+from data.bomb import bomb
+from vggnet.errors import OutOfMemoryError
+from vggnet.serve.limits import Limits
+from vggnet.serve.refusals import add_refusals
+
 from .conftest import Running, as_file
-
-
-def bomb(side: int) -> bytes:
-    """Return a black PNG of side × side pixels, packed to some KB."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + checksum
-
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    rows = zlib.compressobj(9)
-    packed = b"".join(rows.compress(bytes(1 + side // 8)) for _ in range(side)) + rows.flush()
-    parts = (chunk(b"IHDR", header), chunk(b"IDAT", packed), chunk(b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def hostile_pictures() -> Iterator[tuple[str, bytes]]:
@@ -173,3 +165,39 @@ def post(
 ) -> httpx.Response:
     """Ask for an answer to a body."""
     return client.post("/predict", content=body, headers={"content-type": kind, **headers})
+
+
+def test_short_memory_is_not_the_clients_fault() -> None:
+    """It is 503 with Retry-After, and not a sentence on how to call `vggnet`."""
+    app = FastAPI()
+    add_refusals(app, Limits())
+
+    @app.get("/")
+    def compute() -> None:
+        raise OutOfMemoryError("use a smaller --batch-size")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+            return await client.get("/")
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json() == {"detail": "the server is busy; try again shortly"}
+
+
+def test_made_up_methods_are_counted_together(server: Running, client: httpx.Client) -> None:
+    """A scanner cannot add a line to the metrics with each request."""
+    for method in ("AAA1", "AAA2"):
+        assert client.request(method, "/healthz").status_code == 405
+    text = client.get("/metrics").text
+    assert "AAA" not in text
+    assert 'method="other",route="/healthz",status="405"' in text
+
+
+def test_a_picture_of_dots_is_answered(client: httpx.Client) -> None:
+    """Sixty thousand specks are one request like another, and nothing drawn."""
+    dots = np.full((512, 512), 255, np.uint8)
+    dots[::2, ::2] = 0
+    found = client.post("/predict", content=as_file(dots), headers={"Content-Type": "image/png"})
+    assert found.status_code == 200

@@ -42,7 +42,7 @@ def list_datasets(
     from vggnet.data.catalog import CATALOG
     from vggnet.data.places import find_place
 
-    places = {name: find_place(entry) for name, entry in CATALOG.items()}
+    places = {name: find_place(entry, entry.train) for name, entry in CATALOG.items()}
     if as_json:
         rows: list[dict[str, Any]] = [
             {

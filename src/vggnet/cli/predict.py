@@ -69,7 +69,7 @@ def predict(
     files = find_pictures(pictures)
     # A few pictures are answered sooner than compiled kernels are loaded.
     classifier = load(model, device, kernels="torch" if len(files) < _MANY else "auto")
-    reading = choose_reading(classifier.classes) if prepare else Reading.AS_IT_IS
+    reading = choose_reading(classifier.learnt) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError("--split reads digits; this model tells other things apart")
     sheet = _Sheet()

@@ -81,6 +81,8 @@ class CatalogEntry:
     """Whether pictures are stored column by column."""
     first_label: int = 0
     """The label that means class 0."""
+    characters: bool = True
+    """Whether pictures are of written characters, white on black."""
 
     @property
     def files(self) -> tuple[PublishedFile, ...]:
@@ -170,6 +172,7 @@ _ENTRIES = (
             "bb300cfdad3c16e7a12a480ee83cd310",
         ),
         licence="MIT, Zalando SE",
+        characters=False,
         system=Path("/usr/share/datasets/fashion-mnist"),
         mirrors=(
             "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",

@@ -20,8 +20,8 @@ from vggnet.errors import PictureError
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
 """What is read, by the name that Pillow gives it, with its suffixes."""
 
-MAX_PIXELS = 200_000_000
-"""By default; a picture of so many takes some 600 MB, more than any phone's camera makes."""
+MAX_PIXELS = 178_956_970
+"""By default; Pillow's own limit."""
 
 
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
@@ -57,7 +57,7 @@ def decode_picture(
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture; of several frames the first, turned upright as its EXIF data say.
 
-    What is transparent becomes paper: white, or black where the picture is light.
+    What is transparent becomes paper: white, or black behind light strokes on little else.
 
     Args:
         data: The file's bytes.
@@ -75,7 +75,8 @@ def decode_picture(
         picture = _open(io.BytesIO(data), max_pixels)
         if side:
             picture.draft(None, (2 * side, 2 * side))
-        return _to_rgb(ImageOps.exif_transpose(picture))
+        ImageOps.exif_transpose(picture, in_place=True)
+        return _to_rgb(picture)
 
 
 def load_picture(path: Source, *, side: int | None = None) -> npt.NDArray[np.uint8]:
@@ -126,12 +127,13 @@ def _to_rgb(picture: Image.Image) -> npt.NDArray[np.uint8]:
         picture = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
     if picture.has_transparency_data:
         return _lay_on_paper(np.asarray(picture.convert("RGBA"), np.float32))
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
 def _lay_on_paper(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     colours, opacity = pixels[..., :3], pixels[..., 3:] / 255
     drawn = float(opacity.sum())
     light = drawn > 0 and float((colours * opacity).sum()) / (3 * drawn) > 127.5
+    light &= drawn < opacity.size / 2  # a light sheet that fills the picture is paper itself
     blended = colours * opacity + (0 if light else 255) * (1 - opacity)
     return blended.round().astype(np.uint8)

@@ -145,6 +145,7 @@ def _receive(url: str, path: Path, check: Check) -> None:
     with path.open("rb") as file:
         if file.read(256).lstrip().lower().startswith(_PAGE):
             raise _AddressError("a web page came instead of the file; a login, or a proxy?")
+    path.chmod(0o644)  # a temporary file is its user's alone, and caches are shared
     try:
         check(path)
     except DataError as error:

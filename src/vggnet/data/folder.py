@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.data.decode import Header, load_picture, read_header
 from vggnet.data.idx import Source, read_idx
-from vggnet.data.listing import check_name, list_pictures, open_folder, refusals
+from vggnet.data.listing import (
+    check_name,
+    has_idx_files,
+    list_pictures,
+    open_folder,
+    refusals,
+    visible,
+)
 from vggnet.data.memory import check_memory
 from vggnet.data.picture import fit_picture
 from vggnet.data.progress import track
@@ -25,6 +33,10 @@ from vggnet.errors import ConfigError, DataError, PictureError
 
 _DEFAULT_SIDE, _MOST_OWN_SIDE = 32, 64
 """Pictures of one size keep it up to 64 pixels; all others are fitted to 32."""
+
+_MOST_READERS = 8
+"""Threads that decode. Each holds a whole picture: of 24 megapixels 240 MB, or 1.2 GB where it is
+partly transparent."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +152,8 @@ def read_folder(
     """
     root = open_folder(path)
     with refusals():
-        has_idx_files = any("-idx" in file.name for file in root.iterdir())
-    if has_idx_files:
+        holds_idx_files = has_idx_files(visible(root))
+    if holds_idx_files:
         found = _read_idx_files(root, path)
         if image_size not in (None, max(found.images.shape[2:])):
             raise ConfigError(
@@ -204,7 +216,8 @@ def _read_pictures(
             bad[number] = str(error)
 
     good = [number for number in range(len(files)) if number not in bad]
-    with ThreadPoolExecutor() as pool:  # while it decodes, Pillow lets other threads run
+    # While it decodes, Pillow lets other threads run.
+    with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as pool:
         list(track(pool.map(read, good), "reading pictures", len(good)))
     return images
 
@@ -242,8 +255,7 @@ def _read_idx_files(root: Source, path: Path) -> FolderPictures:
 
 def _find_idx(root: Source, path: Path, split: str, part: str) -> Source:
     marks = ("train",) if split == "train" else ("t10k", "test")
-    files: list[Source] = sorted(root.iterdir(), key=str)
-    for file in files:
+    for file in sorted(visible(root), key=str):
         if part in file.name and any(mark in file.name for mark in marks):
             return file
     raise DataError(f"{path} has IDX files, but no {marks[0]}-{part}-ubyte or the same with .gz")

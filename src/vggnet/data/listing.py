@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,9 +81,16 @@ def open_folder(path: Path) -> Source:
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read {path}: {error}") from None
     inside = list(visible(root))
-    if len(inside) == 1 and inside[0].is_dir() and all(f.is_dir() for f in visible(inside[0])):
-        return inside[0]
+    if len(inside) == 1 and inside[0].is_dir():
+        within = list(visible(inside[0]))
+        if any(one.is_dir() for one in within) or has_idx_files(within):
+            return inside[0]
     return root
+
+
+def has_idx_files(files: Iterable[Source]) -> bool:
+    """Whether some files are IDX files by their names."""
+    return any("-idx" in file.name for file in files)
 
 
 @refusals()

@@ -11,7 +11,7 @@ import numpy as np
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.folder import is_folder, read_folder
 from vggnet.data.storage import find_entry, load_test
-from vggnet.errors import DataError
+from vggnet.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,21 @@ def load_to_evaluate(
         data_dir, download, skip_bad: As `load_dataset` takes them.
 
     Raises:
+        ConfigError: As `load_dataset`.
         DataError: A class is not the model's, or as `load_dataset`.
     """
     if not is_folder(name):
         test = load_test(name, data_dir, download=download)
         return _relabel(test, find_entry(name).classes, learnt), ()
+    if data_dir is not None:
+        raise ConfigError(f"{name} is a folder itself; leave --data-dir out")
     channels, *sides = learnt.picture
     found = read_folder(Path(name), channels=channels, image_size=max(sides), skip_bad=skip_bad)
     remarks = found.remarks
     trained_on_it = found.sha256 == learnt.sha256
     first = found.train_size if found.own_test or trained_on_it else 0
     part = "all of it" if not first else "test set" if found.own_test else "held-out sixth"
-    if not first and learnt.dataset is not None and name == learnt.dataset:
+    if not first and learnt.dataset is not None and _is_same_place(name, learnt.dataset):
         remarks += (
             f"{name} has changed since the model was trained on it; pictures that it was trained "
             "on are among these",
@@ -67,6 +70,10 @@ def load_to_evaluate(
         found.images[first:], found.labels[first:], len(found.classes), f"{name}, {part}"
     )
     return _relabel(pictures, found.classes, learnt), remarks
+
+
+def _is_same_place(one: str, other: str) -> bool:
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def _relabel(pictures: LabeledImages, classes: Sequence[str], learnt: Learnt) -> LabeledImages:

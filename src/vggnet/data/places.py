@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from vggnet.data.catalog import CatalogEntry, PublishedFile
+from vggnet.data.catalog import CatalogEntry, PublishedFile, SplitFiles
 from vggnet.data.idx import Source
 from vggnet.data.listing import check_name, refusals
 from vggnet.errors import DataError
@@ -62,11 +62,14 @@ def cache_folder() -> Path | None:
     return None
 
 
-def find_place(entry: CatalogEntry, data_dir: Path | None = None, download: bool = True) -> Place:
+def find_place(
+    entry: CatalogEntry, split: SplitFiles, data_dir: Path | None = None, download: bool = True
+) -> Place:
     """Find a dataset on the disk, or say where it would be downloaded from.
 
     Args:
         entry: The dataset.
+        split: The one whose files must be there.
         data_dir: The only folder to look in, in torchvision's layout or its `raw` itself.
         download: Whether what is on no disk may be fetched.
 
@@ -77,12 +80,13 @@ def find_place(entry: CatalogEntry, data_dir: Path | None = None, download: bool
     if data_dir:
         check_name(str(data_dir))
     places = list(_in_folder(entry, data_dir) if data_dir else _by_default(entry, download))
+    enough = any if data_dir else all  # a file that a named folder lacks is missed by its name
     for place in places:
-        if place.folder and all(find_file(entry, file, place.folder) for file in entry.train.files):
+        if place.folder and enough(find_file(entry, file, place.folder) for file in split.files):
             return place
     if data_dir:
         raise DataError(
-            f"no {entry.name} in {data_dir}: expected {places[0].path / entry.train.images} or the "
+            f"no {entry.name} in {data_dir}: expected {places[0].path / split.images} or the "
             "same with .gz; without --data-dir it is looked for elsewhere, or downloaded"
         )
     hosts = list(dict.fromkeys(url.split("/")[2] for url in addresses(entry, "")))

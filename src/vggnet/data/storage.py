@@ -66,7 +66,7 @@ def load_dataset(
 def load_test(name: str, data_dir: Path | None = None, *, download: bool = True) -> LabeledImages:
     """Load the test pictures of a catalog's dataset alone; as `load_dataset`."""
     entry = find_entry(name)
-    place = find_place(entry, data_dir, download)
+    place = find_place(entry, entry.test, data_dir, download)
     return _load_split(entry, entry.test, "test", place, PATIENCE).pictures
 
 
@@ -89,7 +89,7 @@ def load_entry(
     patience: float = PATIENCE,
 ) -> Dataset:
     """Load both splits of a dataset; `patience` is `fetch`'s, the rest `load_dataset`'s."""
-    place = find_place(entry, data_dir, download)
+    place = find_place(entry, entry.train, data_dir, download)
     train = _load_split(entry, entry.train, "training", place, patience)
     test = _load_split(entry, entry.test, "test", place, patience)
     joined = "".join((*train.sha256, *test.sha256))

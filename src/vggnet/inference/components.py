@@ -41,13 +41,7 @@ def find_components(
     numbers = np.unique(roots, return_inverse=True)[1] + 1
     for row, start, end, number in zip(rows, starts, ends, numbers, strict=True):
         labels[row, start:end] = number
-    found = []
-    for number in range(1, int(numbers.max(initial=0)) + 1):
-        mine = numbers == number
-        top, bottom = int(rows[mine].min()), int(rows[mine].max()) + 1
-        left, right = int(starts[mine].min()), int(ends[mine].max())
-        area = int((ends[mine] - starts[mine]).sum())
-        found.append(Component(top, left, bottom, right, area, number))
+    found = _measure(numbers, rows, starts, ends)
     return labels, sorted(found, key=lambda one: -one.area)
 
 
@@ -61,6 +55,24 @@ def _find_runs(mask: npt.NDArray[np.bool_]) -> tuple[Indices, Indices, Indices]:
     rows, starts = np.nonzero(change == 1)
     ends = np.nonzero(change == -1)[1]
     return rows, starts, ends
+
+
+def _measure(numbers: Indices, rows: Indices, starts: Indices, ends: Indices) -> list[Component]:
+    """Return the bounds and the area of each part, in the order of their numbers, from its runs.
+
+    All at once: one after the other, the 65,536 dots of a hostile picture took 5 s and not 0.2.
+    """
+    parts, count = numbers - 1, int(numbers.max(initial=0))
+    top, left = (np.full(count, np.iinfo(np.int64).max) for _ in range(2))
+    bottom, right, area = (np.zeros(count, np.int64) for _ in range(3))
+    np.minimum.at(top, parts, rows)
+    np.minimum.at(left, parts, starts)
+    np.maximum.at(bottom, parts, rows + 1)
+    np.maximum.at(right, parts, ends)
+    np.add.at(area, parts, ends - starts)
+    columns = (one.tolist() for one in (top, left, bottom, right, area))
+    labels = range(1, count + 1)
+    return [Component(*one) for one in zip(*columns, labels, strict=True)]
 
 
 def _join(rows: Indices, starts: Indices, ends: Indices) -> Indices:

@@ -113,15 +113,22 @@ def _drop_dirt(
     ink: Floats, labels: npt.NDArray[np.int32], found: list[Component]
 ) -> Iterator[Component]:
     """Give the parts that are strokes: not much smaller and not much paler than the largest."""
-
-    def darkness(part: Component) -> float:
-        window = slice(part.top, part.bottom), slice(part.left, part.right)
-        return float(np.quantile(ink[window][labels[window] == part.label], 0.9))
-
+    darkness = _darkness(ink, labels)
     for part in found:
         large = part.area >= SPECK * found[0].area
-        if large and darkness(part) >= PALE * darkness(found[0]):
+        if large and darkness[part.label - 1] >= PALE * darkness[found[0].label - 1]:
             yield part
+
+
+def _darkness(ink: Floats, labels: npt.NDArray[np.int32]) -> Floats:
+    """Return the 0.9 quantile of each part's ink, (parts,)."""
+    inside = labels > 0
+    values = ink[inside][np.lexsort((ink[inside], labels[inside]))]
+    counts = np.bincount(labels[inside])[1:]
+    first, place = np.cumsum(counts) - counts, 0.9 * (counts - 1)
+    low, high = (values[first + whole(place).astype(int)] for whole in (np.floor, np.ceil))
+    quantiles: Floats = low + (high - low) * (place % 1).astype(np.float32)
+    return quantiles
 
 
 def _are_crumbs(parts: tuple[Component, ...]) -> bool:

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from vggnet.data.catalog import CATALOG
 from vggnet.data.decode import FORMATS, decode_picture, load_picture
 from vggnet.data.listing import refusals, visible_files
+from vggnet.data.matching import Learnt
 from vggnet.data.picture import fit_picture
 from vggnet.errors import PictureError
 from vggnet.inference.predict import BATCH_SIZE, Classifier
@@ -21,6 +23,8 @@ from vggnet.inference.prepare import prepare_digit
 from vggnet.inference.split import split_digits
 
 Pixels = npt.NDArray[np.uint8]
+_PICTURE = (1, 28, 28)
+"""MNIST's channels, height and width, which the page's drawings have as well."""
 
 
 class Reading(Enum):
@@ -77,9 +81,18 @@ class Answer:
         return min(range(len(self.guesses)), key=lambda at: self.guesses[at].probability)
 
 
-def choose_reading(classes: Iterable[str]) -> Reading:
-    """Return how pictures are prepared for a network: single characters as they are drawn."""
-    drawn = all(len(name) == 1 and name.isalnum() for name in classes)
+def choose_reading(learnt: Learnt) -> Reading:
+    """Return how pictures are prepared for a network, by what it was trained on.
+
+    They are drawn again for one that knows characters as MNIST has them: of a catalog's dataset, or
+    of one's own in MNIST's form, named by single letters and digits. Any other folder's pictures
+    were fitted for training, and so are these.
+    """
+    if entry := CATALOG.get(learnt.dataset or ""):
+        drawn = entry.characters
+    else:
+        named = all(len(name) == 1 and name.isalnum() for name in learnt.classes)
+        drawn = named and learnt.picture == _PICTURE
     return Reading.DRAWN if drawn else Reading.FITTED
 
 

@@ -17,6 +17,7 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -55,8 +56,8 @@ class Metrics:
 class Measured:
     """ASGI middleware that counts and times requests.
 
-    Routes are counted by their template and unknown paths together, so that a scanner
-    cannot fill the memory with labels.
+    Routes are counted by their template, unknown paths together and unknown methods too, so
+    that a scanner cannot fill the memory with labels.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -81,6 +82,7 @@ class Measured:
                 await self._app(scope, receive, noting)
             finally:
                 route = getattr(scope.get("route"), "path", "other")
-                method = scope["method"] if route != "other" else "other"
+                known = route != "other" and scope["method"] in _METHODS
+                method = scope["method"] if known else "other"
                 self._metrics.requests.labels(method, route, status or "none").inc()
                 self._metrics.latency.labels(route).observe(time.perf_counter() - started)

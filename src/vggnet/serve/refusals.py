@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import Scope, Send
 
-from vggnet.errors import VggnetError
+from vggnet.errors import OutOfMemoryError, VggnetError
 from vggnet.serve.batching import OverloadedError
 from vggnet.serve.limits import Limits
 from vggnet.serve.pixels import PixelsError
@@ -86,6 +86,10 @@ def add_refusals(app: FastAPI, limits: Limits) -> None:
 
     @app.exception_handler(OverloadedError)
     async def busy(request: Request, error: OverloadedError) -> Response:
+        return answer(request, overloaded(limits))
+
+    @app.exception_handler(OutOfMemoryError)
+    async def exhausted(request: Request, error: OutOfMemoryError) -> Response:
         return answer(request, overloaded(limits))
 
     @app.exception_handler(VggnetError)

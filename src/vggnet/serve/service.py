@@ -63,7 +63,7 @@ class Service:
         self.closing = False
         """Whether the server has been asked to stop."""
         self._classifier, self._threads = classifier, threads
-        self._reading = choose_reading(classifier.classes)
+        self._reading = choose_reading(classifier.learnt)
         self._batcher = Batcher(self._compute, limits, self.metrics.batch_size.observe)
         # One at a time, so that at most one picture stands unpacked in the memory.
         self._pictures = ThreadPoolExecutor(1, thread_name_prefix="vggnet-pictures")

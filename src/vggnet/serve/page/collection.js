@@ -6,6 +6,17 @@ const KEY = "vggnet-drawings";
 
 export class Collection {
   #drawings = load();
+  #changed;
+
+  // `changed` is called after each change, by this page or by the same one in another tab.
+  constructor(changed) {
+    this.#changed = changed;
+    addEventListener("storage", ({ key }) => {
+      if (key !== KEY && key !== null) return;
+      this.#drawings = load();
+      changed();
+    });
+  }
 
   get drawings() {
     return this.#drawings;
@@ -46,6 +57,7 @@ export class Collection {
     } catch {
       // Storage is full or forbidden: the set lives as long as the page.
     }
+    this.#changed();
   }
 }
 

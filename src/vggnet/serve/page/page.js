@@ -8,7 +8,7 @@ const DIGITS = [..."0123456789"];
 
 const find = (id) => document.getElementById(id);
 const pad = new Pad(find("pad"));
-const collection = new Collection();
+const collection = new Collection(() => showCollection());
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 let classes = [];
@@ -124,13 +124,14 @@ function makeBar(label) {
   return bar;
 }
 
-function makeButton(label, index) {
+function makeButton(label) {
   const button = make("button", "", label);
   button.type = "button";
   button.disabled = true;
   button.dataset.label = label;
   button.setAttribute("aria-label", `Save as ${label}`);
-  if (index < 10) button.setAttribute("aria-keyshortcuts", index);
+  const key = DIGITS.find((digit) => labelOf(digit) === label);
+  if (key) button.setAttribute("aria-keyshortcuts", key);
   button.addEventListener("click", () => save(label));
   return button;
 }
@@ -146,11 +147,14 @@ function make(kind, name, text = "") {
 
 // The picture to save is what the network saw, so the last stroke's answer is waited for.
 async function save(label) {
-  while (answered !== version) await wait(PAUSE_MS);
+  const asked = version;
+  while (answered !== asked && version === asked) await wait(PAUSE_MS);
+  if (version !== asked) return say(`Not saved as ${label}: the drawing has changed.`);
   if (seen === null) return;
   collection.add(label, seen);
   pad.clear();
-  showCollection();
+  // Its button, which is about to be disabled, would take the keyboard's place on the page along.
+  if (find("labels").contains(document.activeElement)) find("pad").focus({ preventScroll: true });
   say(`Saved as ${label}; ${collection.drawings.length} in the set.`);
 }
 
@@ -181,7 +185,6 @@ function download() {
 
 function change(act) {
   act();
-  showCollection();
   say(`${collection.drawings.length} in the set.`);
 }
 
@@ -198,11 +201,22 @@ const actions = {
 };
 for (const [id, act] of Object.entries(actions)) find(id).addEventListener("click", act);
 
+find("seen").addEventListener("load", ({ target }) => {
+  find("size").textContent = `${target.naturalWidth} × ${target.naturalHeight} pixels`;
+});
+
+// The label that a digit's key saves by: that digit, or the one of that number where none is one.
+function labelOf(digit) {
+  if (classes.some((name) => /^[0-9]$/.test(name))) return classes.find((name) => name === digit);
+  return classes[Number(digit)];
+}
+
 const KEYS = { z: actions.undo, x: actions.clear, Escape: actions.clear, d: download };
 
 document.addEventListener("keydown", (event) => {
   if (event.metaKey || event.altKey || (event.ctrlKey && event.key !== "z")) return;
-  const label = /^[0-9]$/.test(event.key) ? classes[Number(event.key)] : undefined;
+  if (event.key.length === 1 && !event.ctrlKey && !find("keys").checked) return;
+  const label = /^[0-9]$/.test(event.key) ? labelOf(event.key) : undefined;
   const act = label === undefined ? KEYS[event.key] : () => save(label);
   if (!act) return;
   event.preventDefault();
