@@ -21,6 +21,7 @@ from typing import Any
 from tune import read_settings
 
 import vggnet
+from vggnet.config import ModelConfig
 from vggnet.engine.environment import describe_environment
 
 
@@ -43,6 +44,7 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "recipe": options.recipe,
         "dataset": options.dataset,
         "seed": seed,
+        "settings": options.settings,
         "accuracy": result.accuracy,
         "loss": result.evaluation.loss,
         "training_seconds": sum(epoch.seconds for epoch in result.epochs),
@@ -51,9 +53,16 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_runs(path: Path) -> list[dict[str, Any]]:
-    """Read what is there so far: one run a line."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def read_runs(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Read what is there so far: one run a line, all by the same recipe and settings."""
+    runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    wanted = {name: getattr(options, name) for name in ("recipe", "dataset", "settings")}
+    for run in runs:
+        if {name: run.get(name, wanted[name]) for name in wanted} != wanted:
+            sys.exit(
+                f"{path} holds runs of another recipe, dataset or settings; name another --output"
+            )
+    return runs
 
 
 def report(runs: list[dict[str, Any]], command: str) -> str:
@@ -65,6 +74,7 @@ def report(runs: list[dict[str, Any]], command: str) -> str:
         f"| {run['seed']} | {share:.2f} | {run['training_seconds']:.0f} |"
         for run, share in zip(runs, shares, strict=True)
     ]
+    model = ModelConfig.model_validate(first["config"]["model"])
     return f"""# The recipe `{first["recipe"]}` on {first["dataset"]}
 
 Test accuracy after the last step, mean ± standard deviation, n = {len(runs)} seeds:
@@ -74,7 +84,7 @@ Test accuracy after the last step, mean ± standard deviation, n = {len(runs)} s
 |---|---|---|
 {chr(10).join(rows)}
 
-- network: {first["config"]["model"]["architecture"]}, {first["config"]["train"]["epochs"]:g} epochs
+- network: {model.name}, {model.depth} layers, {first["config"]["train"]["epochs"]:g} epochs
 - machine: {environment["cpu"]}, {environment["cpu_isa"]}, {environment["usable_cores"]} cores
 - torch {environment["torch"]}, Python {environment["python"]}, {environment["system"]}
 - command: `{command}`
@@ -95,7 +105,7 @@ def main() -> None:
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     lines = options.output.with_suffix(".jsonl")
-    done = {run["seed"] for run in read_runs(lines)}
+    done = {run["seed"] for run in read_runs(lines, options)}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         if seed in done:
             continue
@@ -104,7 +114,7 @@ def main() -> None:
             file.write(json.dumps(found) + "\n")
         print(f"seed {seed}: {100 * found['accuracy']:.2f} %", flush=True)
     command = f"python benchmarks/best_accuracy.py {' '.join(sys.argv[1:])}"
-    options.output.with_suffix(".md").write_text(report(read_runs(lines), command))
+    options.output.with_suffix(".md").write_text(report(read_runs(lines, options), command))
 
 
 if __name__ == "__main__":

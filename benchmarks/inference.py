@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -101,7 +102,7 @@ def main() -> None:
         text += f"| {spread(latencies[name], 3)} |\n"
     text += f"""
 - machine: {found["cpu"]}, {found["cpu_isa"]}, {options.threads} threads; torch {found["torch"]}
-- command: `python benchmarks/inference.py mnist_vggnet.pth --threads {options.threads}`
+- command: `python benchmarks/inference.py {" ".join(sys.argv[1:])}`
 """
     print(text)
     if options.output:

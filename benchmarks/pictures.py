@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def chalk(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
 def edge(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
     """A picture cut at the ink on one side."""
     ink = enlarge(digit, 4)
-    whole = np.rot90(ink, int(random.integers(4)))
+    random.integers(4)  # drawn so when the published figures were made
     turns = int(random.integers(4))
     whole = np.rot90(ink, turns)
     whole = whole[np.flatnonzero((whole > 0.5).any(axis=1))[0] :]
@@ -190,8 +191,7 @@ def main() -> None:
     for kind, accuracy in rows.items():
         text += f"| {kind.replace('_', ' ')} | {accuracy:.2f} | {accuracy - base:+.2f} |\n"
     text += f"""
-- torch {found["torch"]}; `python benchmarks/pictures.py mnist_vggnet.pth --split {options.split} \
---count {options.count}`
+- torch {found["torch"]}; `python benchmarks/pictures.py {" ".join(sys.argv[1:])}`
 """
     print(text)
     if options.output:

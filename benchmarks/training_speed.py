@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -126,7 +127,7 @@ def main() -> None:
 | achieved, share of sgemm | {100 * achieved / peak:.0f} % |
 
 - machine: {found["cpu"]}, {found["cpu_isa"]}, {found["usable_cores"]} cores; torch {found["torch"]}
-- command: `python benchmarks/training_speed.py --kernels {options.kernels}`
+- command: `python benchmarks/training_speed.py {" ".join(sys.argv[1:])}`
 """
     print(text)
     if options.output:

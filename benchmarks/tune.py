@@ -143,14 +143,20 @@ def main() -> None:
         summarize(options.summary)
         return
     pictures = load_dataset(options.dataset).train
-    done = {(run["candidate"], run["seed"]) for run in read_runs(options.output)}
+    asked = {"recipe": options.recipe, "dataset": options.dataset}
+    done = set()
+    for run in read_runs(options.output):
+        if {name: run.get(name, asked[name]) for name in asked} != asked:
+            parser.error(f"{options.output} is of another recipe or dataset; name another --output")
+        done.add((run["candidate"], run["seed"]))
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for candidate in options.candidates:
             if (candidate, seed) in done:
                 continue
             found = validate(read_candidate(options.recipe, candidate, seed), pictures)
             with options.output.open("a") as file:
-                file.write(json.dumps({"candidate": candidate, "seed": seed, **found}) + "\n")
+                line = {**asked, "candidate": candidate, "seed": seed, **found}
+                file.write(json.dumps(line) + "\n")
             print(f"{candidate}  seed {seed}  {found}", flush=True)
     summarize(options.output)
 
