@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -23,6 +24,13 @@ from tune import read_settings
 import vggnet
 from vggnet.config import ModelConfig
 from vggnet.engine.environment import describe_environment
+from vggnet.recipes import resolve_config
+
+FREE = {
+    *("seed", "device", "threads", "kernels"),
+    *("in_channels", "num_classes", "image_size"),
+}
+"""Settings that differ from run to run, or that the data decide."""
 
 
 def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
@@ -44,7 +52,6 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "recipe": options.recipe,
         "dataset": options.dataset,
         "seed": seed,
-        "settings": options.settings,
         "accuracy": result.accuracy,
         "loss": result.evaluation.loss,
         "training_seconds": sum(epoch.seconds for epoch in result.epochs),
@@ -54,15 +61,26 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_runs(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Read what is there so far: one run a line, all by the same recipe and settings."""
+    """Read what is there so far: one run a line, all of the training that is asked for."""
     runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    wanted = {name: getattr(options, name) for name in ("recipe", "dataset", "settings")}
+    layers = {"recipe": options.recipe}, read_settings(" ".join(options.settings))
+    wanted = what_is_trained(resolve_config(*layers).model_dump(mode="json"))
     for run in runs:
-        if {name: run.get(name, wanted[name]) for name in wanted} != wanted:
-            sys.exit(
-                f"{path} holds runs of another recipe, dataset or settings; name another --output"
-            )
+        its = what_is_trained(run["config"])
+        same = its | wanted == wanted | its  # but for settings that there were not then
+        if run["dataset"] != options.dataset or not same:
+            sys.exit(f"{path} is of another dataset or other settings; name another --output")
     return runs
+
+
+def what_is_trained(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that one table's runs have in common, by dotted name."""
+    return {
+        f"{section}.{name}": value
+        for section in ("model", "augment", "train")
+        for name, value in config[section].items()
+        if name not in FREE
+    }
 
 
 def report(runs: list[dict[str, Any]], command: str) -> str:
@@ -113,7 +131,7 @@ def main() -> None:
         with lines.open("a") as file:
             file.write(json.dumps(found) + "\n")
         print(f"seed {seed}: {100 * found['accuracy']:.2f} %", flush=True)
-    command = f"python benchmarks/best_accuracy.py {' '.join(sys.argv[1:])}"
+    command = f"python benchmarks/best_accuracy.py {shlex.join(sys.argv[1:])}"
     options.output.with_suffix(".md").write_text(report(read_runs(lines, options), command))
 
 

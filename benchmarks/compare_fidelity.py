@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -137,7 +138,7 @@ def main() -> None:
 
 - machine: {machine["cpu"]}, {machine["cpu_isa"]}, {machine["usable_cores"]} cores; \
 torch {machine["torch"]}
-- command: `python benchmarks/compare_fidelity.py {" ".join(sys.argv[1:])}`
+- command: `python benchmarks/compare_fidelity.py {shlex.join(sys.argv[1:])}`
 - overhead over the bare loop, {options.rounds} interleaved rounds of {options.steps} steps: median
   {_percent(statistics.median(overheads))} ({_percent(min(overheads))} to \
 {_percent(max(overheads))})

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 import tempfile
@@ -102,7 +103,7 @@ def main() -> None:
         text += f"| {spread(latencies[name], 3)} |\n"
     text += f"""
 - machine: {found["cpu"]}, {found["cpu_isa"]}, {options.threads} threads; torch {found["torch"]}
-- command: `python benchmarks/inference.py {" ".join(sys.argv[1:])}`
+- command: `python benchmarks/inference.py {shlex.join(sys.argv[1:])}`
 """
     print(text)
     if options.output:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -193,7 +194,7 @@ def describe(arguments: argparse.Namespace) -> list[str]:
     generation = f"family {cpu.get('cpu family')}, model {cpu.get('model')}"
     model = f"{cpu.get('model name', platform.processor())} ({generation})"
     return [
-        f"- command: `python benchmarks/kernels.py {' '.join(sys.argv[1:])}`",
+        f"- command: `python benchmarks/kernels.py {shlex.join(sys.argv[1:])}`",
         f"- CPU: {model}; {arguments.threads} threads; kernels {found.reason}",
         f"- torch {torch.__version__}, Python {platform.python_version()}, {found.compiler}",
         f"- compiling: {found.seconds_to_compile:.1f} s in this process (0.0: found in the cache)",

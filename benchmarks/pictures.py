@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -191,7 +192,7 @@ def main() -> None:
     for kind, accuracy in rows.items():
         text += f"| {kind.replace('_', ' ')} | {accuracy:.2f} | {accuracy - base:+.2f} |\n"
     text += f"""
-- torch {found["torch"]}; `python benchmarks/pictures.py {" ".join(sys.argv[1:])}`
+- torch {found["torch"]}; `python benchmarks/pictures.py {shlex.join(sys.argv[1:])}`
 """
     print(text)
     if options.output:

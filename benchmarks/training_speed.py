@@ -11,6 +11,7 @@ says what everything else costs; FLOPs come from torch's own counter.
 from __future__ import annotations
 
 import argparse
+import shlex
 import statistics
 import sys
 import time
@@ -127,7 +128,7 @@ def main() -> None:
 | achieved, share of sgemm | {100 * achieved / peak:.0f} % |
 
 - machine: {found["cpu"]}, {found["cpu_isa"]}, {found["usable_cores"]} cores; torch {found["torch"]}
-- command: `python benchmarks/training_speed.py {" ".join(sys.argv[1:])}`
+- command: `python benchmarks/training_speed.py {shlex.join(sys.argv[1:])}`
 """
     print(text)
     if options.output:

@@ -78,16 +78,18 @@ class OutputError(VggnetError):
 
 
 class TrainingDivergedError(VggnetError):
-    """The loss became NaN or infinite.
+    """The loss, or the weights, became NaN or infinite.
 
-    Attributes:
-        step: Steps completed before the one whose loss was not finite.
+    Args:
+        what: Which became so, and when.
+        step: Steps completed before that showed.
+        lr: The learning rate then.
     """
 
-    def __init__(self, step: int, loss: float, lr: float) -> None:
+    def __init__(self, what: str, step: int, lr: float) -> None:
         super().__init__(
-            f"the loss became {loss} at step {step + 1} (learning rate {lr:.2g}) and training "
-            f"stopped; try a smaller rate, for example --lr {lr / 10:.1g}"
+            f"{what} (learning rate {lr:.2g}) and training stopped; try a smaller rate, for "
+            f"example --lr {lr / 10:.1g}"
         )
         self.step = step
 

@@ -175,3 +175,4 @@ def test_other_pictures_than_the_main_process_has_are_refused(tmp_path: Path) ->
     assert "process 1 finds other pictures of pictures than process 0" in said[1]
     assert "Traceback" not in "".join(said)
     assert not list(tmp_path.rglob("*.pth"))
+    assert not list(tmp_path.rglob("runs/*"))

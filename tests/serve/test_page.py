@@ -179,7 +179,7 @@ def test_digits_are_keys_of_labels_and_not_of_places(page: Any) -> None:
         page.route("**/predict", answer(names))
         draw(page, DIGITS["1"])
         settled(page)
-        assert page.locator("#size").text_content() == "1 × 1 pixels"
+        playwright.expect(page.locator("#size")).to_have_text("1 × 1 pixels")
         page.keyboard.press("1")
         playwright.expect(page.locator("#saved li").last).to_have_text(label)
         page.unroute("**/predict")

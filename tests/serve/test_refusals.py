@@ -167,14 +167,15 @@ def post(
     return client.post("/predict", content=body, headers={"content-type": kind, **headers})
 
 
-def test_short_memory_is_not_the_clients_fault() -> None:
+@pytest.mark.parametrize("error", [OutOfMemoryError("use a smaller --batch-size"), MemoryError()])
+def test_short_memory_is_not_the_clients_fault(error: Exception) -> None:
     """It is 503 with Retry-After, and not a sentence on how to call `vggnet`."""
     app = FastAPI()
     add_refusals(app, Limits())
 
     @app.get("/")
     def compute() -> None:
-        raise OutOfMemoryError("use a smaller --batch-size")
+        raise error
 
     async def ask() -> httpx.Response:
         transport = httpx.ASGITransport(app)

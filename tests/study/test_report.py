@@ -85,7 +85,7 @@ def test_times_of_several_machines_are_not_compared() -> None:
     runs = [finished("vgg-a", 0, 0.9), finished("vgg-e", 0, 0.9, cpu="another")]
     report = build_report(runs, 2)
     assert "times as long" not in report.more[0]
-    assert "trained on other machines than vgg-a" in report.more[0]
+    assert "vgg-e and vgg-a were not all trained by one machine" in report.more[0]
     budget = report.sections[-1].table
     assert budget is not None
     assert [words.split(",")[0] for name, words in budget.rows if name == "machine"] == [

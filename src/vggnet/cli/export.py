@@ -52,7 +52,7 @@ def export(
     path = output or Path(f"{model.stem}{'_int8' if int8 else ''}{suffix or '_hub'}")
     if suffix and path.suffix != suffix:
         raise ConfigError(f"{path}: a file of this format is named with {suffix}")
-    if path.exists() and path.samefile(model):
+    if path.exists() and model.exists() and path.samefile(model):
         raise ConfigError(f"{path} is the model itself; name another file with --output")
     check_place(path, is_folder=not suffix)  # before the measuring, which takes a while
     loaded = load_model(model)

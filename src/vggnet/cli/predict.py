@@ -71,7 +71,10 @@ def predict(
     classifier = load(model, device, kernels="torch" if len(files) < _MANY else "auto")
     reading = choose_reading(classifier.learnt) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
-        raise ConfigError("--split reads digits; this model tells other things apart")
+        raise ConfigError(
+            "--split reads rows of characters; this model has not learnt any in MNIST's form, "
+            "28×28 pixels in grey, each class named by one character"
+        )
     sheet = _Sheet()
     problems: list[str] = []
 

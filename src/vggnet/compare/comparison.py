@@ -12,7 +12,7 @@ from vggnet.compare.machine import describe_machine
 from vggnet.compare.measure import OnStep, Timer, evaluate_weights, time_fit, time_parts, time_steps
 from vggnet.compare.observer import Observer
 from vggnet.compare.plan import Plan, strict_settings
-from vggnet.compare.result import Result, SweepPoint
+from vggnet.compare.result import Result, SweepPoint, printable
 from vggnet.compare.sweep import measure_sweep, sweep_points
 from vggnet.compare.trials import Trials
 
@@ -80,7 +80,9 @@ class Comparison:
         plan = self.plan
         rapl = any(lane.meter for lane in self._lanes if lane.training.setting.kind == "cpu")
         # Where the data lie is this machine's own affair.
-        data = plan.config.data.model_copy(update={"data_dir": None, "dataset": plan.dataset.name})
+        data = plan.config.data.model_copy(
+            update={"data_dir": None, "dataset": printable(plan.dataset.name)}
+        )
         return Result(
             complete=self._complete,
             created=datetime.now().astimezone().isoformat(timespec="seconds"),

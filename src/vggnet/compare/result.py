@@ -36,6 +36,11 @@ Positive = Annotated[float, Field(gt=0, le=1e18)]
 Amount = Annotated[float, Field(ge=0, le=1e18)]
 
 
+def printable(name: str) -> str:
+    """Replace what no result may hold."""
+    return re.sub(f"[{_CONTROLS}]", "?", name)
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -224,7 +229,7 @@ class Result(_Record):
     @classmethod
     def _printable(cls, config: Config) -> Config:
         for name in (config.recipe, config.data.dataset):
-            if re.search(f"[{_CONTROLS}]", name):
+            if name != printable(name):
                 raise ValueError(f"control characters in {name!r}")
         return config
 

@@ -20,6 +20,8 @@ from vggnet.errors import PictureError
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
 """What is read, by the name that Pillow gives it, with its suffixes."""
 
+SUFFIXES = tuple(suffix for group in FORMATS.values() for suffix in group)
+
 MAX_PIXELS = 178_956_970
 """By default; Pillow's own limit."""
 
@@ -57,7 +59,7 @@ def decode_picture(
 ) -> npt.NDArray[np.uint8]:
     """Decode a picture; of several frames the first, turned upright as its EXIF data say.
 
-    What is transparent becomes paper: white, or black behind light strokes on little else.
+    What is transparent becomes paper: white, or black where there is nothing but light strokes.
 
     Args:
         data: The file's bytes.

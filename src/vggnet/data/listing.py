@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
+from vggnet.data.decode import SUFFIXES
 from vggnet.data.idx import Source
 from vggnet.errors import DataError
 
@@ -83,7 +84,9 @@ def open_folder(path: Path) -> Source:
     inside = list(visible(root))
     if len(inside) == 1 and inside[0].is_dir():
         within = list(visible(inside[0]))
-        if any(one.is_dir() for one in within) or has_idx_files(within):
+        files = [one for one in within if not one.is_dir()]
+        pictures = any(one.name.lower().endswith(SUFFIXES) for one in files)
+        if has_idx_files(files) or (len(files) < len(within) and not pictures):
             return inside[0]
     return root
 

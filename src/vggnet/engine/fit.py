@@ -178,7 +178,7 @@ def _train_epoch(
         loss, correct = train_step(state, batch)
         row[0], row[1] = loss, correct
         if state.device.type == "cpu" and not math.isfinite(loss.item()):
-            raise TrainingDivergedError(state.step - 1, loss.item(), lr)
+            raise _diverged(state.step - 1, loss.item(), lr)
         state.seconds = time.perf_counter() - started
         on_step(state)
     synchronize(state.device)  # the epoch's one wait
@@ -203,16 +203,19 @@ def _check_finite(state: TrainState, total: int, first: int, losses: list[float]
     for offset, loss_sum in enumerate(losses):
         if not math.isfinite(loss_sum):
             lr = lr_at(first + offset, total, state.config)
-            raise TrainingDivergedError(first + offset, loss_sum, lr)
+            raise _diverged(first + offset, loss_sum, lr)
+
+
+def _diverged(step: int, loss: float, lr: float) -> TrainingDivergedError:
+    return TrainingDivergedError(f"the loss became {loss} at step {step + 1}", step, lr)
 
 
 def _check_weights(state: TrainState, total: int) -> None:
     """Look for what the epoch's last update did, which no loss of a step shows yet."""
     finite = torch.stack([one.isfinite().all() for one in state.outcome.parameters()]).all()
     if not finite.item():
-        raise TrainingDivergedError(
-            state.step, math.nan, lr_at(state.step - 1, total, state.config)
-        )
+        step, lr = state.step, lr_at(state.step - 1, total, state.config)
+        raise TrainingDivergedError(f"step {step} left weights that are not finite", step, lr)
 
 
 def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:

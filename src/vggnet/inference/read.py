@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggnet.data.catalog import CATALOG
-from vggnet.data.decode import FORMATS, decode_picture, load_picture
+from vggnet.data.decode import SUFFIXES, decode_picture, load_picture
 from vggnet.data.listing import refusals, visible_files
 from vggnet.data.matching import Learnt
 from vggnet.data.picture import fit_picture
@@ -106,13 +106,12 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
         PictureError: A folder holds no picture.
         DataError: A folder may not be read.
     """
-    suffixes = {suffix for group in FORMATS.values() for suffix in group}
     found: list[Path] = []
     for path in paths:
         if not _is_folder(path):
             found.append(path)
             continue
-        inside = sorted(one for one in visible_files(path) if one.suffix.lower() in suffixes)
+        inside = sorted(one for one in visible_files(path) if one.suffix.lower() in SUFFIXES)
         if not inside:
             raise PictureError(f"there is no PNG, JPEG, WebP or BMP picture in {path}")
         found += inside

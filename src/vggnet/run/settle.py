@@ -92,6 +92,7 @@ def _check_common(dataset: Dataset, session: Session) -> None:
             f"process {session.rank} finds other pictures of {dataset.name} than process 0: "
             f"SHA-256 {dataset.sha256[:12]}… and {common[:12]}…; copy them from one machine to all"
         )
+    session.meet()  # nothing is written while another process may still refuse
 
 
 def _check_unfinished(origin: Origin, step: int, total: int) -> None:

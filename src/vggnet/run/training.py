@@ -38,7 +38,8 @@ def check_evaluation(found: Evaluation, after: EpochResult) -> None:
         TrainingDivergedError: The loss is NaN or infinite.
     """
     if not math.isfinite(found.loss):
-        raise TrainingDivergedError(after.step, found.loss, after.lr)
+        what = f"the loss on other pictures became {found.loss} after step {after.step}"
+        raise TrainingDivergedError(what, after.step, after.lr)
 
 
 class Training:

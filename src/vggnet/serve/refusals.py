@@ -88,8 +88,9 @@ def add_refusals(app: FastAPI, limits: Limits) -> None:
     async def busy(request: Request, error: OverloadedError) -> Response:
         return answer(request, overloaded(limits))
 
+    @app.exception_handler(MemoryError)
     @app.exception_handler(OutOfMemoryError)
-    async def exhausted(request: Request, error: OutOfMemoryError) -> Response:
+    async def exhausted(request: Request, error: Exception) -> Response:
         return answer(request, overloaded(limits))
 
     @app.exception_handler(VggnetError)

@@ -120,8 +120,9 @@ def _price(members: Sequence[Member]) -> str:
     best = max(members, key=lambda member: statistics.mean(member.accuracies))
     slower = statistics.median(last.seconds) / statistics.median(first.seconds)
     cost = f"takes {slower:.1f} times as long to train as {first.name} and"
-    if len(_machines([run for member in members for run in member.runs])) > 1:
-        cost = f"was trained on other machines than {first.name}, so no times are compared; it"
+    if len(_machines([*first.runs, *last.runs])) > 1:
+        cost = f"and {first.name} were not all trained by one machine and version, so no times are "
+        cost += f"compared; {last.name}"
     larger = last.parameters / first.parameters
     return (
         f"The best mean is {best.name}'s. {last.name} {cost} has {larger:.2f} times the parameters."

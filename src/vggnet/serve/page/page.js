@@ -16,6 +16,7 @@ let seen = null; // the picture that belongs to the answer on show, PNG in base6
 let version = 0; // of the drawing
 let answered = 0; // the version that the answer on show belongs to
 let asking = false;
+let saving = -1; // the version that is to be saved
 
 // --- Asking ---------------------------------------------------------------------------
 
@@ -147,9 +148,10 @@ function make(kind, name, text = "") {
 
 // The picture to save is what the network saw, so the last stroke's answer is waited for.
 async function save(label) {
-  const asked = version;
+  if (saving === version) return; // a key that was pressed twice
+  const asked = (saving = version);
   while (answered !== asked && version === asked) await wait(PAUSE_MS);
-  if (version !== asked) return say(`Not saved as ${label}: the drawing has changed.`);
+  if (version !== asked) return complain(`Not saved as ${label}: the drawing has changed.`);
   if (seen === null) return;
   collection.add(label, seen);
   pad.clear();
