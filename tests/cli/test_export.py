@@ -223,6 +223,7 @@ def test_a_file_that_fails_is_not_left(model: Path, tmp_path: Path, mnist: Datas
         (["-o", "net.pt2"], 2, ".onnx"),
         (["--data-dir", "nowhere"], 1, "nowhere"),
         (["--format", "pt2", "-o", "nowhere/net.pt2"], 1, "cannot write nowhere/net.pt2"),
+        (["-o", f"{300 * 'x'}.onnx"], 1, "File name too long"),
     ],
 )
 def test_mistakes(
@@ -234,6 +235,17 @@ def test_mistakes(
     assert words in done.err
     assert "Traceback" not in done.err
     assert not list(Path().iterdir())
+
+
+def test_a_missing_model_is_named(vggnet: Command, model: Path) -> None:
+    """Whether a file stands where the export would go, or its name is too long for the disk."""
+    Path("there.onnx").write_bytes(b"earlier")
+    for missing in ("typo.pth", f"{300 * 'x'}.pth"):
+        done = vggnet("export", missing, "-o", "there.onnx")
+        assert done.code == 1
+        assert missing in done.err
+        assert "Traceback" not in done.err
+    assert Path("there.onnx").read_bytes() == b"earlier"
 
 
 def test_without_the_extra(model: Path, tmp_path: Path) -> None:

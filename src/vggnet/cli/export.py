@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -52,10 +53,10 @@ def export(
     path = output or Path(f"{model.stem}{'_int8' if int8 else ''}{suffix or '_hub'}")
     if suffix and path.suffix != suffix:
         raise ConfigError(f"{path}: a file of this format is named with {suffix}")
-    if path.exists() and model.exists() and path.samefile(model):
+    if os.path.realpath(path) == os.path.realpath(model):
         raise ConfigError(f"{path} is the model itself; name another file with --output")
-    check_place(path, is_folder=not suffix)  # before the measuring, which takes a while
     loaded = load_model(model)
+    check_place(path, is_folder=not suffix)  # before the measuring, which takes a while
     count = threads or usable_cores()
     with computing("fp32", count):
         dataset = find_dataset(loaded.card, data_dir)

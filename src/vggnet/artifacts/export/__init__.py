@@ -89,8 +89,8 @@ def keep_if(path: Path, write: Callable[[Path], object], check: Callable[[Path],
         OutputError: It cannot be written; what stood there is untouched.
     """
     place = Path(os.path.realpath(path))
-    home = place if place.is_dir() else place.parent  # on the disk that holds it, for a rename
     try:
+        home = place if place.is_dir() else place.parent  # on the disk that holds it, for a rename
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=home) as folder:
             made = Path(folder, path.name)
             write(made)
@@ -107,11 +107,15 @@ def check_place(path: Path, is_folder: bool) -> None:
     Raises:
         ConfigError: A folder stands where a file shall go, or another's folder, or a file,
             where a folder shall.
+        OutputError: The system does not say what stands there.
     """
-    if is_folder and path.exists() and not (path.is_dir() and _is_replaceable(path)):
-        raise ConfigError(f"{path} holds something else; name a new folder")
-    if not is_folder and path.is_dir():
-        raise ConfigError(f"{path} is a folder; name a file in it")
+    try:
+        if is_folder and path.exists() and not (path.is_dir() and _is_replaceable(path)):
+            raise ConfigError(f"{path} holds something else; name a new folder")
+        if not is_folder and path.is_dir():
+            raise ConfigError(f"{path} is a folder; name a file in it")
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -222,7 +222,7 @@ int forward(const float* images, const Filters<const float>& filters, const Outp
 
 // Tiles that are worth a thread. It has sums of 36 * in * out floats, which are zeroed first and
 // added up in the end, while a tile adds to every one of them once. With one tile each, 64 threads
-// of a layer of 512 channels would move 2.4 GB for 64 tiles. (Reckoned, and not measured on so many.)
+// of a layer of 512 channels would move 2.4 GB for 64 tiles. (Reckoned; so many were not at hand.)
 constexpr Index kTilesWorthSums = 16;
 
 // What one thread works with in the backward pass.
