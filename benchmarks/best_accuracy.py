@@ -1,9 +1,9 @@
-"""Train a recipe on all training pictures over several seeds; look once at the test set.
+"""Train a recipe on all training images over several seeds; look once at the test set.
 
     python benchmarks/best_accuracy.py --output benchmarks/results/best_accuracy
     python benchmarks/best_accuracy.py --dataset fashion-mnist augment.flip=true train.epochs=30
 
-Nothing is chosen here: `benchmarks/tune.py` did that on held-out training pictures. Each
+Nothing is chosen here: `benchmarks/tune.py` did that on held-out training images. Each
 run is `vggnet.train` itself, judged by the weights that it saves after its last step. A run
 that was cut short is gone on with when the command is given again, and a finished run has
 its line in OUTPUT.jsonl and is not done again. OUTPUT.md is written at the end.

@@ -4,7 +4,7 @@
 
 For each network a real training state is saved `--saves` times, between steps as a run does
 it: read off the device, hashed, written, flushed, renamed, the oldest removed. Beside it
-stands what an epoch of 60,000 pictures takes, from as many steps timed in the same run. By
+stands what an epoch of 60,000 images takes, from as many steps timed in the same run. By
 default a run saves every 30 seconds, and at each epoch's end.
 """
 
@@ -32,7 +32,7 @@ from vggnet.model.vgg import build_network
 from vggnet.recipes import resolve_config
 from vggnet.run import fit_to_data
 
-PICTURES = 60_000
+IMAGES = 60_000
 PAUSE = 30.0
 """Seconds between two checkpoints by default."""
 
@@ -44,9 +44,9 @@ def measure(config: Config, saves: int) -> tuple[list[float], list[float], int]:
     size = config.train.global_batch_size
     cpu = torch.device("cpu")
     state = build_state(build_network(config.model, 0), config.train, cpu, Session())
-    pictures = dataset.train.take(np.arange(size * saves), "as many as steps")
+    images = dataset.train.take(np.arange(size * saves), "as many as steps")
     batches = Batches(
-        pictures,
+        images,
         cpu,
         batch_size=size,
         mean=config.data.mean,
@@ -63,7 +63,7 @@ def measure(config: Config, saves: int) -> tuple[list[float], list[float], int]:
             began = time.perf_counter()
             steps.append(began - ends[-1])
             snapshot = take_snapshot(state)
-            history = torch.zeros(3 * PICTURES // size, 2, dtype=torch.float64)
+            history = torch.zeros(3 * IMAGES // size, 2, dtype=torch.float64)
             tensors = {**snapshot.tensors, "history": history}
             checkpoints.save(Snapshot(tensors, snapshot.values))
             ends.append(time.perf_counter())
@@ -98,7 +98,7 @@ def main() -> None:
         with computing("fp32", usable_cores()):
             saves, steps, written = measure(config, options.saves)
         save, step = statistics.median(saves), statistics.median(steps)
-        epoch = step * PICTURES / config.train.global_batch_size
+        epoch = step * IMAGES / config.train.global_batch_size
         text += (
             f"| {name} | {written / 1e6:.1f} MB | {1e3 * save:.1f} ({1e3 * min(saves):.1f} to "
             f"{1e3 * max(saves):.1f}) | {100 * save / PAUSE:.2f} % | {100 * save / epoch:.2f} % |\n"

@@ -3,8 +3,8 @@
     python benchmarks/inference.py MODEL [--rounds 15] [--threads N] [--output STEM]
 
 The compiled kernels, torch's convolutions in the usual layout and channels last, and ONNX
-Runtime in float and in 8 bits take turns on the same test pictures in one process. Each takes
-uint8 pictures and gives probabilities, as an exported file does.
+Runtime in float and in 8 bits take turns on the same test images in one process. Each takes
+uint8 images and gives probabilities, as an exported file does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 import vggnet
 from vggnet.artifacts.export.int8 import quantize
 from vggnet.artifacts.export.onnx_file import open_onnx, write_onnx
-from vggnet.artifacts.export.program import PictureNetwork, Program, eager_program
+from vggnet.artifacts.export.program import ExportModule, Program, eager_program
 from vggnet.artifacts.model_file import load_model
 from vggnet.engine.device import computing, usable_cores
 from vggnet.engine.environment import describe_environment
@@ -36,7 +36,7 @@ BATCH = 128
 LATENCIES = 50
 
 
-def channels_last(network: PictureNetwork) -> Program:
+def channels_last(network: ExportModule) -> Program:
     """Return the network with its filters laid out channels last, which torch follows."""
     network.network.to(memory_format=torch.channels_last)
     return eager_program(network)
@@ -47,20 +47,20 @@ def open_engines(
 ) -> dict[str, Callable[[Pixels], object]]:
     """Make every engine ready to run."""
     whole, small = folder / "float.onnx", folder / "int8.onnx"
-    write_onnx(whole, PictureNetwork(load_model(model)))
+    write_onnx(whole, ExportModule(load_model(model)))
     quantize(whole, small, calibration)
     classifier = vggnet.load(model, device="cpu", kernels="auto")
     return {
         "vggnet, compiled kernels": classifier.predict,
-        "torch": eager_program(PictureNetwork(load_model(model))),
-        "torch, channels last": channels_last(PictureNetwork(load_model(model))),
+        "torch": eager_program(ExportModule(load_model(model))),
+        "torch, channels last": channels_last(ExportModule(load_model(model))),
         "ONNX Runtime": open_onnx(whole, threads),
         "ONNX Runtime, int8": open_onnx(small, threads),
     }
 
 
 def timed(run: Callable[[Pixels], object], pixels: Pixels, size: int) -> float:
-    """Return the seconds of all pictures, `size` at a time."""
+    """Return the seconds of all images, `size` at a time."""
     started = time.perf_counter()
     for start in range(0, len(pixels), size):
         run(pixels[start : start + size])

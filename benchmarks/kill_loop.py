@@ -41,7 +41,7 @@ from vggnet.engine.snapshot import Snapshot
 from vggnet.errors import CheckpointError
 from vggnet.recipes import resolve_config
 from vggnet.run import Plan, Reporter, fit_to_data
-from vggnet.run.boundary import Cadence
+from vggnet.run.boundary import CheckpointSchedule
 from vggnet.run.training import Training
 
 EPOCHS = 8
@@ -121,7 +121,7 @@ def train(plan: Plan, memory: mmap.mmap) -> None:
     checkpoint: Snapshot | None = None
     if folder.checkpoints.path.exists() and any(folder.checkpoints.path.glob("*.json")):
         checkpoint, _ = folder.checkpoints.load_latest()
-    Training(plan, folder, checkpoint, Cadence("1"), Steps(memory)).carry_out()
+    Training(plan, folder, checkpoint, CheckpointSchedule("1"), Steps(memory)).carry_out()
 
 
 def load_what_the_optimizer_loads() -> None:
@@ -150,8 +150,8 @@ def fork(run: Callable[[], None]) -> int:
 def build_plan(folder: Path) -> Plan:
     """Plan a run in a folder of its own."""
     mnist = load_dataset("mnist")
-    pictures = mnist.train.take(np.arange(STEPS * BATCH), "some")
-    dataset = Dataset("mnist", mnist.classes, pictures, pictures, mnist.sha256)
+    images = mnist.train.take(np.arange(STEPS * BATCH), "some")
+    dataset = Dataset("mnist", mnist.classes, images, images, mnist.sha256)
     settings = {
         "model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5},
         "train": {"epochs": EPOCHS, "global_batch_size": BATCH, "kernels": "torch"},
@@ -159,7 +159,7 @@ def build_plan(folder: Path) -> Plan:
     config = fit_to_data(resolve_config({"recipe": "article"}, settings), dataset, Session())
     folder.mkdir()
     cpu = torch.device("cpu")
-    return Plan(config, dataset, pictures, None, cpu, Session(), 1, folder, folder / "m.pth")
+    return Plan(config, dataset, images, None, cpu, Session(), 1, folder, folder / "m.pth")
 
 
 def latest(folder: Path) -> tuple[int, list[str]]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 EPOCHS = 1
 STEPS = 469
-"""Steps of the article's recipe in an epoch, at 128 pictures each."""
+"""Steps of the article's recipe in an epoch, at 128 images each."""
 
 TRAIN = [sys.executable, "-m", "vggnet", "train", "--recipe", "article", "--stages", "8/8"]
 TRAIN += ["--hidden", "8", "--threads", "1", "--epochs", str(EPOCHS), "--nproc", "2"]

@@ -33,12 +33,12 @@ from vggnet.engine.session import Session, open_session
 from vggnet.engine.snapshot import Snapshot
 from vggnet.recipes import resolve_config
 from vggnet.run import Plan, Reporter, fit_to_data
-from vggnet.run.boundary import Cadence
+from vggnet.run.boundary import CheckpointSchedule
 from vggnet.run.training import Training
 
-PICTURES, BATCH, EPOCHS = 245, 32, 2
-STEPS = -(-PICTURES // BATCH)
-"""In an epoch, of which the last has fewer pictures, and an odd number."""
+IMAGES, BATCH, EPOCHS = 245, 32, 2
+STEPS = -(-IMAGES // BATCH)
+"""In an epoch, of which the last has fewer images, and an odd number."""
 
 PLACES = {
     "after the first step": 1,
@@ -66,7 +66,7 @@ def train(recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
         plan = build_plan(recipe, path, dataset, session)
         checkpoint = latest(path) if any(path.glob("checkpoints/*.json")) else None
         folder = RunFolder(path) if session.is_main else None
-        Training(plan, folder, checkpoint, Cadence("1"), KillAfter(stop)).carry_out()
+        Training(plan, folder, checkpoint, CheckpointSchedule("1"), KillAfter(stop)).carry_out()
 
 
 def build_plan(recipe: str, path: Path, dataset: Dataset, session: Session) -> Plan:
@@ -126,8 +126,8 @@ def main() -> None:
     torch.set_num_threads(1)
     load_what_the_optimizer_loads()
     mnist = load_dataset("mnist")
-    pictures = mnist.train.take(np.arange(PICTURES), "some")
-    dataset = Dataset("mnist", mnist.classes, pictures, pictures, mnist.sha256)
+    images = mnist.train.take(np.arange(IMAGES), "some")
+    dataset = Dataset("mnist", mnist.classes, images, images, mnist.sha256)
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         for recipe in options.recipes:

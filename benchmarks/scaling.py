@@ -26,7 +26,7 @@ from pathlib import Path
 from vggnet.engine.device import usable_cores
 from vggnet.engine.environment import describe_environment
 
-PICTURES = 60_000
+IMAGES = 60_000
 """In an epoch."""
 
 BATCH = 128
@@ -46,15 +46,15 @@ def begin(folder: str, epochs: float, *options: str, core: int | None = None) ->
 
 
 def rate_of(run: Run, epochs: float) -> float:
-    """Return the pictures a second of a run, once it has ended; its start is not counted."""
+    """Return the images a second of a run, once it has ended; its start is not counted."""
     out, _ = run.communicate()
     if run.returncode:
         raise SystemExit(f"{run.args} ended with {run.returncode}")
-    return PICTURES * epochs / sum(one["seconds"] for one in json.loads(out)["epochs"])
+    return IMAGES * epochs / sum(one["seconds"] for one in json.loads(out)["epochs"])
 
 
 def measure(way: str, epochs: float) -> float:
-    """Return the pictures a second that one way reaches."""
+    """Return the images a second that one way reaches."""
     with tempfile.TemporaryDirectory() as folder:
         if way == WAYS[3]:
             half = ("--threads", "1", "--batch-size", str(BATCH // 2))

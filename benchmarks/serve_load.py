@@ -4,9 +4,9 @@
 
 Starts the server on a free port of this machine and asks it from this process:
 
-1. `--requests` pictures (a PNG of a digit) over 32 connections, and as many requests to
+1. `--requests` images (a PNG of a digit) over 32 connections, and as many requests to
    `/healthz`, which does nothing, in alternating rounds on the same server;
-2. pictures from three times as many connections as the server lets wait: some must get 503,
+2. images from three times as many connections as the server lets wait: some must get 503,
    every other one its answer;
 3. what its memory grew by over all of it.
 
@@ -91,15 +91,15 @@ async def read_status(reader: asyncio.StreamReader) -> int:
 
 
 def build_requests(url: str) -> tuple[bytes, bytes]:
-    """Return a request with a picture of 280×280 pixels, and one that asks for nothing."""
+    """Return a request with an image of 280×280 pixels, and one that asks for nothing."""
     host = urlsplit(url).netloc
     digit = Image.fromarray(load_test("mnist").images[0, 0])
     file = BytesIO()
     ImageOps.invert(digit).resize((280, 280)).save(file, "PNG")
     body = file.getvalue()
     head = f"POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: image/png\r\n"
-    picture = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    return picture, f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    image = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    return image, f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 
 
 def memory_mib(process: int) -> float:
@@ -112,15 +112,15 @@ def memory_mib(process: int) -> float:
 
 async def measure(url: str, process: int, requests: int) -> dict[str, object]:
     """Run the three parts against a server."""
-    picture, nothing = build_requests(url)
-    await ask(url, picture, 200, CONNECTIONS, Load())  # compiles and fills what is kept
+    image, nothing = build_requests(url)
+    await ask(url, image, 200, CONNECTIONS, Load())  # compiles and fills what is kept
     before = memory_mib(process)
     loads = {"predict": Load(), "nothing": Load()}
     for _ in range(ROUNDS):
-        for name, request in (("predict", picture), ("nothing", nothing)):
+        for name, request in (("predict", image), ("nothing", nothing)):
             await ask(url, request, requests // ROUNDS, CONNECTIONS, loads[name])
     overload = Load()
-    await ask(url, picture, requests, TOO_MANY, overload)
+    await ask(url, image, requests, TOO_MANY, overload)
     return {
         **{name: load.summary() for name, load in loads.items()},
         "overload": overload.summary(),
@@ -143,7 +143,7 @@ def render(result: dict[str, dict[str, object]], command: str) -> str:
     found, memory = describe_environment(), result["memory_mib"]
     return f"""# Serving under load
 
-Pictures of 280×280 pixels as PNG against an endpoint that does nothing, in {ROUNDS} alternating
+Images of 280×280 pixels as PNG against an endpoint that does nothing, in {ROUNDS} alternating
 rounds, then more than the server takes on. Clients and server share the machine. Quantiles are
 of the answers of 200.
 

@@ -1,6 +1,6 @@
-"""Choose the settings of a recipe on held-out training pictures.
+"""Choose the settings of a recipe on held-out training images.
 
-Each seed holds out its own 5,000 of the 60,000 training pictures, trains on the other
+Each seed holds out its own 5,000 of the 60,000 training images, trains on the other
 55,000, and reads the accuracy on those 5,000 once, after the last step. The test set is
 never loaded. Candidates are settings laid over the recipe's; seeds are interleaved.
 
@@ -57,9 +57,9 @@ def read_candidate(recipe: str, text: str, seed: int) -> Config:
     return resolve_config({"recipe": recipe}, read_settings(text), {"train": {"seed": seed}})
 
 
-def validate(config: Config, pictures: LabeledImages) -> dict[str, float]:
-    """Train once; return what the held-out pictures say, and the seconds that training took."""
-    train, held_out = hold_out(pictures, HELD_OUT, config.train.seed)
+def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
+    """Train once; return what the held-out images say, and the seconds that training took."""
+    train, held_out = hold_out(examples, HELD_OUT, config.train.seed)
     assert held_out is not None
 
     def batches(part: LabeledImages, size: int) -> Batches:
@@ -83,7 +83,7 @@ def validate(config: Config, pictures: LabeledImages) -> dict[str, float]:
         network = build_network(config.model, config.train.seed)
         state = build_state(network, config.train, CPU, Session())
         results = list(fit(state, batches(train, config.train.global_batch_size)))
-        found, last = judge(state.outcome), judge(state.network)
+        found, last = judge(state.eval_model), judge(state.network)
     return {
         "accuracy": found.accuracy,
         "loss": found.loss,
@@ -98,7 +98,7 @@ def validate(config: Config, pictures: LabeledImages) -> dict[str, float]:
 def calibrated_loss(found: Evaluation) -> float:
     """Return the loss under the one temperature that makes it least.
 
-    It ranks candidates with less noise than the accuracy, which hangs on a dozen pictures,
+    It ranks candidates with less noise than the accuracy, which hangs on a dozen images,
     and does not punish smoothed labels for the modest logits that they ask for.
     """
     logits, labels = torch.from_numpy(found.logits), torch.from_numpy(found.labels)
@@ -142,7 +142,7 @@ def main() -> None:
     if options.summary:
         summarize(options.summary)
         return
-    pictures = load_dataset(options.dataset).train
+    examples = load_dataset(options.dataset).train
     asked = {"recipe": options.recipe, "dataset": options.dataset}
     done = set()
     for run in read_runs(options.output):
@@ -153,7 +153,7 @@ def main() -> None:
         for candidate in options.candidates:
             if (candidate, seed) in done:
                 continue
-            found = validate(read_candidate(options.recipe, candidate, seed), pictures)
+            found = validate(read_candidate(options.recipe, candidate, seed), examples)
             with options.output.open("a") as file:
                 line = {**asked, "candidate": candidate, "seed": seed, **found}
                 file.write(json.dumps(line) + "\n")

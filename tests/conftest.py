@@ -1,4 +1,4 @@
-"""What several tests need: small pictures, an idle session, the command line in-process."""
+"""What several tests need: small images, an idle session, the command line in-process."""
 
 from __future__ import annotations
 
@@ -80,20 +80,20 @@ def mnist() -> Dataset:
 
 @pytest.fixture(scope="session")
 def few(mnist: Dataset) -> LabeledImages:
-    """The first 300 training pictures: two full batches of 128 and a short one."""
-    return mnist.train.take(np.arange(300), "the first 300 pictures")
+    """The first 300 training images: two full batches of 128 and a short one."""
+    return mnist.train.take(np.arange(300), "the first 300 images")
 
 
 @pytest.fixture(scope="session")
 def batches(few: LabeledImages) -> Batches:
-    """Those 300 pictures as batches of 128, in the article's normalization."""
+    """Those 300 images as batches of 128, in the article's normalization."""
     return make_batches(few)
 
 
-def make_batches(pictures: LabeledImages, device: str = "cpu", **changes: object) -> Batches:
-    """Cut pictures into batches of 128, in the article's normalization."""
+def make_batches(examples: LabeledImages, device: str = "cpu", **changes: object) -> Batches:
+    """Cut images into batches of 128, in the article's normalization."""
     values = {"batch_size": 128, "mean": (0.5,), "std": (0.5,), "size": 28, **changes}
-    return Batches(pictures, torch.device(device), **values)  # type: ignore[arg-type]
+    return Batches(examples, torch.device(device), **values)  # type: ignore[arg-type]
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -106,9 +106,9 @@ def lay_out(folder: Path, dataset: Dataset, zipped: bool) -> Path:
     """Write a dataset's four files in torchvision's layout under `folder`."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for stem, pictures in (("train", dataset.train), ("t10k", dataset.test)):
-        images = idx_bytes(pictures.images[:, 0])
-        labels = idx_bytes(pictures.labels)
+    for stem, examples in (("train", dataset.train), ("t10k", dataset.test)):
+        images = idx_bytes(examples.images[:, 0])
+        labels = idx_bytes(examples.labels)
         for name, content in (("images-idx3", images), ("labels-idx1", labels)):
             path = raw / f"{stem}-{name}-ubyte"
             if zipped:

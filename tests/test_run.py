@@ -143,7 +143,7 @@ def test_batch_norm_is_folded_before_saving() -> None:
     assert result.config.model.batch_norm
 
 
-def test_validation_pictures_are_held_out(mnist: Dataset) -> None:
+def test_validation_images_are_held_out(mnist: Dataset) -> None:
     """With 59,000 of 60,000 held out, 1,000 are trained on and the rest evaluated."""
     recorder = Recorder()
     settings = {"epochs": 1, "threads": 1}
@@ -156,7 +156,7 @@ def test_validation_pictures_are_held_out(mnist: Dataset) -> None:
 
 
 def test_five_pools_take_mnist() -> None:
-    """A member of the family with five pools trains on pictures padded to 32."""
+    """A member of the family with five pools trains on images padded to 32."""
     narrow = {"stages": ((8,), (8,), (8,), (8,), ("conv1-8",)), "hidden": (8,)}
     result = vggnet.train(train=SHORT, model=narrow)
     assert result.config.model.image_size == 32

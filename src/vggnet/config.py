@@ -36,7 +36,7 @@ def _flag(*spellings: str) -> dict[str, Any]:
 
 
 class ModelConfig(_Section):
-    """The network: which member of the VGG family, for which pictures."""
+    """The network: which member of the VGG family, for which images."""
 
     architecture: str = Field("vgg-mini", json_schema_extra=_flag("--model"))
     """Member of the family: vgg-mini, or vgg-a, vgg-a-lrn, vgg-b, vgg-c, vgg-d, vgg-e."""
@@ -60,13 +60,13 @@ class ModelConfig(_Section):
     """torch: PyTorch's default; he: normal with variance 2/fan-in, biases zero."""
 
     in_channels: int = Field(1, ge=1, le=64, json_schema_extra=_flag())
-    """Colour channels of a picture; taken from the data."""
+    """Colour channels of an image; taken from the data."""
 
     num_classes: int = Field(10, ge=1, le=100_000, json_schema_extra=_flag())
     """Classes to tell apart; taken from the data."""
 
     image_size: int = Field(28, ge=1, le=1024, json_schema_extra=_flag())
-    """Pixels a side of the picture that the network takes; taken from the data."""
+    """Pixels a side of the image that the network takes; taken from the data."""
 
     @field_validator("architecture")
     @classmethod
@@ -150,10 +150,10 @@ class ModelConfig(_Section):
 
 
 class DataConfig(_Section):
-    """The pictures: which, from where, and how their pixels are scaled."""
+    """The images: which, from where, and how their pixels are scaled."""
 
     dataset: str = "mnist"
-    """Dataset to train on: a name of `vggnet data list`, or a folder of your own pictures."""
+    """Dataset to train on: a name of `vggnet data list`, or a folder of your own images."""
 
     data_dir: Path | None = None
     """Folder that holds the dataset in torchvision's layout, raw or gzipped."""
@@ -162,10 +162,10 @@ class DataConfig(_Section):
     """Fetch a dataset that is not on this machine."""
 
     image_size: int | None = Field(None, ge=8, le=1024)
-    """Pixels a side that a folder's pictures are fitted to; default: their own, or 32."""
+    """Pixels a side that a folder's images are fitted to; default: their own, or 32."""
 
     skip_bad: bool = False
-    """Leave unreadable pictures of a folder out."""
+    """Leave unreadable images of a folder out."""
 
     validation_size: int = Field(0, ge=0)
     """Training images held out and evaluated after each epoch, to choose settings by."""
@@ -180,10 +180,10 @@ class DataConfig(_Section):
 
 
 class AugmentConfig(_Section):
-    """How far each training picture is moved at random, every time it is seen."""
+    """How far each training image is moved at random, every time it is seen."""
 
     rotation: float = Field(0.0, ge=0, le=180)
-    """Degrees that a training picture is turned at most, to either side."""
+    """Degrees that a training image is turned at most, to either side."""
 
     shift: float = Field(0.0, ge=0, le=1024)
     """Pixels that it is moved at most, in each direction."""
@@ -195,10 +195,10 @@ class AugmentConfig(_Section):
     """Degrees by which its uprights are slanted at most, to either side."""
 
     flip: bool = False
-    """Mirror every other picture, left for right: for clothes, never for digits."""
+    """Mirror every other image, left for right: for clothes, never for digits."""
 
     @property
-    def changes_pictures(self) -> bool:
+    def is_active(self) -> bool:
         """Whether anything is asked for."""
         return self != AugmentConfig()
 

@@ -39,8 +39,8 @@ class DataError(VggnetError):
     """A data file that is missing, damaged, or not what it claims to be."""
 
 
-class PictureError(VggnetError):
-    """A picture that cannot be read, is too large, or is none."""
+class ImageError(VggnetError):
+    """An image that cannot be read, is too large, or is none."""
 
 
 class ModelFileError(VggnetError):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vggnet.artifacts.atomic import check_writable, put_in_place, write_file
-from vggnet.artifacts.pictures import render_sheet
+from vggnet.artifacts.plots import render_sheet
 from vggnet.errors import OutputError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
@@ -55,14 +55,14 @@ def test_a_link_to_nowhere_is_found_out_early(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_written_to(pipe: Path, tmp_path: Path) -> None:
-    """Bytes and pictures arrive at its reader, through a link as well, and it stays a pipe."""
+    """Bytes and images arrive at its reader, through a link as well, and it stays a pipe."""
     link = tmp_path / "link"
     link.symlink_to(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     check_writable(pipe)
     write_file(link, b"content")
     assert os.read(reader, 100) == b"content"
-    render_sheet(pipe, np.zeros((1, 1, 8, 8), np.uint8), ["black"], "one picture")
+    render_sheet(pipe, np.zeros((1, 1, 8, 8), np.uint8), ["black"], "one image")
     assert os.read(reader, 100).startswith(b"\x89PNG")
     os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)

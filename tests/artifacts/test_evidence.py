@@ -1,4 +1,4 @@
-"""An exported file is judged by the pictures that its model was trained on, or by none."""
+"""An exported file is judged by the images that its model was trained on, or by none."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from vggnet.recipes import resolve_config
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Forty grey pictures of 8×8 in two classes, and a file that is no picture."""
+    """Forty grey images of 8×8 in two classes, and a file that is no image."""
     random = np.random.default_rng(0)
     for number in range(40):
-        path = tmp_path / "pictures" / ("dark", "light")[number % 2] / f"{number}.png"
+        path = tmp_path / "images" / ("dark", "light")[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
-    (tmp_path / "pictures/dark/broken.png").write_bytes(b"no picture")
-    return tmp_path / "pictures"
+    (tmp_path / "images/dark/broken.png").write_bytes(b"no image")
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def card(folder: Path) -> ModelCard:
     return build_card(config, dataset.classes, dataset.shape, dataset.sha256, {}, None)
 
 
-def test_the_models_own_pictures_are_found(card: ModelCard) -> None:
+def test_the_models_own_images_are_found(card: ModelCard) -> None:
     """As they were read for training, the unreadable one left out."""
     dataset = find_dataset(card, None)
     assert dataset is not None
@@ -42,11 +42,11 @@ def test_the_models_own_pictures_are_found(card: ModelCard) -> None:
 
 
 def test_a_folder_that_has_changed_is_no_evidence(card: ModelCard, folder: Path) -> None:
-    """With another picture, which may shift what is tested on, noise is compared instead."""
+    """With another image, which may shift what is tested on, noise is compared instead."""
     Image.new("L", (8, 8)).save(folder / "light" / "new.png")
     assert find_dataset(card, None) is None
-    pixels, name = choose_pixels(None, card.picture)
-    assert pixels.shape == (1000, *card.picture)
+    pixels, name = choose_pixels(None, card.image_shape)
+    assert pixels.shape == (1000, *card.image_shape)
     assert "not at hand" in name
 
 

@@ -26,7 +26,7 @@ from vggnet.model.vgg import VGG, build_network
 SMALL = ModelConfig(stages=((4,), (8,)), hidden=(4,))
 CARD = ModelCard(
     classes=tuple("abcdefghij"),
-    picture=(1, 28, 28),
+    image=(1, 28, 28),
     mean=(0.25,),
     std=(0.75,),
     test={"accuracy": 0.5, "loss": 1.0, "count": 2},
@@ -83,7 +83,11 @@ def test_what_the_articles_script_saves_is_read(tmp_path: Path) -> None:
     found = load_model(tmp_path / "mnist_vggnet.pth")
     assert found.network.config == ModelConfig()
     assert found.card.classes == tuple("0123456789")
-    assert (found.card.picture, found.card.mean, found.card.std) == ((1, 28, 28), (0.5,), (0.5,))
+    assert (found.card.image_shape, found.card.mean, found.card.std) == (
+        (1, 28, 28),
+        (0.5,),
+        (0.5,),
+    )
 
 
 class Malice:
@@ -138,7 +142,7 @@ def test_a_description_of_other_tensors_is_refused(tmp_path: Path, network: VGG)
     """Class names and weights must belong together, and the format must be known."""
     for changes, words in (
         ({"classes": ("a", "b")}, "2 classes"),
-        ({"picture": (3, 28, 28)}, "3 channels"),
+        ({"image": (3, 28, 28)}, "3 channels"),
         ({"format": 2}, "newer"),
     ):
         for path in (tmp_path / "model.pth", tmp_path / "model.safetensors"):
@@ -222,7 +226,7 @@ from vggnet.model.vgg import build_network
 network = build_network(ModelConfig(), 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    save_model(Path(sys.argv[1]), network, ModelCard(classes=tuple("0123456789"), picture=(1, 28, 28)))
+    save_model(Path(sys.argv[1]), network, ModelCard(classes=tuple("0123456789"), image=(1, 28, 28)))
 except OutputError as error:
     print(error)
 """  # noqa: E501

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggnet.artifacts.pictures import (
+from vggnet.artifacts.plots import (
     render_confusion_matrix,
     render_curves,
     render_mistakes,
@@ -104,7 +104,7 @@ def test_tables_hold_epochs_and_steps(tmp_path: Path) -> None:
     ]
 
 
-def test_pictures_are_drawn(tmp_path: Path) -> None:
+def test_images_are_drawn(tmp_path: Path) -> None:
     """Each is a PNG of a readable size with more than one colour in it."""
     images = np.random.default_rng(0).integers(0, 256, (60, 1, 28, 28), np.uint8)
     colour = np.repeat(images, 3, axis=1)
@@ -116,9 +116,9 @@ def test_pictures_are_drawn(tmp_path: Path) -> None:
     render_mistakes(tmp_path / "none.png", images[:10], right, CLASSES)
     render_sheet(tmp_path / "sheet.png", colour[:9], list("abcdefghi"), "colour")
     for name in ("curves", "matrix", "mistakes", "none", "sheet"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            assert min(picture.size) >= 200
-            assert len(picture.convert("L").getcolors() or []) > 1
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert min(image.size) >= 200
+            assert len(image.convert("L").getcolors() or []) > 1
 
 
 def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:

@@ -74,14 +74,14 @@ def test_shifts_are_told_apart_from_the_plain_figure(vggnet: Command, digit_mode
 
 
 def test_evaluate_takes_the_articles_file(vggnet: Command, tmp_path: Path) -> None:
-    """A bare state_dict is evaluated, its pictures are drawn."""
+    """A bare state_dict is evaluated, its images are drawn."""
     network = build_network(ModelConfig(), 0)
     torch.save(dict(network.state_dict()), "plain.pth")
     done = vggnet("evaluate", "plain.pth", "--mistakes", "m.png", "--confusion", "c.png")
     assert done.code == 0
     for name in ("m.png", "c.png"):
-        with Image.open(name) as picture:
-            assert min(picture.size) > 400
+        with Image.open(name) as image:
+            assert min(image.size) > 400
 
 
 def test_env(vggnet: Command) -> None:
@@ -99,10 +99,10 @@ def test_data(vggnet: Command) -> None:
     """`data` lists, verifies and draws."""
     assert "mnist            10 classes · part of this package" in vggnet("data", "list").out
     assert json.loads(vggnet("data", "list", "--json").out)[0]["name"] == "mnist"
-    assert "60,000 pictures, as published" in vggnet("data", "verify").out
+    assert "60,000 images, as published" in vggnet("data", "verify").out
     assert vggnet("data", "show", "-o", "sheet.png").out == "sheet.png\n"
-    with Image.open("sheet.png") as picture:
-        assert min(picture.size) > 1000
+    with Image.open("sheet.png") as image:
+        assert min(image.size) > 1000
 
 
 def test_every_setting_has_a_flag_or_comes_from_the_data(vggnet: Command) -> None:

@@ -58,7 +58,7 @@ def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
 def test_json_and_results_side_by_side(vggnet: Command) -> None:
     """`--json` prints the result alone; two such files give one report and stay as they are.
 
-    Pictures that a configuration holds out are trained on by no row.
+    Images that a configuration holds out are trained on by no row.
     """
     Path("tiny.toml").write_text(TINY + "[data]\nvalidation_size = 5000\n")
     flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)

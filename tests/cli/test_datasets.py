@@ -28,7 +28,7 @@ CLASSES = ("cross", "disc", "square")
 def test_fashion_mnist_from_debians_package(vggnet: Command) -> None:
     """It is found without a flag, verified, trained on and evaluated under its own classes."""
     assert f"fashion-mnist    10 classes · in {FASHION}" in vggnet("data", "list").out
-    assert "60,000 pictures, as published" in vggnet("data", "verify", "fashion-mnist").out
+    assert "60,000 images, as published" in vggnet("data", "verify", "fashion-mnist").out
     done = vggnet("train", "--dataset", "fashion-mnist", "--no-download", "--epochs", "0.1", *TINY)
     assert done.code == 0, done.err
     found = json.loads(vggnet("evaluate", "fashion-mnist_vggnet.pth", "--json").out)
@@ -64,7 +64,7 @@ def draw(folder: Path, count: int) -> Path:
     return folder
 
 
-def test_a_folder_of_a_thousand_colour_pictures(vggnet: Command, tmp_path: Path) -> None:
+def test_a_folder_of_a_thousand_colour_images(vggnet: Command, tmp_path: Path) -> None:
     """Three classes of shapes are learnt from a folder, and the model file says what they are."""
     draw(tmp_path / "shapes", 1000)
     flags = ("--stages", "16/32", "--hidden", "32", "--threads", "1", "-b", "32")
@@ -73,7 +73,7 @@ def test_a_folder_of_a_thousand_colour_pictures(vggnet: Command, tmp_path: Path)
     assert "on shapes: recipe fast, 6 epochs of 832 images" in done.out
     card = load_model(Path("shapes_vggnet.pth")).card
     assert card.classes == CLASSES
-    assert card.picture == (3, 32, 32)
+    assert card.image_shape == (3, 32, 32)
     assert (card.mean, card.std) == ((0.5,) * 3, (0.5,) * 3)
     for dataset in ((), ("--dataset", "shapes")):
         found = json.loads(vggnet("evaluate", "shapes_vggnet.pth", *dataset, "--json").out)
@@ -86,7 +86,7 @@ def test_a_folder_of_a_thousand_colour_pictures(vggnet: Command, tmp_path: Path)
 
 
 def test_a_changed_folder_is_not_gone_on_with(vggnet: Command, tmp_path: Path) -> None:
-    """A run stops being resumable when a picture of its folder changes."""
+    """A run stops being resumable when an image of its folder changes."""
     folder = draw(tmp_path / "shapes", 30)
     flags = ("--dataset", "shapes", "--epochs", "2", "-b", "4", "--name", "cut", *TINY)
     assert vggnet("train", *flags, "--sched", "constant").code == 0
@@ -111,15 +111,15 @@ def test_oddities_are_warned_of(vggnet: Command, tmp_path: Path) -> None:
     done = vggnet("train", "--dataset", "shapes", "--skip-bad", *TINY)
     assert done.code == 0
     assert "warning: 2 of 32 files in shapes cannot be read" in done.err
-    assert "warning: 24 training pictures are fewer than a batch of 96" in done.err
-    few = "--epochs 0.75 on 24 pictures makes 1 step, too few to learn much; --epochs 500 takes 500"
+    assert "warning: 24 training images are fewer than a batch of 96" in done.err
+    few = "--epochs 0.75 on 24 images makes 1 step, too few to learn much; --epochs 500 takes 500"
     assert few in done.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ("train --dataset nowhere/pictures", 2, "unknown dataset 'nowhere/pictures'"),
+        ("train --dataset nowhere/images", 2, "unknown dataset 'nowhere/images'"),
         ("train --dataset mnist --image-size 64", 2, "mnist has a size of its own"),
         ("train --dataset . --data-dir .", 2, "leave --data-dir out"),
         ("train --dataset .", 1, "must hold a folder for each class"),

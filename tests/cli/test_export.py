@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import vggnet as package
 from conftest import Outcome
 from vggnet.artifacts.export import export_model
-from vggnet.artifacts.export.program import PictureNetwork
+from vggnet.artifacts.export.program import ExportModule
 from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.data.dataset import Dataset
 from vggnet.errors import ExportError
@@ -43,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(model: Path, mnist: Dataset) -> np.ndarray:
-    """Probabilities of 20 test pictures, by the network itself."""
+    """Probabilities of 20 test images, by the network itself."""
     return package.load(model, kernels="torch").predict(mnist.test.images[:20]).probabilities
 
 
@@ -62,13 +62,13 @@ def test_onnx(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray
         np.testing.assert_array_equal(logits.argmax(1), shares.argmax(1))
     facts = {one.key: json.loads(one.value) for one in onnx.load("small.onnx").metadata_props}
     assert facts["classes"] == list("0123456789")
-    assert (facts["mean"], facts["picture"]) == ([0.5], [1, 28, 28])
+    assert (facts["mean"], facts["image"]) == ([0.5], [1, 28, 28])
     assert str(Path(package.__file__).parent).encode() not in Path("small.onnx").read_bytes()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("vgg-a-lrn", "onnx"), ("vgg-d", "pt2")])
 def test_the_larger_networks(vggnet: Command, mnist: Dataset, name: str, kind: str) -> None:
-    """Five pools, whose pictures are padded to 32, and local response normalization go as well."""
+    """Five pools, whose images are padded to 32, and local response normalization go as well."""
     network = {"architecture": name, "width": 0.05}
     settings = {"epochs": 0.005, "threads": 1, "kernels": "torch"}
     package.train("article", model=network, train=settings, output="large.pth")
@@ -188,7 +188,7 @@ def test_what_the_articles_script_saves(vggnet: Command, model: Path) -> None:
 
 
 def test_no_path_is_given_away(vggnet: Command, model: Path, mnist: Dataset) -> None:
-    """Where a model's own pictures lie stays on the machine that exports it."""
+    """Where a model's own images lie stays on the machine that exports it."""
     loaded = load_model(model)
     config = loaded.card.config
     assert config is not None
@@ -206,11 +206,11 @@ def test_a_file_that_fails_is_not_left(model: Path, tmp_path: Path, mnist: Datas
     """Weights that answer NaN are no model: nothing is written, what stood there stays."""
     path = tmp_path / "net.pt2"
     path.write_bytes(b"earlier")
-    network = PictureNetwork(load_model(model))
+    network = ExportModule(load_model(model))
     with torch.no_grad():
         network.network.get_parameter("classifier.0.bias").fill_(float("nan"))
     with pytest.raises(ExportError, match="NaN"):
-        export_model(network, "pt2", path, mnist.test.images[:10], "pictures", 1)
+        export_model(network, "pt2", path, mnist.test.images[:10], "images", 1)
     assert path.read_bytes() == b"earlier"
     assert list(tmp_path.iterdir()) == [path]
 

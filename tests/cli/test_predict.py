@@ -24,40 +24,40 @@ Command = Callable[..., Outcome]
 
 
 @pytest.fixture
-def pictures(tmp_path: Path, mnist: Dataset) -> Path:
-    """A folder of three digits, a blank sheet, and what is no picture."""
-    folder = tmp_path / "pictures"
+def images(tmp_path: Path, mnist: Dataset) -> Path:
+    """A folder of three digits, a blank sheet, and what is no image."""
+    folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
     for index in range(3):
         image = Image.fromarray(255 - mnist.test.images[index, 0])
         image.resize((112, 112)).save(folder / f"digit_{index}.png")
     Image.new("L", (50, 50), 255).save(folder / "more" / "blank.jpg")
-    (folder / "notes.txt").write_text("no picture")
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
-def test_a_table(vggnet: Command, digit_model: Path, pictures: Path) -> None:
+def test_a_table(vggnet: Command, digit_model: Path, images: Path) -> None:
     """A folder is read with those within it, in order; blank paper is never a digit."""
-    done = vggnet("predict", digit_model, pictures, "--top", 2)
+    done = vggnet("predict", digit_model, images, "--top", 2)
     assert done.code == 0, done.err
     lines = done.out.splitlines()
     assert [line.split()[0] for line in lines] == [
-        str(pictures / name)
+        str(images / name)
         for name in ("digit_0.png", "digit_1.png", "digit_2.png", "more/blank.jpg")
     ]
     assert all(line.count("%") == 2 for line in lines[:3])
     assert lines[3].endswith("nothing drawn")
 
 
-def test_json_and_csv_say_the_same(vggnet: Command, digit_model: Path, pictures: Path) -> None:
+def test_json_and_csv_say_the_same(vggnet: Command, digit_model: Path, images: Path) -> None:
     """Path, class, probability and the likeliest classes, for machines."""
-    answers = json.loads(vggnet("predict", digit_model, pictures, "--format", "json").out)
+    answers = json.loads(vggnet("predict", digit_model, images, "--format", "json").out)
     assert [set(answer) for answer in answers] == [{"path", "class", "probability", "top"}] * 4
     first = answers[0]
     assert first["top"][0] == {"class": first["class"], "probability": first["probability"]}
     assert len(first["top"]) == 3
     assert (answers[3]["class"], answers[3]["top"]) == (None, [])
-    done = vggnet("predict", digit_model, pictures, "--format", "csv")
+    done = vggnet("predict", digit_model, images, "--format", "csv")
     rows = list(csv.DictReader(io.StringIO(done.out)))
     assert [row["path"] for row in rows] == [answer["path"] for answer in answers]
     assert [row["class"] or None for row in rows] == [answer["class"] for answer in answers]
@@ -65,24 +65,24 @@ def test_json_and_csv_say_the_same(vggnet: Command, digit_model: Path, pictures:
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_answered(
-    vggnet: Command, digit_model: Path, pictures: Path
+    vggnet: Command, digit_model: Path, images: Path
 ) -> None:
     """Exit code 1, a sentence for each, and no answer is lost."""
-    (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    done = vggnet("predict", digit_model, pictures, "missing.png")
+    (images / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    done = vggnet("predict", digit_model, images, "missing.png")
     assert done.code == 1
     assert len(done.out.splitlines()) == 4
-    assert f"vggnet: cannot read {pictures / 'broken.png'}" in done.err
+    assert f"vggnet: cannot read {images / 'broken.png'}" in done.err
     assert "vggnet: cannot read missing.png: No such file" in done.err
     assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("show", ["seen.png", "nowhere/seen.png"])
 def test_what_cannot_be_read_is_named_where_nothing_can_be_drawn_either(
-    vggnet: Command, digit_model: Path, pictures: Path, show: str
+    vggnet: Command, digit_model: Path, images: Path, show: str
 ) -> None:
-    """A sheet that is empty, or cannot be written, hides no problem of a picture."""
-    seen = pictures / ("more" if show == "seen.png" else "")
+    """A sheet that is empty, or cannot be written, hides no problem of an image."""
+    seen = images / ("more" if show == "seen.png" else "")
     done = vggnet("predict", digit_model, seen, "missing.png", "--show", show)
     assert done.code == 1
     first, second = done.err.splitlines()
@@ -95,12 +95,12 @@ def test_what_cannot_be_read_is_named_where_nothing_can_be_drawn_either(
     not hasattr(os, "geteuid") or (os.geteuid() == 0 and not shutil.which("setpriv")),
     reason="no file can be locked against this user",
 )
-def test_a_locked_picture_is_one_problem_of_many(digit_model: Path, pictures: Path) -> None:
+def test_a_locked_image_is_one_problem_of_many(digit_model: Path, images: Path) -> None:
     """What this user may not read is named; the others are answered."""
-    (pictures / "digit_1.png").chmod(0)
+    (images / "digit_1.png").chmod(0)
     # Root reads what is locked too, unless those of its rights are taken away.
     weaken = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
-    files = [str(pictures / f"digit_{index}.png") for index in range(3)]
+    files = [str(images / f"digit_{index}.png") for index in range(3)]
     done = subprocess.run(
         [
             *(weaken if os.geteuid() == 0 else []),
@@ -114,10 +114,10 @@ def test_a_locked_picture_is_one_problem_of_many(digit_model: Path, pictures: Pa
     assert done.stderr == f"vggnet: cannot read {files[1]}: Permission denied\n"
 
 
-def test_standard_input(digit_model: Path, pictures: Path) -> None:
-    """`-` is a picture through a pipe, and the answer is the file's."""
+def test_standard_input(digit_model: Path, images: Path) -> None:
+    """`-` is an image through a pipe, and the answer is the file's."""
     command = [sys.executable, "-m", "vggnet", "predict", str(digit_model), "--format", "json"]
-    path = pictures / "digit_1.png"
+    path = images / "digit_1.png"
     piped = subprocess.run(
         [*command, "-"], input=path.read_bytes(), capture_output=True, check=True
     )
@@ -156,12 +156,12 @@ def test_a_row(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
     assert f"{answer['number']}  (least sure: digit {answer['least_sure'] + 1}" in done.out
 
 
-def test_what_the_network_saw(vggnet: Command, digit_model: Path, pictures: Path) -> None:
-    """--show writes a picture; where nothing is drawn it says so."""
-    assert vggnet("predict", digit_model, pictures, "--show", "seen.png").code == 0
+def test_what_the_network_saw(vggnet: Command, digit_model: Path, images: Path) -> None:
+    """--show writes an image; where nothing is drawn it says so."""
+    assert vggnet("predict", digit_model, images, "--show", "seen.png").code == 0
     with Image.open("seen.png") as sheet:
         assert sheet.width > 500
-    done = vggnet("predict", digit_model, pictures / "more", "--show", "blank.png")
+    done = vggnet("predict", digit_model, images / "more", "--show", "blank.png")
     assert (done.code, Path("blank.png").exists()) == (1, False)
 
 
@@ -176,10 +176,10 @@ def test_a_sheet_has_an_end(vggnet: Command, digit_model: Path, mnist: Dataset) 
         assert sheet.height == int(110 * (50 * 1.85 + 0.5))  # 50 rows of eight
 
 
-def test_many_pictures_are_answered_in_batches(
+def test_many_images_are_answered_in_batches(
     vggnet: Command, digit_model: Path, tmp_path: Path, mnist: Dataset
 ) -> None:
-    """More than one batch, each picture once and in order."""
+    """More than one batch, each image once and in order."""
     folder = tmp_path / "many"
     folder.mkdir()
     for index in range(150):
@@ -198,18 +198,18 @@ def test_many_pictures_are_answered_in_batches(
     ],
 )
 def test_mistakes(
-    vggnet: Command, digit_model: Path, pictures: Path, arguments: list[str], code: int, words: str
+    vggnet: Command, digit_model: Path, images: Path, arguments: list[str], code: int, words: str
 ) -> None:
     """Wrong usage is a sentence."""
-    done = vggnet("predict", digit_model, pictures, *arguments)
+    done = vggnet("predict", digit_model, images, *arguments)
     assert done.code == code
     assert words in done.err
     assert "Traceback" not in done.err
 
 
 def test_an_empty_folder(vggnet: Command, digit_model: Path, tmp_path: Path) -> None:
-    """A folder without pictures is an error, not silence."""
+    """A folder without images is an error, not silence."""
     (tmp_path / "empty").mkdir()
     done = vggnet("predict", digit_model, "empty")
     assert done.code == 1
-    assert "there is no PNG, JPEG, WebP or BMP picture in empty" in done.err
+    assert "there is no PNG, JPEG, WebP or BMP image in empty" in done.err

@@ -1,4 +1,4 @@
-"""`vggnet study depth`, end to end on a few pictures."""
+"""`vggnet study depth`, end to end on a few images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FLAGS = ("study", "depth", "--dataset", "digits", "--width", "0.02", "--threads"
 
 @pytest.fixture
 def digits(mnist: Dataset, tmp_path: Path) -> Path:
-    """A folder of IDX files with a few of MNIST's pictures."""
+    """A folder of IDX files with a few of MNIST's images."""
     folder = tmp_path / "digits"
     folder.mkdir()
-    for stem, pictures, count in (("train", mnist.train, 320), ("t10k", mnist.test, 100)):
-        images, labels = pictures.images[:count, 0], pictures.labels[:count]
+    for stem, examples, count in (("train", mnist.train, 320), ("t10k", mnist.test, 100)):
+        images, labels = examples.images[:count, 0], examples.labels[:count]
         (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(images))
         (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
     return folder

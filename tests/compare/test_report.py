@@ -122,7 +122,7 @@ def test_other_work_is_not_called_the_same() -> None:
 
 
 def test_copies_of_a_folder_are_one_dataset() -> None:
-    """The hash tells whether pictures are the same; where they lie says nothing."""
+    """The hash tells whether images are the same; where they lie says nothing."""
     results = [make_result(row, data={"dataset": name}) for row, name in ((CPU, "a"), (GPU, "b"))]
     assert "times as fast" in answer(*results)
 
@@ -152,7 +152,7 @@ def test_a_cpu_alone_is_compared_with_itself() -> None:
 
 
 def test_paired_accuracy() -> None:
-    """Pictures that both get wrong say nothing; the interval holds the difference."""
+    """Images that both get wrong say nothing; the interval holds the difference."""
     ours = make_row("cuda:0", mistakes=(1, 2, 3, 10, 11, 12, 13))
     one, two = entries_of([("", make_result(CPU, ours))])
     found = accuracy_difference(one, two)

@@ -1,4 +1,4 @@
-"""A picture that is small as a file and huge in memory."""
+"""An image that is small as a file and huge in memory."""
 
 from __future__ import annotations
 

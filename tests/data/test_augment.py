@@ -17,7 +17,7 @@ DIGITS = AugmentConfig(rotation=10, shift=2, scale=0.1, shear=10)
 
 
 def move(pixels: torch.Tensor, **strength: float | bool) -> torch.Tensor:
-    """Warp float pictures by maps that are drawn within limits."""
+    """Warp float images by maps that are drawn within limits."""
     maps = draw_maps(AugmentConfig(**strength), 0, 0, len(pixels))  # type: ignore[arg-type]
     return warp(pixels, torch.from_numpy(maps))
 
@@ -66,7 +66,7 @@ def test_maps_stay_within_their_limits(
 
 
 def test_limits_are_used_to_both_sides() -> None:
-    """Over many pictures each kind of motion comes near both of its limits."""
+    """Over many images each kind of motion comes near both of its limits."""
     maps = draw_maps(AugmentConfig(rotation=10, shift=2), 0, 0, 2000)
     angles = np.rad2deg(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
     for values, limit in ((angles, 10), (maps[:, 0, 2], 2), (maps[:, 1, 2], 2)):
@@ -76,7 +76,7 @@ def test_limits_are_used_to_both_sides() -> None:
 
 
 def test_what_comes_in_is_background() -> None:
-    """A white picture moved by whole pixels leaves zeros behind, and 255 elsewhere."""
+    """A white image moved by whole pixels leaves zeros behind, and 255 elsewhere."""
     white = torch.full((1, 1, 6, 4), 255.0)
     right_and_up = torch.tensor([[[1.0, 0, -1], [0, 1, 2]]])
     moved = warp(white, right_and_up)[0, 0]
@@ -85,18 +85,18 @@ def test_what_comes_in_is_background() -> None:
     assert torch.allclose(moved, expected, atol=1e-3)
 
 
-def test_a_quarter_turn_of_a_picture_that_is_not_square() -> None:
+def test_a_quarter_turn_of_a_image_that_is_not_square() -> None:
     """Angles are true whatever the sides: a point right of the middle comes to stand below."""
-    picture = torch.zeros(1, 1, 5, 9)
-    picture[0, 0, 2, 6] = 1
+    image = torch.zeros(1, 1, 5, 9)
+    image[0, 0, 2, 6] = 1
     quarter = torch.tensor([[[0.0, 1, 0], [-1, 0, 0]]])
-    moved = warp(picture, quarter)[0, 0]
+    moved = warp(image, quarter)[0, 0]
     assert moved[4, 4] == pytest.approx(1, abs=1e-5)
     assert moved.sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_flip_mirrors_about_half() -> None:
-    """Each picture is either as it was or mirrored left for right; without flip, never."""
+    """Each image is either as it was or mirrored left for right; without flip, never."""
     ramp = torch.arange(8.0).expand(400, 1, 8, 8)
     mirrored = (move(ramp, flip=True) - ramp.flip(-1)).abs().amax((1, 2, 3)) < 1e-4
     kept = (move(ramp, flip=True) - ramp).abs().amax((1, 2, 3)) < 1e-4
@@ -107,7 +107,7 @@ def test_flip_mirrors_about_half() -> None:
 
 
 def test_a_place_has_one_map_whatever_came_before(few: LabeledImages) -> None:
-    """The same (seed, epoch) gives the same pictures, from any step on; another, others."""
+    """The same (seed, epoch) gives the same images, from any step on; another, others."""
     parts = make_batches(few, augment=DIGITS)
 
     def images(seed: int, epoch: int, first: int = 0) -> list[torch.Tensor]:
@@ -123,7 +123,7 @@ def test_a_place_has_one_map_whatever_came_before(few: LabeledImages) -> None:
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_move_their_pictures_as_one_would(few: LabeledImages, world_size: int) -> None:
+def test_processes_move_their_images_as_one_would(few: LabeledImages, world_size: int) -> None:
     """The shares of all ranks, put together, are the one process's batches, bit for bit."""
     whole = list(make_batches(few, augment=DIGITS).shuffled(0, 0))
     for rank in range(world_size):
@@ -133,10 +133,8 @@ def test_processes_move_their_pictures_as_one_would(few: LabeledImages, world_si
 
 
 def test_colours_move_together() -> None:
-    """All channels of a picture go by one map."""
-    picture = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)).repeat(
-        1, 3, 1, 1
-    )
-    moved = move(picture, rotation=20, shear=5, shift=3)
+    """All channels of an image go by one map."""
+    image = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)).repeat(1, 3, 1, 1)
+    moved = move(image, rotation=20, shear=5, shift=3)
     assert torch.equal(moved[:, 0], moved[:, 1])
     assert torch.equal(moved[:, 0], moved[:, 2])

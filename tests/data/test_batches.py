@@ -1,4 +1,4 @@
-"""Batches: every picture once an epoch, in an order that is a pure function."""
+"""Batches: every image once an epoch, in an order that is a pure function."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HALF = per_channel((0.5,), CPU)
 
 
 def numbered(count: int) -> LabeledImages:
-    """Make pictures whose label is their number."""
+    """Make images whose label is their number."""
     return LabeledImages(np.zeros((count, 1, 4, 4), np.uint8), np.arange(count), count, "made")
 
 
@@ -29,7 +29,7 @@ def test_normalize_is_torchvisions_bit_for_bit() -> None:
 
 
 def test_normalize_against_torchvision_itself() -> None:
-    """The same, where torchvision is installed, for a colour picture."""
+    """The same, where torchvision is installed, for a colour image."""
     transforms = pytest.importorskip("torchvision.transforms")
     image = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
@@ -39,8 +39,8 @@ def test_normalize_against_torchvision_itself() -> None:
     assert torch.equal(ours[0], chain(image))
 
 
-def test_smaller_pictures_are_padded_with_background() -> None:
-    """A 28-pixel picture sits in the middle of 32, on pixels of value zero."""
+def test_smaller_images_are_padded_with_background() -> None:
+    """A 28-pixel image sits in the middle of 32, on pixels of value zero."""
     pixels = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8)
     padded = normalize(pixels, HALF, HALF, 32)
     assert torch.equal(padded[..., 2:30, 2:30], torch.ones(1, 1, 28, 28))
@@ -54,10 +54,10 @@ def test_smaller_pictures_are_padded_with_background() -> None:
     seed=st.integers(0, 2**63 - 1),
     epoch=st.integers(0, 1000),
 )
-def test_every_picture_once(
+def test_every_image_once(
     count: int, batch_size: int, world_size: int, seed: int, epoch: int
 ) -> None:
-    """Over all processes an epoch gives each picture exactly once, whatever the sizes."""
+    """Over all processes an epoch gives each image exactly once, whatever the sizes."""
     seen: list[int] = []
     for rank in range(world_size):
         part = make_batches(
@@ -84,7 +84,7 @@ def test_order_is_a_pure_function_of_seed_and_epoch() -> None:
 
 
 def test_in_order_keeps_the_order() -> None:
-    """Evaluation sees the pictures as they are stored."""
+    """Evaluation sees the images as they are stored."""
     parts = make_batches(numbered(10), batch_size=4, size=4)
     assert [batch.labels.tolist() for batch in parts.in_order()] == [
         [0, 1, 2, 3],

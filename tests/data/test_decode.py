@@ -1,4 +1,4 @@
-"""Pictures in any format and mode become the same pixels; what is none is refused cheaply."""
+"""Images in any format and mode become the same pixels; what is none is refused cheaply."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from data.bomb import bomb
-from vggnet.data.decode import decode_picture, load_picture
-from vggnet.errors import PictureError
+from vggnet.data.decode import decode_image, load_image
+from vggnet.errors import ImageError
 
 GREY = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
 
@@ -31,32 +31,32 @@ def encode(image: Image.Image, kind: str = "PNG", **how: object) -> bytes:
 def test_formats(kind: str, mode: str) -> None:
     """Each of the four formats, grey and colour; lossy ones nearly."""
     how = {"lossless": True} if kind == "WEBP" else {"quality": 98} if kind == "JPEG" else {}
-    pixels = decode_picture(encode(Image.fromarray(GREY).convert(mode), kind, **how))
+    pixels = decode_image(encode(Image.fromarray(GREY).convert(mode), kind, **how))
     assert pixels.shape == (12, 20, 3)
     most = 6 if kind == "JPEG" else 0
     assert np.abs(pixels.astype(int) - GREY[..., np.newaxis]).max() <= most
 
 
 def test_sixteen_bits_keep_their_brightness() -> None:
-    """A 16-bit grey picture is scaled, not clipped."""
+    """A 16-bit grey image is scaled, not clipped."""
     data = encode(Image.fromarray(GREY.astype(np.uint16) * 257))
-    assert np.array_equal(decode_picture(data)[..., 0], GREY)
+    assert np.array_equal(decode_image(data)[..., 0], GREY)
 
 
 def test_one_bit_and_palette() -> None:
     """Black and white by one bit, and colours by number."""
     bits = Image.fromarray(GREY > 100)
-    assert np.array_equal(decode_picture(encode(bits))[..., 1] == 255, GREY > 100)
+    assert np.array_equal(decode_image(encode(bits))[..., 1] == 255, GREY > 100)
     colours = np.zeros((4, 4, 3), np.uint8)
     colours[:, 2:] = (200, 10, 30)
     palette = Image.fromarray(colours).quantize(2)
-    assert np.array_equal(decode_picture(encode(palette)), colours)
+    assert np.array_equal(decode_image(encode(palette)), colours)
 
 
 def test_print_colours() -> None:
     """A CMYK JPEG is turned to red, green and blue."""
     data = encode(Image.new("CMYK", (8, 8), (0, 0, 0, 255)), "JPEG")
-    assert decode_picture(data).max() < 10
+    assert decode_image(data).max() < 10
 
 
 @pytest.mark.parametrize(("ink", "paper"), [(0, 255), (255, 0)])
@@ -64,17 +64,17 @@ def test_transparency_becomes_paper(ink: int, paper: int) -> None:
     """Behind dark strokes it is white, behind light ones black, so that both can be seen."""
     pixels = np.zeros((10, 10, 4), np.uint8)
     pixels[3:6, 3:6] = (ink, ink, ink, 255)
-    found = decode_picture(encode(Image.fromarray(pixels)))
+    found = decode_image(encode(Image.fromarray(pixels)))
     assert (found[3:6, 3:6] == ink).all()
     assert (found[7:] == paper).all()
 
 
 def test_a_cut_out_sheet_lies_on_white() -> None:
-    """Round corners of a light picture, and what is around it, do not become a black frame."""
+    """Round corners of a light image, and what is around it, do not become a black frame."""
     pixels = np.zeros((20, 20, 4), np.uint8)
     pixels[2:18, 2:18] = (250, 250, 250, 255)
     pixels[8:12, 8:12, :3] = 0
-    assert decode_picture(encode(Image.fromarray(pixels)))[0].min() == 255
+    assert decode_image(encode(Image.fromarray(pixels)))[0].min() == 255
 
 
 def test_photos_are_turned_upright() -> None:
@@ -82,15 +82,15 @@ def test_photos_are_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     data = encode(Image.fromarray(GREY), "JPEG", exif=exif, quality=98)
-    turned = decode_picture(data)[..., 0].astype(int)
+    turned = decode_image(data)[..., 0].astype(int)
     assert np.abs(turned - np.rot90(GREY, -1)).max() < 8
 
 
 def test_of_several_frames_the_first() -> None:
-    """An animated WebP is its first picture."""
+    """An animated WebP is its first image."""
     first, second = Image.new("RGB", (6, 6), "white"), Image.new("RGB", (6, 6), "black")
     data = encode(first, "WEBP", save_all=True, append_images=[second], lossless=True)
-    assert (decode_picture(data) == 255).all()
+    assert (decode_image(data) == 255).all()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the most memory is read from /proc")
@@ -105,16 +105,16 @@ def test_a_bomb_costs_no_memory(side: int, tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from vggnet.data.decode import decode_picture
-from vggnet.errors import PictureError
+from vggnet.data.decode import decode_image
+from vggnet.errors import ImageError
 def most():
     status = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in status if line.startswith("VmHWM")).split()[1])
 data = Path(sys.argv[1]).read_bytes()
 before = most()
 try:
-    decode_picture(data, max_pixels=4_000_000)
-except PictureError:
+    decode_image(data, max_pixels=4_000_000)
+except ImageError:
     print(most() - before)
 """
     done = subprocess.run(
@@ -127,10 +127,10 @@ except PictureError:
     "data",
     [b"", b"GIF89a", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"BM"],
 )
-def test_what_is_no_picture(data: bytes) -> None:
+def test_what_is_no_image(data: bytes) -> None:
     """A sentence, whatever the parser met."""
-    with pytest.raises(PictureError):
-        decode_picture(data)
+    with pytest.raises(ImageError):
+        decode_image(data)
 
 
 def test_a_cut_file_is_damaged() -> None:
@@ -138,15 +138,15 @@ def test_a_cut_file_is_damaged() -> None:
     for kind in ("PNG", "JPEG", "WEBP", "BMP"):
         data = encode(Image.fromarray(GREY).convert("RGB"), kind)
         for length in range(0, len(data) * 3 // 4, 7):
-            with pytest.raises(PictureError):
-                decode_picture(data[:length])
+            with pytest.raises(ImageError):
+                decode_image(data[:length])
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
-    """A TIFF is a picture, but none that is read; a folder is none at all."""
+    """A TIFF is an image, but none that is read; a folder is none at all."""
     path = tmp_path / "a.png"
     path.write_bytes(encode(Image.fromarray(GREY), "TIFF"))
-    with pytest.raises(PictureError, match="not a PNG, JPEG, WebP or BMP"):
-        load_picture(path)
-    with pytest.raises(PictureError):
-        load_picture(tmp_path)
+    with pytest.raises(ImageError, match="not a PNG, JPEG, WebP or BMP"):
+        load_image(path)
+    with pytest.raises(ImageError):
+        load_image(tmp_path)

@@ -106,15 +106,15 @@ def publish(server: Server, name: str) -> CatalogEntry:
 def test_published_files_are_downloaded_once(server: Server, name: str) -> None:
     """The files arrive, are verified, and the second time nothing is asked for.
 
-    EMNIST stores pictures column by column, and its letters begin at label 1; QMNIST's
+    EMNIST stores images column by column, and its letters begin at label 1; QMNIST's
     labels are a table of int32. All come out upright, labelled from 0.
     """
     entry = publish(server, name)
     found = load_entry(entry)
     upright = IMAGES.transpose(0, 2, 1) if name.startswith("emnist") else IMAGES
-    for pictures in (found.train, found.test):
-        assert (pictures.images == upright[:, np.newaxis]).all()
-        assert (pictures.labels == LABELS).all()
+    for examples in (found.train, found.test):
+        assert (examples.images == upright[:, np.newaxis]).all()
+        assert (examples.labels == LABELS).all()
     assert found.verified
     asked = len(server.asked)
     assert asked == len(server.files)
@@ -156,7 +156,7 @@ def test_a_bad_mirror_is_passed_over(server: Server, tmp_path: Path, harm: str, 
     first = address.get(harm, f"{server.address}bad/")
     server.cut, server.page = harm == "cut", harm == "page"
     with pytest.raises(DataError, match=words):
-        load_entry(replace(entry, mirrors=(first,)), patience=0)
+        load_entry(replace(entry, mirrors=(first,)), timeout=0)
     left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
     assert {path.suffix for path in left} <= {".lock"}
     server.cut = server.page = False

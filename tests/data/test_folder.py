@@ -1,4 +1,4 @@
-"""A user's own pictures: read whatever their size and kind, split, and refused in words."""
+"""A user's own images: read whatever their size and kind, split, and refused in words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vggnet.errors import ConfigError, DataError, VggnetError
 
 
 def write(folder: Path, counts: dict[str, int], size: tuple[int, int] = (12, 12)) -> Path:
-    """Write noise in grey, `counts` pictures of each class."""
+    """Write noise in grey, `counts` images of each class."""
     generator = np.random.default_rng(0)
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
@@ -36,17 +36,17 @@ def write(folder: Path, counts: dict[str, int], size: tuple[int, int] = (12, 12)
 
 
 def test_a_sixth_is_held_out_by_a_fixed_seed(tmp_path: Path) -> None:
-    """Every picture is in one split, each class is shared 5 to 1, and again in the same way."""
+    """Every image is in one split, each class is shared 5 to 1, and again in the same way."""
     folder = write(tmp_path / "pets", {"cat": 60, "dog": 30})
     found, again = load_folder(folder), load_dataset(str(folder))
     assert (found.name, found.classes, found.shape) == ("pets", ("cat", "dog"), (1, 12, 12))
     assert np.bincount(found.train.labels).tolist() == [50, 25]
     assert np.bincount(found.test.labels).tolist() == [10, 5]
-    pictures = [*found.train.images, *found.test.images]
-    assert len({picture.tobytes() for picture in pictures}) == 90
+    images = [*found.train.images, *found.test.images]
+    assert len({image.tobytes() for image in images}) == 90
     assert again.sha256 == found.sha256
     assert (again.test.images == found.test.images).all()
-    assert not found.remarks
+    assert not found.warnings
 
 
 def test_train_and_test_folders_are_kept(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_name_that_is_no_text_is_refused_before_training(
 
 @pytest.mark.parametrize("change", ["pixel", "name", "move"])
 def test_the_hash_covers_pixels_names_and_classes(tmp_path: Path, change: str) -> None:
-    """A changed pixel, another class name, or a picture in another class gives another hash."""
+    """A changed pixel, another class name, or an image in another class gives another hash."""
     folder = write(tmp_path / "pets", {"cat": 6, "dog": 6})
     before = load_folder(folder).sha256
     if change == "pixel":
@@ -111,7 +111,7 @@ def test_the_hash_covers_pixels_names_and_classes(tmp_path: Path, change: str) -
 
 
 def test_any_size_is_fitted_without_distortion(tmp_path: Path) -> None:
-    """A wide picture is a band across the network's picture, on its edges' own colour."""
+    """A wide image is a band across the network's image, on its edges' own colour."""
     for name, size in (("a", (60, 30)), ("b", (30, 90))):
         (tmp_path / name).mkdir()
         for number in range(2):
@@ -128,7 +128,7 @@ def test_any_size_is_fitted_without_distortion(tmp_path: Path) -> None:
     assert read_folder(tmp_path).images.shape[1:] == (1, 32, 32)
 
 
-def test_kinds_of_pictures(tmp_path: Path) -> None:
+def test_kinds_of_images(tmp_path: Path) -> None:
     """Colour makes all colour; transparency shows white; 16 bits become 8; EXIF turns upright."""
     (tmp_path / "a").mkdir()
     clear = np.zeros((8, 8, 4), np.uint8)
@@ -154,23 +154,23 @@ def test_kinds_of_pictures(tmp_path: Path) -> None:
 def test_unreadable_files_are_all_listed(tmp_path: Path) -> None:
     """The error names each with its reason; with skip_bad the rest is read and it is remarked."""
     folder = write(tmp_path / "pets", {"cat": 12, "dog": 12})
-    (folder / "cat" / "notes.txt").write_text("no picture")
+    (folder / "cat" / "notes.txt").write_text("no image")
     whole = (folder / "dog" / "003.png").read_bytes()
     (folder / "dog" / "003.png").write_bytes(whole[: len(whole) // 2])
     (folder / "cat" / ".DS_Store").write_bytes(b"ignored")
     with pytest.raises(DataError, match=r"2 of 25 files in .*pets cannot be read") as caught:
         load_folder(folder)
-    assert "cat/notes.txt (not a PNG, JPEG, WebP or BMP picture)" in str(caught.value)
+    assert "cat/notes.txt (not a PNG, JPEG, WebP or BMP image)" in str(caught.value)
     assert "dog/003.png (damaged: image file is truncated" in str(caught.value)
     found = load_folder(folder, skip_bad=True)
     assert len(found.train) + len(found.test) == 23
-    assert "they were left out" in found.remarks[0]
+    assert "they were left out" in found.warnings[0]
 
 
 def test_what_does_not_fit_is_refused_with_the_sum(tmp_path: Path) -> None:
     """Before a pixel is read, the bytes needed are compared with the bytes there are."""
     folder = write(tmp_path, {"a": 4, "b": 4})
-    with pytest.raises(DataError, match=r"8 pictures × 1 × 1024 × 1024 bytes are 0\.01 GiB"):
+    with pytest.raises(DataError, match=r"8 images × 1 × 1024 × 1024 bytes are 0\.01 GiB"):
         load_folder(folder, image_size=1024, memory=2**20)
 
 
@@ -218,7 +218,7 @@ def test_a_name_too_long_for_the_disk_is_no_folder(suffix: str) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_bar_shows_how_far_reading_is(tmp_path: Path, terminal: bool) -> None:
-    """On a terminal one sees how many pictures are read; a pipe's other end sees nothing."""
+    """On a terminal one sees how many images are read; a pipe's other end sees nothing."""
     write(tmp_path / "some", {"a": 30, "b": 30})
     program = (
         "import sys; from pathlib import Path; from vggnet.data.folder import read_folder; "
@@ -236,7 +236,7 @@ def test_a_bar_shows_how_far_reading_is(tmp_path: Path, terminal: bool) -> None:
             shown += part
     os.close(ours)
     assert child.wait() == 0
-    assert (b"reading pictures" in shown) if terminal else shown == b""
+    assert (b"reading images" in shown) if terminal else shown == b""
 
 
 @pytest.mark.parametrize(
@@ -249,29 +249,29 @@ def test_a_bar_shows_how_far_reading_is(tmp_path: Path, terminal: bool) -> None:
     ],
 )
 def test_hopeless_folders_are_refused(tmp_path: Path, counts: dict[str, int], words: str) -> None:
-    """Nothing, one class, and one picture a class are each said to be that."""
+    """Nothing, one class, and one image a class are each said to be that."""
     with pytest.raises(DataError, match=words):
         load_folder(write(tmp_path, counts))
 
 
 def test_oddities_are_remarked(tmp_path: Path) -> None:
-    """Imbalance, an empty class, a class without test pictures, and copies are each told."""
+    """Imbalance, an empty class, a class without test images, and copies are each told."""
     write(tmp_path / "train", {"cat": 40, "dog": 4, "emu": 0})
     write(tmp_path / "test", {"cat": 2})
     shutil.copy(tmp_path / "train" / "cat" / "007.png", tmp_path / "test" / "cat" / "9.png")
-    text = " ".join(load_folder(tmp_path).remarks)
+    text = " ".join(load_folder(tmp_path).warnings)
     assert "class emu of" in text
-    assert "40 training pictures of cat and 4 of dog" in text
-    assert "no test picture of dog" in text
+    assert "40 training images of cat and 4 of dog" in text
+    assert "no test image of dog" in text
     # The noise begins with the same seed: 000 and 001 are copies as well.
-    assert "3 of 3 test pictures are in the training set too" in text
+    assert "3 of 3 test images are in the training set too" in text
 
 
 def test_test_classes_must_be_trained(tmp_path: Path) -> None:
     """A class that only the test has is an error."""
     write(tmp_path / "train", {"a": 3, "b": 3})
     write(tmp_path / "test", {"a": 2, "c": 2})
-    with pytest.raises(DataError, match="test pictures of c and none to train on"):
+    with pytest.raises(DataError, match="test images of c and none to train on"):
         load_folder(tmp_path)
 
 
@@ -324,11 +324,11 @@ def test_drawings_are_matched_by_name(tmp_path: Path, zipped: bool) -> None:
     folder = write(tmp_path / "drawings", {"7": 3, "2": 2}, (28, 28))
     if zipped:
         folder = Path(shutil.make_archive(str(tmp_path / "saved"), "zip", tmp_path, "drawings"))
-    found, remarks = load_to_evaluate(str(folder), DIGITS)
+    found, warnings = load_to_evaluate(str(folder), DIGITS)
     assert sorted(found.labels.tolist()) == [2, 2, 7, 7, 7]
     assert (found.num_classes, found.images.shape) == (10, (5, 1, 28, 28))
     assert found.source.endswith("all of it")
-    assert not remarks
+    assert not warnings
 
 
 def test_unknown_classes_are_refused_by_name(tmp_path: Path) -> None:
@@ -343,10 +343,10 @@ def test_the_held_out_sixth_is_known_again(tmp_path: Path) -> None:
     folder = write(tmp_path, {"a": 12, "b": 12})
     trained = load_folder(folder)
     learnt = Learnt(trained.classes, trained.shape, str(folder), trained.sha256)
-    found, remarks = load_to_evaluate(str(folder), learnt)
+    found, warnings = load_to_evaluate(str(folder), learnt)
     assert (found.images == trained.test.images).all()
-    assert not remarks
+    assert not warnings
     (folder / "a" / "000.png").unlink()
-    found, remarks = load_to_evaluate(str(folder), learnt)
+    found, warnings = load_to_evaluate(str(folder), learnt)
     assert len(found) == 23
-    assert "has changed since the model was trained" in remarks[0]
+    assert "has changed since the model was trained" in warnings[0]

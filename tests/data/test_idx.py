@@ -41,7 +41,7 @@ def test_what_was_written_is_read(
 # would differ between the processes that share the tests out.
 DAMAGE = {
     "nothing": (b"", "two zero bytes"),
-    "a picture": (b"\x89PNG\r\n", "two zero bytes"),
+    "an image": (b"\x89PNG\r\n", "two zero bytes"),
     "a page": (b"<html>", "two zero bytes"),
     "floats": (b"\0\0\x0d\x03" + IMAGES[4:], "type 0x0d"),
     "labels": (b"\0\0\x08\x01" + IMAGES[4:], "1 dimensions where images have 3"),

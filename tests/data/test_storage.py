@@ -29,8 +29,8 @@ def test_mnist_is_the_published_one(mnist: Dataset) -> None:
     """Written back as IDX, the four arrays have the MD5 that the field knows."""
     found = {
         f"{split} {kind}": hashlib.md5(idx_bytes(array)).hexdigest()
-        for split, pictures in (("train", mnist.train), ("test", mnist.test))
-        for kind, array in (("images", pictures.images[:, 0]), ("labels", pictures.labels))
+        for split, examples in (("train", mnist.train), ("test", mnist.test))
+        for kind, array in (("images", examples.images[:, 0]), ("labels", examples.labels))
     }
     assert found == MD5
 
@@ -45,7 +45,7 @@ def test_shapes(mnist: Dataset) -> None:
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_torchvisions_layout_is_read(tmp_path: Path, mnist: Dataset, zipped: bool) -> None:
-    """A `./data` that torchvision made gives the same pictures, raw or gzipped."""
+    """A `./data` that torchvision made gives the same images, raw or gzipped."""
     raw = lay_out(tmp_path, mnist, zipped)
     for folder in (tmp_path, raw, raw.parent):
         test = load_test("mnist", folder)
@@ -82,7 +82,7 @@ def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="such a name cannot be made")
 def test_a_folder_whose_name_is_no_text_is_refused(tmp_path: Path, mnist: Dataset) -> None:
-    """A model file could not say where its pictures came from; the name is shown escaped."""
+    """A model file could not say where its images came from; the name is shown escaped."""
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     lay_out(folder, mnist, zipped=False)
     with pytest.raises(DataError, match=r"caf\\xe9 is not valid UTF-8; rename it"):
@@ -133,14 +133,14 @@ def test_a_user_without_a_home_has_mnist(tmp_path: Path, home: str | None) -> No
 
 def test_labeled_images_belong_together(few: LabeledImages) -> None:
     """Empty sets and wrong types are refused."""
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         few.take(np.arange(0), "none")
     with pytest.raises(DataError, match="must be uint8"):
         LabeledImages(few.images.astype(np.float32), few.labels, 10, "floats")  # type: ignore[arg-type]
 
 
 def test_hold_out_splits_without_overlap(few: LabeledImages) -> None:
-    """Each picture is either learnt from or validated on, by the seed alone."""
+    """Each image is either learnt from or validated on, by the seed alone."""
     numbered = LabeledImages(few.images, np.arange(300), 300, "numbered")
     train, held = hold_out(numbered, 50, seed=3)
     assert held is not None

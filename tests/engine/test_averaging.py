@@ -41,7 +41,7 @@ def test_it_is_the_exponential_average(batches: Batches) -> None:
     """Equal weights until 1/(1 - decay) steps, then the decay: parameters and statistics."""
     decay = 0.75
     state, seen = train(batches, decay)
-    for name, found in state.outcome.state_dict().items():
+    for name, found in state.eval_model.state_dict().items():
         if found.is_floating_point():
             expected = torch.stack([one[name].double() for one in seen[:4]]).mean(0)
             for one in seen[4:]:
@@ -57,7 +57,7 @@ def test_it_does_not_touch_the_training(batches: Batches) -> None:
         with_average.network.parameters(), without.network.parameters(), strict=True
     ):
         assert torch.equal(one, other)
-    assert without.outcome is without.network
+    assert without.eval_model is without.network
 
 
 def test_the_average_is_what_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,26 +37,26 @@ def test_figures_by_hand() -> None:
     assert HAND.loss == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_a_class_without_pictures_has_zeros() -> None:
+def test_a_class_without_images_has_zeros() -> None:
     """What is undefined is 0 and not an error."""
     found = Evaluation(np.array([[1, 0, 0]], np.float32), np.array([0]))
     assert [row["f1"] for row in found.per_class(("a", "b", "c"))] == [1.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 127, 128, 129, 300])
-def test_every_picture_is_counted_once(few: LabeledImages, count: int) -> None:
-    """At any size the logits are those of one pass over all pictures, in order."""
-    pictures = few.take(np.arange(count), "some")
+def test_every_image_is_counted_once(few: LabeledImages, count: int) -> None:
+    """At any size the logits are those of one pass over all images, in order."""
+    examples = few.take(np.arange(count), "some")
     network = build_network(ModelConfig(), 0).train()
-    parts = make_batches(pictures)
+    parts = make_batches(examples)
     found = evaluate(network, parts, Session())
     assert network.training
-    whole = next(make_batches(pictures, batch_size=count).in_order())
+    whole = next(make_batches(examples, batch_size=count).in_order())
     with torch.no_grad():
         expected = network.eval()(whole.images)
     assert found.logits.shape == (count, 10)
     assert np.allclose(found.logits, expected, atol=1e-5)
-    assert (found.labels == pictures.labels).all()
+    assert (found.labels == examples.labels).all()
 
 
 @given(st.integers(1, 100_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

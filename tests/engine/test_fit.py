@@ -52,7 +52,7 @@ def weights(state: TrainState) -> list[Tensor]:
 
 
 def test_it_learns(batches: Batches) -> None:
-    """Twenty epochs over 300 pictures go from chance to an accuracy over 80 %."""
+    """Twenty epochs over 300 images go from chance to an accuracy over 80 %."""
     _, results = train(TrainConfig(epochs=20, peak_lr=1e-2), batches)
     assert [result.epoch for result in results] == list(range(1, 21))
     assert results[0].loss == pytest.approx(math.log(10), rel=0.2)
@@ -70,8 +70,8 @@ def test_same_seed_same_bits(batches: Batches) -> None:
     assert not torch.equal(weights(first)[0], weights(other)[0])
 
 
-def test_results_account_for_every_picture(batches: Batches) -> None:
-    """An epoch's loss is the mean over its pictures, its short last batch included."""
+def test_results_account_for_every_image(batches: Batches) -> None:
+    """An epoch's loss is the mean over its images, its short last batch included."""
     _, (result,) = train(TrainConfig(epochs=1), batches)
     assert (result.images, result.step, len(result.step_losses)) == (300, 3, 3)
     by_batch = [128 * result.step_losses[0], 128 * result.step_losses[1]]
@@ -179,7 +179,7 @@ def test_a_step_never_waits_for_the_device(few: LabeledImages) -> None:
 
     Every tensor of the step lives on the device, since meta mixes with no other;
     nothing reads one back, since reading a meta tensor is an error; and from the second
-    batch on, whose pictures are moved and scaled, nothing is copied to it. The optimizer
+    batch on, whose images are moved and scaled, nothing is copied to it. The optimizer
     is plain SGD, as torch has no fused Adam for this device.
     """
     parts = make_batches(few, device="meta", augment=MOVED)
@@ -239,7 +239,7 @@ def test_gpu_trains_as_the_cpu_does(few: LabeledImages, precision: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_gpu_is_not_waited_for(few: LabeledImages, optimizer: str) -> None:
-    """CUDA itself reports no wait in steps of moved pictures, after one to warm up."""
+    """CUDA itself reports no wait in steps of moved images, after one to warm up."""
     config = TrainConfig.model_validate({"epochs": 1, "optimizer": optimizer})
     state = start(config, device="cuda")
     given = make_batches(few, device="cuda", augment=MOVED).shuffled(seed=0, epoch=0)

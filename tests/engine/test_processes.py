@@ -25,11 +25,11 @@ from vggnet.engine.session import open_session
 from vggnet.model.vgg import build_network
 
 cpu = torch.device("cpu")
-pictures = load_test("mnist")
+images = load_test("mnist")
 with open_session() as session, computing("fp32", 1):
     def batches(count):
         return Batches(
-            pictures.take(np.arange(count), "some"), cpu, batch_size=63, mean=(0.5,), std=(0.5,),
+            images.take(np.arange(count), "some"), cpu, batch_size=63, mean=(0.5,), std=(0.5,),
             size=28, rank=session.rank, world_size=session.world_size,
         )
     model = ModelConfig(stages=((8,), (16,)), hidden=(16,), dropout=0.0)
@@ -46,7 +46,7 @@ with open_session() as session, computing("fp32", 1):
             "weights": [p.detach() for p in state.network.parameters()],
             "losses": [loss for result in results for loss in result.step_losses],
             "steps": state.step,
-            "averaged": averaging.outcome.state_dict(),
+            "averaged": averaging.eval_model.state_dict(),
             "evaluations": [torch.from_numpy(logits) for logits in evaluations],
         },
         f"{sys.argv[1]}/{session.world_size}-{session.rank}.pt",
@@ -60,7 +60,7 @@ def test_several_processes_are_one(tmp_path: Path, processes: int) -> None:
 
     The network computes in float64 here: in float32 Adam turns a gradient that is all
     rounding into a whole step, and single weights differ by 1e-5. The short last batch
-    weighs its share; evaluation at 1, 2, 63 and 9,999 pictures gives each its logits once.
+    weighs its share; evaluation at 1, 2, 63 and 9,999 images gives each its logits once.
     An average of the weights, and of what batch norm gathers, is the same on both.
     """
     script = tmp_path / "script.py"

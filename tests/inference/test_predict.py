@@ -17,15 +17,15 @@ from vggnet.model.vgg import build_network
 
 @pytest.fixture
 def classifier(tmp_path: Path) -> vggnet.Classifier:
-    """An untrained network that takes MNIST's pictures, padded to 32."""
+    """An untrained network that takes MNIST's images, padded to 32."""
     config = ModelConfig(stages=((4,), (8,), (8,)), hidden=(4,), image_size=32)
-    card = ModelCard(classes=tuple("abcdefghij"), picture=(1, 28, 28))
+    card = ModelCard(classes=tuple("abcdefghij"), image=(1, 28, 28))
     save_model(tmp_path / "model.pth", build_network(config, 0), card)
     return vggnet.load(tmp_path / "model.pth")
 
 
 def test_shapes(classifier: vggnet.Classifier, few: LabeledImages) -> None:
-    """One picture, several, and several with a channel axis give the same answers."""
+    """One image, several, and several with a channel axis give the same answers."""
     whole = classifier.predict(few.images)
     assert whole.probabilities.shape == (300, 10)
     assert np.allclose(whole.probabilities.sum(axis=1), 1, atol=1e-5)
@@ -56,7 +56,7 @@ def test_other_arrays_are_refused(classifier: vggnet.Classifier, images: np.ndar
 
 
 def test_classes_must_be_the_models(classifier: vggnet.Classifier, few: LabeledImages) -> None:
-    """Pictures of another number of classes are not evaluated."""
+    """Images of another number of classes are not evaluated."""
     other = LabeledImages(few.images, few.labels, 11, "eleven classes")
     with pytest.raises(DataError, match="11 classes, the model tells 10 apart"):
         classifier.evaluate(other)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import KINDS, make
+from images import KINDS, make
 
 import vggnet
 from vggnet.data.dataset import Dataset
@@ -41,7 +41,7 @@ def test_kinds_are_read_as_well_as_clean_digits(
 
 
 def test_mnist_stays_what_it_is(mnist: Dataset) -> None:
-    """A picture that MNIST has itself comes out nearly as it went in."""
+    """An image that MNIST has itself comes out nearly as it went in."""
     apart = []
     for digit in mnist.test.images[:50, 0]:
         seen = prepare_digit(digit)
@@ -65,15 +65,15 @@ def test_neither_place_nor_polarity_matter(index: int, top: int, left: int) -> N
     digit = DIGITS[index]
     expected = prepare_digit(sheet(digit, 300, 94, 94))
     assert expected is not None
-    for picture in (sheet(digit, 300, top, left), 255 - sheet(digit, 300, top, left)):
-        seen = prepare_digit(picture)
+    for image in (sheet(digit, 300, top, left), 255 - sheet(digit, 300, top, left)):
+        seen = prepare_digit(image)
         assert seen is not None
         assert np.abs(seen.astype(int) - expected).mean() < 6
 
 
 @given(index=st.integers(0, 200), by=st.integers(2, 9))
 def test_size_does_not_matter(index: int, by: int) -> None:
-    """Larger pictures of a digit give nearly the same."""
+    """Larger images of a digit give nearly the same."""
     expected = prepare_digit(sheet(DIGITS[index], 60 * 4, 60, 60, 4))
     seen = prepare_digit(sheet(DIGITS[index], 60 * by, 15 * by, 15 * by, by))
     assert expected is not None
@@ -93,7 +93,7 @@ def test_half_the_size_does_not_matter_much(mnist: Dataset) -> None:
 
 
 def test_it_is_drawn_as_mnist_draws(mnist: Dataset) -> None:
-    """The box is 20 pixels high or wide, and the centre of mass is the picture's."""
+    """The box is 20 pixels high or wide, and the centre of mass is the image's."""
     for index in range(30):
         seen = prepare_digit(sheet(mnist.test.images[index, 0], 400, 30, 200))
         assert seen is not None
@@ -119,13 +119,13 @@ BLANKS = {
 @pytest.mark.parametrize("kind", BLANKS)
 def test_paper_is_no_digit(kind: str) -> None:
     """Where nothing is drawn, nothing is seen."""
-    picture = BLANKS[kind].clip(0, 255).astype(np.uint8)
-    assert prepare_digit(picture) is None
-    assert prepare_digit(255 - picture) is None
-    assert split_digits(picture) == []
+    image = BLANKS[kind].clip(0, 255).astype(np.uint8)
+    assert prepare_digit(image) is None
+    assert prepare_digit(255 - image) is None
+    assert split_digits(image) == []
 
 
-@settings(derandomize=True)  # a claim about noise, which in some picture in thousands may fail
+@settings(derandomize=True)  # a claim about noise, which in some image in thousands may fail
 @given(
     angle=st.floats(0, 6.3),
     place=st.floats(-0.2, 0.2),

@@ -1,4 +1,4 @@
-"""Which files are read as pictures, and what becomes of those that cannot be."""
+"""Which files are read as images, and what becomes of those that cannot be."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import vggnet
 from vggnet.artifacts.model_file import ModelCard, save_model
 from vggnet.config import ModelConfig
 from vggnet.data.matching import Learnt
-from vggnet.inference.read import Reading, choose_reading, find_pictures, read_pictures
+from vggnet.inference.read import Reading, choose_reading, find_images, read_images
 from vggnet.model.vgg import build_network
 
 
 @pytest.fixture
 def classifier(tmp_path: Path) -> vggnet.Classifier:
-    """An untrained network that takes MNIST's pictures."""
+    """An untrained network that takes MNIST's images."""
     config = ModelConfig(stages=((4,), (8,)), hidden=(4,))
-    card = ModelCard(classes=tuple("abcdefghij"), picture=(1, 28, 28))
+    card = ModelCard(classes=tuple("abcdefghij"), image=(1, 28, 28))
     save_model(tmp_path / "model.pth", build_network(config, 0), card)
     return vggnet.load(tmp_path / "model.pth", kernels="torch")
 
 
 def draw(path: Path) -> Path:
-    """Write a picture, and the folder that it is in."""
+    """Write an image, and the folder that it is in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.arange(28 * 28, dtype=np.uint8).reshape(28, 28)).save(path, "PNG")
     return path
 
 
 @pytest.mark.parametrize(
-    ("dataset", "classes", "picture", "reading"),
+    ("dataset", "classes", "image", "reading"),
     [
         (None, "0123456789", (1, 28, 28), Reading.DRAWN),
         ("mnist", "0123456789", (1, 28, 28), Reading.DRAWN),
@@ -46,28 +46,28 @@ def draw(path: Path) -> Path:
         ("scans", "12", (3, 28, 28), Reading.FITTED),
     ],
 )
-def test_pictures_are_prepared_as_those_learnt_were(
+def test_images_are_prepared_as_those_learnt_were(
     dataset: str | None,
     classes: Sequence[str],
-    picture: tuple[int, int, int],
+    image: tuple[int, int, int],
     reading: Reading,
 ) -> None:
-    """Characters in MNIST's form are drawn again; a folder of any other pictures was fitted."""
-    assert choose_reading(Learnt(tuple(classes), picture, dataset)) is reading
+    """Characters in MNIST's form are drawn again; a folder of any other images was fitted."""
+    assert choose_reading(Learnt(tuple(classes), image, dataset)) is reading
 
 
 def test_a_folder_is_read_by_the_rule_of_training(tmp_path: Path) -> None:
-    """Not what systems put into folders, nor a folder that is called like a picture."""
+    """Not what systems put into folders, nor a folder that is called like an image."""
     for name in ("._a.png", ".cache/a.png", "__MACOSX/a.png", "more/._b.png"):
         draw(tmp_path / name)
     shown = [draw(tmp_path / name) for name in ("a.png", "b.PNG", "c.png/d.png", "more/b.png")]
-    assert find_pictures([tmp_path]) == shown
+    assert find_images([tmp_path]) == shown
 
 
-def test_a_hidden_picture_may_be_named(tmp_path: Path) -> None:
+def test_a_hidden_image_may_be_named(tmp_path: Path) -> None:
     """Only within a folder are they passed over."""
     named = [draw(tmp_path / ".a.png"), draw(tmp_path / ".more" / "b.png")]
-    assert find_pictures([named[0], named[1].parent]) == named
+    assert find_images([named[0], named[1].parent]) == named
 
 
 def test_a_name_too_long_for_the_disk_costs_no_other_answer(
@@ -75,5 +75,5 @@ def test_a_name_too_long_for_the_disk_costs_no_other_answer(
 ) -> None:
     """It is a problem of its own, as a file that is not there."""
     paths = [Path(300 * "x"), draw(tmp_path / "a.png")]
-    answers = list(read_pictures(classifier, find_pictures(paths), Reading.FITTED, 1))
+    answers = list(read_images(classifier, find_images(paths), Reading.FITTED, 1))
     assert [answer.problem for answer in answers] == ["File name too long", None]

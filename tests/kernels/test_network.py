@@ -222,7 +222,7 @@ def test_torchs_default_type_is_not_the_kernels(kind: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("channels", [2, 3, 5, 8])
-def test_pictures_of_other_channels_are_refused(channels: int) -> None:
+def test_images_of_other_channels_are_refused(channels: int) -> None:
     """As torch refuses them, and in its words."""
     network = Network()
     images = torch.randn(2, channels, 12, 12)

@@ -105,7 +105,7 @@ def test_only_wanted_gradients_are_given(wanted: int) -> None:
 
 
 def test_the_first_layers_images_can_have_a_gradient() -> None:
-    """Who asks for the gradient of the pictures themselves gets it, from torch."""
+    """Who asks for the gradient of the images themselves gets it, from torch."""
     images, weight, bias = layer(1)
     found = torch.autograd.grad(convolve(images, weight, bias, RELU)[0].sum(), (images, weight))
     exact = F.conv2d(images, weight, bias, padding=1).relu().sum()

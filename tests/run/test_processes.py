@@ -148,7 +148,7 @@ def test_a_place_without_an_address_is_named(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_other_pictures_than_the_main_process_has_are_refused(tmp_path: Path) -> None:
+def test_other_images_than_the_main_process_has_are_refused(tmp_path: Path) -> None:
     """As on a machine with an old copy: no step is taken, and the process that has them says so."""
     places = {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     with socket.socket() as free:
@@ -157,12 +157,12 @@ def test_other_pictures_than_the_main_process_has_are_refused(tmp_path: Path) ->
     processes = []
     for rank in range(2):
         for number in range(20):
-            path = tmp_path / str(rank) / "pictures" / "ab"[number % 2] / f"{number}.png"
+            path = tmp_path / str(rank) / "images" / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (8, 8), 10 * number + rank).save(path)
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "vggnet", *TRAIN, "--dataset", "pictures"],
+                [sys.executable, "-m", "vggnet", *TRAIN, "--dataset", "images"],
                 cwd=tmp_path / str(rank),
                 env={**os.environ, **places, "RANK": str(rank)},
                 stdout=subprocess.PIPE,
@@ -172,7 +172,7 @@ def test_other_pictures_than_the_main_process_has_are_refused(tmp_path: Path) ->
         )
     said = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
-    assert "process 1 finds other pictures of pictures than process 0" in said[1]
+    assert "process 1 finds other images of images than process 0" in said[1]
     assert "Traceback" not in "".join(said)
     assert not list(tmp_path.rglob("*.pth"))
     assert not list(tmp_path.rglob("runs/*"))

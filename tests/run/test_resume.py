@@ -43,7 +43,7 @@ TINY = {
     "data": {"dataset": "few", "data_dir": "data", "validation_size": 50},
     "train": {"epochs": 3, "global_batch_size": 32, "threads": 1},
 }
-"""Trains on 245 pictures, so the last batch of an epoch is short."""
+"""Trains on 245 images, so the last batch of an epoch is short."""
 
 
 class StopAt(Reporter):
@@ -271,15 +271,15 @@ def test_another_training_is_refused(changed: dict[str, Any], words: str) -> Non
 
 
 def test_another_dataset_is_refused() -> None:
-    """The pictures are compared by their hash."""
+    """The images are compared by their hash."""
     folder = stop_after(3, settings(), "stopped")
     _tamper(folder, lambda values: values.update(dataset_sha256="0" * 64))
     with pytest.raises(ConfigError, match="the dataset has changed"):
         resume_run(folder)
 
 
-def test_the_same_pictures_may_lie_elsewhere() -> None:
-    """`--data-dir` is free, for it is the hash that says which pictures they are."""
+def test_the_same_images_may_lie_elsewhere() -> None:
+    """`--data-dir` is free, for it is the hash that says which images they are."""
     shutil.copytree("data", "elsewhere")
     unbroken = run(settings(), Options(name="unbroken", output=Path("unbroken.pth")))
     folder = stop_after(3, settings(), "stopped")
@@ -420,18 +420,18 @@ def _tamper(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_a_folder_that_was_moved_is_gone_on_with(here: Path) -> None:
-    """Where one's own pictures lie is free; which they are is not."""
+    """Where one's own images lie is free; which they are is not."""
     random = np.random.default_rng(0)
     for number in range(60):
-        path = here / "pictures" / "ab"[number % 2] / f"{number}.png"
+        path = here / "images" / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
     config = resolve_config(
-        {"recipe": "article"}, TINY, {"data": {"dataset": "pictures", "data_dir": None}},
+        {"recipe": "article"}, TINY, {"data": {"dataset": "images", "data_dir": None}},
         {"data": {"validation_size": 0}, "train": {"global_batch_size": 8, "epochs": 2}},
     )  # fmt: skip
     folder = stop_after(3, config, "moved")
-    shutil.move("pictures", "elsewhere")
+    shutil.move("images", "elsewhere")
     (here / "elsewhere" / "a" / "0.png").rename(here / "0.png")
     with pytest.raises(ConfigError, match="the dataset has changed"):
         resume_run(folder, [{"data": {"dataset": "elsewhere"}}])

@@ -18,7 +18,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import distributed, equal
 
-PATIENCE = 10
+TIMEOUT = 10
 """Seconds that a host waits for the other."""
 
 TRAIN = ["train", "--recipe", "article", "--stages", "8/8", "--hidden", "8", "--threads", "1"]
@@ -115,7 +115,7 @@ def test_two_hosts_train_are_parted_and_go_on(hosts: tuple[Host, Host]) -> None:
     assert (first.folder / "mnist_vggnet.pth").is_file()
     assert list(second.folder.iterdir()) == []
 
-    options = ("--name", "cut", "--checkpoint-every", "10", "--timeout", str(PATIENCE))
+    options = ("--name", "cut", "--checkpoint-every", "10", "--timeout", str(TIMEOUT))
     parts = [host.torchrun(*TRAIN, "--epochs", "0.3", *options) for host in hosts]
     assert parts[0].stdout is not None
     assert parts[0].stdout.readline().startswith("custom on mnist")

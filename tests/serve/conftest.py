@@ -64,16 +64,16 @@ def client(server: Running) -> Iterator[httpx.Client]:
         yield client
 
 
-def as_file(picture: np.ndarray, kind: str = "PNG") -> bytes:
-    """Return an array as a picture file."""
+def as_file(image: np.ndarray, kind: str = "PNG") -> bytes:
+    """Return an array as an image file."""
     file = BytesIO()
-    Image.fromarray(picture).save(file, kind)
+    Image.fromarray(image).save(file, kind)
     return file.getvalue()
 
 
 @pytest.fixture(scope="session")
 def sheet(few: LabeledImages) -> np.ndarray:
-    """The first training picture, a 5, as dark ink on a white sheet of 120×160."""
+    """The first training image, a 5, as dark ink on a white sheet of 120×160."""
     paper = np.full((160, 120), 255, np.uint8)
     paper[30:114, 20:104] = 255 - few.images[0, 0].repeat(3, 0).repeat(3, 1)
     return paper

@@ -19,12 +19,12 @@ from .conftest import as_file
 
 
 def predict(client: httpx.Client, body: bytes, kind: str) -> httpx.Response:
-    """Ask for a picture file."""
+    """Ask for an image file."""
     return client.post("/predict", content=body, headers={"content-type": kind})
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp"])
-def test_a_picture_file_is_read(client: httpx.Client, sheet: np.ndarray, kind: str) -> None:
+def test_a_image_file_is_read(client: httpx.Client, sheet: np.ndarray, kind: str) -> None:
     """A digit on a sheet of paper is found and read, and the answer shows what was seen."""
     response = predict(client, as_file(sheet, kind.upper()), f"image/{kind}")
     assert response.status_code == 200
@@ -79,8 +79,8 @@ def test_requests_of_a_moment_are_computed_together(
         assert one["predictions"][0]["class"] == other["predictions"][0]["class"]
     after = read_metrics(client)
     batches = after["vggnet_batch_images_count"] - before["vggnet_batch_images_count"]
-    pictures = after["vggnet_batch_images_sum"] - before["vggnet_batch_images_sum"]
-    assert pictures == 40
+    images = after["vggnet_batch_images_sum"] - before["vggnet_batch_images_sum"]
+    assert images == 40
     assert batches < 40
 
 

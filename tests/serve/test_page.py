@@ -97,9 +97,9 @@ def test_ten_digits_are_read_saved_and_downloaded(
         assert archive.testzip() is None
         assert archive.namelist() == [f"drawings/{label}/0001.png" for label in DIGITS]
         for name in archive.namelist():
-            with Image.open(BytesIO(archive.read(name))) as picture:
-                assert (picture.size, picture.mode) == ((28, 28), "L")
-                assert np.asarray(picture).max() > 200
+            with Image.open(BytesIO(archive.read(name))) as image:
+                assert (image.size, image.mode) == ((28, 28), "L")
+                assert np.asarray(image).max() > 200
         found = vggnet("evaluate", digit_model, "--dataset", "drawings.zip", "--json")
         assert found.code == 0, found.err
         assert json.loads(found.out)["count"] == 10

@@ -24,8 +24,8 @@ from vggnet.serve.refusals import add_refusals
 from .conftest import Running, as_file
 
 
-def hostile_pictures() -> Iterator[tuple[str, bytes]]:
-    """Make files that are no pictures, or not ones that anybody should unpack."""
+def hostile_images() -> Iterator[tuple[str, bytes]]:
+    """Make files that are no images, or not ones that anybody should unpack."""
     good = as_file(np.zeros((50, 50), np.uint8))
     yield "empty", b""
     yield "noise", bytes(range(256)) * 40
@@ -44,8 +44,8 @@ def hostile_pictures() -> Iterator[tuple[str, bytes]]:
     yield "gif", gif.getvalue()
 
 
-@pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in hostile_pictures()])
-def test_hostile_pictures(
+@pytest.mark.parametrize("data", [pytest.param(data, id=name) for name, data in hostile_images()])
+def test_hostile_images(
     server: Running, client: httpx.Client, sheet: np.ndarray, data: bytes
 ) -> None:
     """Each is 422 in a sentence whatever type it claims, costs no memory, and breaks nothing."""
@@ -70,7 +70,7 @@ def test_hostile_pictures(
         b'{"images": NaN}',
         b'{"images": null}',
         b'{"images": []}',
-        b'{"picture": [[0]]}',
+        b'{"image": [[0]]}',
         b"[1, 2]",
         json.dumps({"images": [[0] * 28] * 27}).encode(),
         json.dumps({"images": [[0] * 28] * 27 + [[0] * 27]}).encode(),
@@ -86,7 +86,7 @@ def test_hostile_pictures(
     ids=lambda body: f"{body[:24]!r}-{len(body)}",
 )
 def test_hostile_json(server: Running, client: httpx.Client, body: bytes) -> None:
-    """What is no list of pictures of the network's size is 422, and small in memory."""
+    """What is no list of images of the network's size is 422, and small in memory."""
     before = server.memory_mib()
     response = post(client, body, "application/json")
     assert response.status_code == 422
@@ -196,7 +196,7 @@ def test_made_up_methods_are_counted_together(server: Running, client: httpx.Cli
     assert 'method="other",route="/healthz",status="405"' in text
 
 
-def test_a_picture_of_dots_is_answered(client: httpx.Client) -> None:
+def test_a_image_of_dots_is_answered(client: httpx.Client) -> None:
     """Sixty thousand specks are one request like another, and nothing drawn."""
     dots = np.full((512, 512), 255, np.uint8)
     dots[::2, ::2] = 0

@@ -13,8 +13,8 @@ from vggnet.compare.page import render_html
 from vggnet.config import ModelConfig
 from vggnet.errors import ConfigError, ResultFileError
 from vggnet.study.ledger import Finished, Ledger
-from vggnet.study.picture import render_study
 from vggnet.study.plan import plan_study
+from vggnet.study.plot import render_study
 from vggnet.study.report import build_report, group
 
 SETTINGS = {
@@ -95,7 +95,7 @@ def test_times_of_several_machines_are_not_compared() -> None:
 
 
 def test_the_report_has_every_run_and_escapes(tmp_path: Path) -> None:
-    """Table, page and picture show means with their spread; an unfinished study says so."""
+    """Table, page and image show means with their spread; an unfinished study says so."""
     runs = study_of(vgg_e=(0.92, 0.93), vgg_a=(0.90, 0.91))
     report = build_report(runs, 12)
     assert report.more[-1] == "4 of 12 runs are done; the same command goes on."
@@ -109,8 +109,8 @@ def test_the_report_has_every_run_and_escapes(tmp_path: Path) -> None:
     assert "&lt;fashion&gt;" in page
     assert "<fashion>" not in page
     render_study(tmp_path / "study.png", group(runs), report.answer)
-    with Image.open(tmp_path / "study.png") as picture:
-        assert picture.width > 1000
+    with Image.open(tmp_path / "study.png") as image:
+        assert image.width > 1000
 
 
 def test_depth_is_counted_as_in_the_paper() -> None:

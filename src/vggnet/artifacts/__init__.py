@@ -1,1 +1,1 @@
-"""What training leaves: model files, run folders, pictures."""
+"""What training leaves: model files, run folders, images."""

@@ -42,8 +42,8 @@ class ModelCard(BaseModel):
     """Version of this description; a reader refuses a newer one."""
     classes: tuple[str, ...]
     """What class 0, 1, … is called."""
-    picture: tuple[int, int, int]
-    """Channels, height and width of a picture before it is padded to the network's size."""
+    image_shape: tuple[int, int, int]
+    """Channels, height and width of an image before it is padded to the network's size."""
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     config: dict[str, Any] | None = None
@@ -90,7 +90,7 @@ def check_suffix(path: Path) -> None:
 def build_card(
     config: Config,
     classes: tuple[str, ...],
-    picture: tuple[int, int, int],
+    image_shape: tuple[int, int, int],
     dataset_sha256: str,
     environment: Mapping[str, Any],
     test: dict[str, float] | None,
@@ -98,7 +98,7 @@ def build_card(
     """Describe a network that was trained under `config`."""
     return ModelCard(
         classes=classes,
-        picture=picture,
+        image_shape=image_shape,
         mean=config.data.mean,
         std=config.data.std,
         config=config.model_dump(mode="json"),
@@ -204,15 +204,15 @@ def _read_card(text: str | None, network: VGG) -> ModelCard:
         size = 28 if config.image_size == 32 else config.image_size
         return ModelCard(
             classes=tuple(str(number) for number in range(config.num_classes)),
-            picture=(config.in_channels, size, size),
+            image_shape=(config.in_channels, size, size),
         )
     try:
         card = ModelCard.model_validate(json.loads(text))
     except (ValidationError, ValueError, TypeError) as error:
         raise ModelFileError(f"its description is not valid: {error}") from None
-    if len(card.classes) != config.num_classes or card.picture[0] != config.in_channels:
+    if len(card.classes) != config.num_classes or card.image_shape[0] != config.in_channels:
         raise ModelFileError(
-            f"its description ({len(card.classes)} classes, {card.picture[0]} channels) is not "
+            f"its description ({len(card.classes)} classes, {card.image_shape[0]} channels) is not "
             f"that of its tensors ({config.num_classes} and {config.in_channels})"
         )
     return card

@@ -1,4 +1,4 @@
-"""The folder that a run leaves: settings, environment, metrics, model, pictures."""
+"""The folder that a run leaves: settings, environment, metrics, model, images."""
 
 from __future__ import annotations
 

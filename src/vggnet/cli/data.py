@@ -19,16 +19,16 @@ app = typer.Typer(
 )
 
 Name = Annotated[
-    str, typer.Argument(help="Dataset, as `vggnet data list` names it, or a folder of pictures.")
+    str, typer.Argument(help="Dataset, as `vggnet data list` names it, or a folder of images.")
 ]
 DataDir = Annotated[Path | None, typer.Option(help="Folder that holds it in torchvision's layout.")]
 Download = Annotated[bool, typer.Option(help="Fetch a dataset that is not on this machine.")]
 ImageSize = Annotated[
     int | None,
-    typer.Option(min=8, max=1024, help="Pixels a side that a folder's pictures are fitted to."),
+    typer.Option(min=8, max=1024, help="Pixels a side that a folder's images are fitted to."),
 ]
 SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave unreadable pictures of a folder out.")
+    bool, typer.Option("--skip-bad", help="Leave unreadable images of a folder out.")
 ]
 
 
@@ -61,7 +61,7 @@ def list_datasets(
     for name, entry in CATALOG.items():
         words = f"{len(entry.classes)} classes · {places[name].words} · {entry.licence}"
         print(f"{name:{width}}  {words}")
-    print(f"{'DIR':{width}}  your own pictures: a folder for each class, or IDX files")
+    print(f"{'DIR':{width}}  your own images: a folder for each class, or IDX files")
 
 
 @app.command()
@@ -81,8 +81,8 @@ def verify(
     words = "as published" if dataset.verified else "whole; there is no published hash of them"
     if is_folder(name):
         words = f"read as {' × '.join(map(str, dataset.shape))}"
-    for pictures in (dataset.train, dataset.test):
-        print(f"{pictures.source}: {len(pictures):,} pictures, {words}")
+    for examples in (dataset.train, dataset.test):
+        print(f"{examples.source}: {len(examples):,} images, {words}")
     if is_folder(name):
         counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
         for class_, count in zip(dataset.classes, counts, strict=True):
@@ -102,20 +102,20 @@ def show(
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Draw a contact sheet: the first eight pictures of every class."""
+    """Draw a contact sheet: the first eight images of every class."""
     import numpy as np
 
-    from vggnet.artifacts.pictures import render_sheet
+    from vggnet.artifacts.plots import render_sheet
 
     dataset = _load(name, data_dir, download, image_size, skip_bad)
-    pictures = dataset.train if split == "train" else dataset.test
+    examples = dataset.train if split == "train" else dataset.test
     chosen = np.concatenate(
-        [np.flatnonzero(pictures.labels == number)[:8] for number in range(len(dataset.classes))]
+        [np.flatnonzero(examples.labels == number)[:8] for number in range(len(dataset.classes))]
     )
-    captions = [f"{dataset.classes[pictures.labels[index]]} · no. {index}" for index in chosen]
+    captions = [f"{dataset.classes[examples.labels[index]]} · no. {index}" for index in chosen]
     path = output or Path(f"{dataset.name}.png")
-    title = f"{dataset.name}, {split}: the first eight pictures of each class"
-    render_sheet(path, pictures.images[chosen], captions, title)
+    title = f"{dataset.name}, {split}: the first eight images of each class"
+    render_sheet(path, examples.images[chosen], captions, title)
     print(path)
 
 
@@ -128,6 +128,6 @@ def _load(
     dataset = load_dataset(
         name, data_dir, download=download, image_size=image_size, skip_bad=skip_bad
     )
-    for remark in dataset.remarks:
-        print(f"vggnet: warning: {remark}", file=sys.stderr)
+    for warning in dataset.warnings:
+        print(f"vggnet: warning: {warning}", file=sys.stderr)
     return dataset

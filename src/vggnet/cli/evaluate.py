@@ -15,7 +15,7 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset, or folder of pictures; default: the one trained on."),
+        typer.Option(help="Dataset, or folder of images; default: the one trained on."),
     ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder that holds it in torchvision's layout.")
@@ -24,10 +24,11 @@ def evaluate(
         bool, typer.Option(help="Fetch a dataset that is not on this machine.")
     ] = True,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave unreadable pictures of a folder out.")
+        bool, typer.Option("--skip-bad", help="Leave unreadable images of a folder out.")
     ] = False,
     mistakes: Annotated[
-        Path | None, typer.Option(help="Write a picture of the surest mistakes to this PNG file.")
+        Path | None,
+        typer.Option(help="Write the most confident errors to this PNG file."),
     ] = None,
     confusion: Annotated[
         Path | None, typer.Option(help="Write the confusion matrix to this PNG file.")
@@ -51,22 +52,22 @@ def evaluate(
     import json
     import sys
 
-    from vggnet.artifacts.pictures import render_confusion_matrix, render_mistakes
+    from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
     from vggnet.artifacts.summary import summarize
     from vggnet.data.matching import load_to_evaluate
     from vggnet.engine.device import computing, usable_cores
     from vggnet.inference.predict import load
-    from vggnet.inference.shifts import evaluate_shifted
+    from vggnet.inference.tta import evaluate_tta
 
     classifier = load(model, device)
     learnt = classifier.learnt
     name = dataset or learnt.dataset or "mnist"
-    test, remarks = load_to_evaluate(name, learnt, data_dir, download=download, skip_bad=skip_bad)
-    for remark in remarks:
-        print(f"vggnet: warning: {remark}", file=sys.stderr)
+    test, warnings = load_to_evaluate(name, learnt, data_dir, download=download, skip_bad=skip_bad)
+    for warning in warnings:
+        print(f"vggnet: warning: {warning}", file=sys.stderr)
     with computing("fp32", threads or usable_cores()):
         found = classifier.evaluate(test)
-        shifted = evaluate_shifted(classifier, test, shifts) if shifts else None
+        shifted = evaluate_tta(classifier, test, shifts) if shifts else None
     if mistakes:
         render_mistakes(mistakes, test.images, found, classifier.classes)
     if confusion:
@@ -84,7 +85,7 @@ def evaluate(
     _print(found, classifier.classes, test.source)
     if shifts and shifted:
         print(
-            f"With the mean of {(2 * shifts + 1) ** 2} answers a picture, to all shifts of up to "
+            f"With the mean of {(2 * shifts + 1) ** 2} answers an image, to all shifts of up to "
             f"{shifts} pixel{'s' if shifts > 1 else ''}: accuracy {100 * shifted.accuracy:.2f} %"
         )
 

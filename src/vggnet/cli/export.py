@@ -22,7 +22,7 @@ def export(
         typer.Option("--format", help="hub: a folder as Hugging Face's Hub expects it."),
     ] = "onnx",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantize to 8 bits, calibrated on training pictures.")
+        bool, typer.Option("--int8", help="Quantize to 8 bits, calibrated on training images.")
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Default: the model's name, here.")
@@ -37,13 +37,13 @@ def export(
 ) -> None:
     """Export a model for ONNX Runtime, PyTorch alone, or the Hub.
 
-    The file takes pictures as uint8 (N, C, H, W) and gives logits and probabilities. It is
-    kept only if it answers 1,000 test pictures as the network does, at batches of 1 to 256.
+    The file takes images as uint8 (N, C, H, W) and gives logits and probabilities. It is
+    kept only if it answers 1,000 test images as the network does, at batches of 1 to 256.
     """
     from vggnet.artifacts.export import FORMATS, check_place, export_model
     from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
     from vggnet.artifacts.export.int8 import export_int8
-    from vggnet.artifacts.export.program import PictureNetwork
+    from vggnet.artifacts.export.program import ExportModule
     from vggnet.artifacts.model_file import load_model
     from vggnet.engine.device import computing, usable_cores
 
@@ -61,10 +61,10 @@ def export(
     with computing("fp32", count):
         dataset = find_dataset(loaded.card, data_dir)
         shown = loaded.model_copy(update={"card": loaded.card.without_paths()})
-        network = PictureNetwork(shown, dataset.name if dataset else None)
+        network = ExportModule(shown, dataset.name if dataset else None)
         if dataset and kind == "hub":
             network.measure(dataset.test)
-        pixels, source = choose_pixels(dataset, loaded.card.picture)
+        pixels, source = choose_pixels(dataset, loaded.card.image_shape)
         found: dict[str, Any] = {"images": len(pixels), "source": source}
         if int8:
             quantized = export_int8(network, path, dataset, (pixels, source), count)
@@ -73,7 +73,7 @@ def export(
             found["worst"] = export_model(network, kind, path, pixels, source, count)
     size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]))
     found |= {"path": str(path), "format": kind, "bytes": size}
-    _print(found, FORMATS[kind].usage(path, loaded.card.picture), as_json)
+    _print(found, FORMATS[kind].usage(path, loaded.card.image_shape), as_json)
 
 
 def _print(found: dict[str, Any], usage: str, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`vggnet predict`: read pictures."""
+"""`vggnet predict`: read images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vggnet.errors import ConfigError, PictureError
+from vggnet.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from vggnet.inference.read import Answer, Guess
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 NOTHING = "nothing drawn"
 
 _MANY = 32
-"""Pictures for which compiled kernels are worth their start."""
+"""Images for which compiled kernels are worth their start."""
 
 _MOST_SHOWN = 400
-"""Pictures, or digits of rows, on the sheet of `--show`; more than that, and nothing opens it."""
+"""Images, or digits of rows, on the sheet of `--show`; more than that, and nothing opens it."""
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
-    pictures: Annotated[
+    images: Annotated[
         list[Path],
         typer.Argument(
             help="Files, folders, or - for standard input; PNG, JPEG, WebP or BMP.",
-            metavar="PICTURE...",
+            metavar="IMAGE...",
             readable=False,  # one that is not is a problem of its own, and no wrong usage
         ),
     ],
@@ -54,20 +54,20 @@ def predict(
         int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
     ] = None,
 ) -> None:
-    """Read pictures of digits, however they are drawn; or of what else a model was trained on.
+    """Read images of digits, however they are drawn; or of what else a model was trained on.
 
     Ink is told from paper, whichever is darker, and drawn again as MNIST's digits are.
-    A picture that cannot be read is named at the end; the others are answered.
+    An image that cannot be read is named at the end; the others are answered.
     """
     from vggnet.data.progress import track
     from vggnet.engine.device import computing, usable_cores
     from vggnet.inference.predict import load
-    from vggnet.inference.read import Reading, choose_reading, find_pictures, read_pictures
+    from vggnet.inference.read import Reading, choose_reading, find_images, read_images
 
     if split and not prepare:
         raise ConfigError("--split and --no-prepare exclude each other")
-    files = find_pictures(pictures)
-    # A few pictures are answered sooner than compiled kernels are loaded.
+    files = find_images(images)
+    # A few images are answered sooner than compiled kernels are loaded.
     classifier = load(model, device, kernels="torch" if len(files) < _MANY else "auto")
     reading = choose_reading(classifier.learnt) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
@@ -80,7 +80,7 @@ def predict(
 
     def answers() -> Iterator[Answer]:
         chosen = Reading.ROW if split else reading
-        found = read_pictures(classifier, files, chosen, top)
+        found = read_images(classifier, files, chosen, top)
         if not sys.stdout.isatty():  # there, the answers themselves show how far it is
             found = track(found, "reading", len(files))
         for answer in found:
@@ -99,7 +99,7 @@ def predict(
     if show:
         sheet.write(show)
     if problems:
-        raise typer.Exit(PictureError.exit_code)
+        raise typer.Exit(ImageError.exit_code)
 
 
 def _as_table(answers: Iterable[Answer], split: bool) -> Iterator[str]:
@@ -189,14 +189,14 @@ class _Sheet:
 
         Raises:
             OutputError: It cannot be written.
-            PictureError: There is nothing to draw.
+            ImageError: There is nothing to draw.
         """
         import numpy as np
 
-        from vggnet.artifacts.pictures import render_sheet
+        from vggnet.artifacts.plots import render_sheet
 
         if not self._shown:
-            raise PictureError(f"nothing is drawn in any picture, so {path} is not written")
+            raise ImageError(f"nothing is drawn in any image, so {path} is not written")
         captions = [
             f"{name}\n{one.label} · {100 * one.probability:.0f} %" for name, one in self._shown
         ]

@@ -101,7 +101,7 @@ def _report(study: Study, ledger: Ledger) -> None:
     from vggnet.cli.compare_progress import print_report
     from vggnet.compare.markdown import render_markdown
     from vggnet.compare.page import render_html
-    from vggnet.study.picture import render_study
+    from vggnet.study.plot import render_study
     from vggnet.study.report import build_report, group
 
     runs = list(ledger.runs.values())

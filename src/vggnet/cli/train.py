@@ -78,7 +78,7 @@ def train(
     ] = False,
     **flags: Any,
 ) -> None:
-    """Train a VGG on MNIST or your own pictures, evaluate it on the test set, and save it.
+    """Train a VGG on MNIST or your own images, evaluate it on the test set, and save it.
 
     Writes the model file, and everything else into runs/NAME. Every setting of a recipe
     can be changed by a flag or by --config; flags win. Ctrl-C stops at the next step and
@@ -100,7 +100,7 @@ def train(
         return
 
     from vggnet.cli.progress import JsonReporter, TerminalReporter
-    from vggnet.engine.session import PATIENCE
+    from vggnet.engine.session import TIMEOUT
     from vggnet.run import Options, resume_run, run
 
     options = Options(
@@ -108,7 +108,7 @@ def train(
         runs=runs,
         name=name,
         checkpoint_every=checkpoint_every,
-        patience=timeout or PATIENCE,
+        timeout=timeout or TIMEOUT,
         tensorboard=tensorboard,
     )
     with JsonReporter() if as_json else TerminalReporter() as reporter:

@@ -49,13 +49,13 @@ def show_parts(entries: Sequence[Entry], baseline: Entry) -> Section | None:
 
 
 def show_same_work(entries: Sequence[Entry], baseline: Entry) -> Section:
-    """Lay the loss curves over each other, and compare accuracies on the same test pictures."""
+    """Lay the loss curves over each other, and compare accuracies on the same test images."""
     rows = []
     for entry in entries:
         if entry is baseline:
             continue
         found = accuracy_difference(baseline, entry)
-        text = "other test pictures"
+        text = "other test images"
         if found:
             middle, low, high = (100 * value for value in found)
             text = f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
@@ -85,7 +85,7 @@ def show_same_work(entries: Sequence[Entry], baseline: Entry) -> Section:
     return Section(
         "Not the same work" if others else "The same work",
         (
-            f"{work} Accuracy is compared on the same test pictures, with the 95 % interval of "
+            f"{work} Accuracy is compared on the same test images, with the 95 % interval of "
             "paired samples.",
         ),
         Table(
@@ -183,7 +183,7 @@ def show_starts(entries: Sequence[Entry]) -> Section | None:
         (
             "Steps before the first repeat, each waited for; and vggnet train in a process of its "
             "own, from its start to the model file on the disk, with the test set's evaluation "
-            "and the pictures. The last column says how the rate of its steps, by its own clock, "
+            "and the images. The last column says how the rate of its steps, by its own clock, "
             "compares with the steady rate above.",
         ),
         Table(

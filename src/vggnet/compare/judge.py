@@ -126,9 +126,9 @@ def other_work(baseline: Entry, entry: Entry) -> list[str]:
 def accuracy_difference(baseline: Entry, entry: Entry) -> tuple[float, float, float] | None:
     """Return accuracy minus the baseline's, and its 95 % interval, all from -1 to 1.
 
-    The same pictures were shown to both, so only those count on which they disagree
-    (Agresti and Min, Statistics in Medicine 24, 2005: Wald's interval after half a picture
-    is added to each kind). None where the test pictures are not the same.
+    The same images were shown to both, so only those count on which they disagree
+    (Agresti and Min, Statistics in Medicine 24, 2005: Wald's interval after half an image
+    is added to each kind). None where the test images are not the same.
     """
     count = entry.row.test_images
     if (

@@ -55,7 +55,7 @@ class Timer:
         return self.now(device) - started
 
 
-@dataclass(frozen=True, eq=False)  # pictures have no hash; one training is another than its copy
+@dataclass(frozen=True, eq=False)  # images have no hash; one training is another than its copy
 class Training:
     """A training that can be begun again from the same weights, on the same batches."""
 
@@ -103,14 +103,14 @@ class Training:
             yield
 
     def begin(self) -> tuple[TrainState, Batches]:
-        """Build the initial weights and put the pictures on the device."""
+        """Build the initial weights and put the images on the device."""
         settings = self.settings()
         network = build_network(settings.model, settings.train.seed)
         state = build_state(network, settings.train, self.device, Session())
         return state, self.batches(settings.train.global_batch_size)
 
     def batches(self, size: int, test: bool = False) -> Batches:
-        """Return the training or the test pictures on the device, in batches."""
+        """Return the training or the test images on the device, in batches."""
         return Batches(
             self.dataset.test if test else self.dataset.train,
             self.device,
@@ -196,5 +196,5 @@ def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | Non
 
 def evaluate_weights(state: TrainState, training: Training) -> Evaluation:
     """Evaluate on the test set, outside of all timing."""
-    network = accelerated(state.outcome, state.config.kernels)
+    network = accelerated(state.eval_model, state.config.kernels)
     return evaluate(network, training.batches(BATCH_SIZE, test=True), Session())

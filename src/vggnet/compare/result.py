@@ -132,7 +132,7 @@ class Row(Timing):
     step_losses: Annotated[tuple[Amount, ...], Field(max_length=10**6)]
     """Mean loss of each step's batch in the first repeat, nats."""
     mistakes: tuple[Annotated[int, Field(ge=0)], ...]
-    """Test pictures classified wrong after the first repeat, by index."""
+    """Test images classified wrong after the first repeat, by index."""
     test_images: Count
     peak_flops_per_second: Positive | None = None
     """Of a large matrix product in this precision, with these threads."""
@@ -143,7 +143,7 @@ class Row(Timing):
 
     @property
     def accuracy(self) -> float:
-        """Share of the test pictures classified right, 0 to 1."""
+        """Share of the test images classified right, 0 to 1."""
         return 1 - len(self.mistakes) / self.test_images
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Random rotation, shift, scale, shear and mirroring of a whole batch, on its device.
 
-One affine map a picture, as in Simard et al., "Best Practices for Convolutional Neural
+One affine map an image, as in Simard et al., "Best Practices for Convolutional Neural
 Networks Applied to Visual Document Analysis" (ICDAR 2003), and one bilinear sampling.
 """
 
@@ -18,11 +18,11 @@ from vggnet.config import AugmentConfig
 def draw_maps(config: AugmentConfig, seed: int, epoch: int, count: int) -> npt.NDArray[np.float32]:
     """Draw an affine map for each of an epoch's `count` places, uniform within the limits.
 
-    A pure function of its arguments, as the order of the pictures is: there is no
+    A pure function of its arguments, as the order of the images is: there is no
     generator to save, and it does not matter which process gives out a place.
 
     Returns:
-        (count, 2, 3): from a pixel (x, y, 1) of the new picture to where in the old one its
+        (count, 2, 3): from a pixel (x, y, 1) of the new image to where in the old one its
         value stands; in pixels, from the middle.
     """
     # A child of the seed that orders the epoch: independent of it, and of every other.
@@ -38,16 +38,16 @@ def draw_maps(config: AugmentConfig, seed: int, epoch: int, count: int) -> npt.N
 
 
 def warp(pixels: Tensor, maps: Tensor) -> Tensor:
-    """Move the pixels of each picture by its own map.
+    """Move the pixels of each image by its own map.
 
-    128 pictures of 28 pixels take 1.1 ms on one core, a sixtieth of their training step.
+    128 images of 28 pixels take 1.1 ms on one core, a sixtieth of their training step.
 
     Args:
         pixels: float32, (N, C, H, W), with the background at 0.
         maps: As `draw_maps` gives them, (N, 2, 3).
 
     Returns:
-        (N, C, H, W). What comes from outside the picture is background.
+        (N, C, H, W). What comes from outside the image is background.
     """
     count, _, height, width = pixels.shape
     xs = torch.arange(width, dtype=maps.dtype, device=maps.device) - (width - 1) / 2

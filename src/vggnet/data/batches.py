@@ -30,7 +30,7 @@ def normalize(pixels: Tensor, mean: Tensor, std: Tensor, size: int) -> Tensor:
         pixels: 0 to 255, uint8 or (then perhaps overwritten) float32, (N, C, H, W).
         mean: Subtracted from pixels in [0, 1]; see `per_channel`.
         std: Divides after that; likewise.
-        size: Smaller pictures are padded with zeros around to (size, size).
+        size: Smaller images are padded with zeros around to (size, size).
 
     Returns:
         float32, (N, C, size, size).
@@ -55,25 +55,25 @@ class Batch:
 
 
 class Batches:
-    """Pictures kept as uint8 on the device, given out as normalized batches.
+    """Images kept as uint8 on the device, given out as normalized batches.
 
-    The order of an epoch is a pure function of (seed, epoch, number of pictures), and so is
-    how a picture in it is moved: there is no sampler state to save. The last batch of an
+    The order of an epoch is a pure function of (seed, epoch, number of images), and so is
+    how an image in it is moved: there is no sampler state to save. The last batch of an
     epoch may be short.
 
     Args:
-        pictures: What to give out.
+        examples: What to give out.
         device: Where they live from now on.
         batch_size: Images in a batch, over all processes.
         mean, std: One value, or one a channel; see `normalize`.
         size: Likewise.
-        augment: How pictures are moved at random when they are given out shuffled.
+        augment: How images are moved at random when they are given out shuffled.
         rank, world_size: This process takes every `world_size`-th image of a batch.
     """
 
     def __init__(
         self,
-        pictures: LabeledImages,
+        examples: LabeledImages,
         device: torch.device,
         *,
         batch_size: int,
@@ -84,13 +84,13 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        # On a CPU the tensor is the array: MNIST's training pictures are 47 MB.
-        self.pixels = torch.from_numpy(pictures.images).to(device)
-        self.labels = torch.tensor(pictures.labels, dtype=torch.int64, device=device)
+        # On a CPU the tensor is the array: MNIST's training images are 47 MB.
+        self.pixels = torch.from_numpy(examples.images).to(device)
+        self.labels = torch.tensor(examples.labels, dtype=torch.int64, device=device)
         self.batch_size = batch_size
         self._mean, self._std = per_channel(mean, device), per_channel(std, device)
         self._size = size
-        self._augment = augment if augment and augment.changes_pictures else None
+        self._augment = augment if augment and augment.is_active else None
         self._rank, self._world_size = rank, world_size
 
     def __len__(self) -> int:
@@ -101,11 +101,11 @@ class Batches:
         return min(self.batch_size, len(self.labels) - step * self.batch_size)
 
     def in_order(self) -> Iterator[Batch]:
-        """Give every picture once, as they are stored."""
+        """Give every image once, as they are stored."""
         return self._cut(torch.arange(len(self.labels), device=self.labels.device), 0)
 
     def shuffled(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Give every picture once, in the epoch's own order, from batch `first_step` on."""
+        """Give every image once, in the epoch's own order, from batch `first_step` on."""
         order = np.random.default_rng([seed, epoch]).permutation(len(self.labels))
         maps = None
         if self._augment:

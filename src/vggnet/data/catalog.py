@@ -78,11 +78,11 @@ class CatalogEntry:
     archive: Archive | None = None
     """The one file that a mirror has instead of four."""
     transposed: bool = False
-    """Whether pictures are stored column by column."""
+    """Whether images are stored column by column."""
     first_label: int = 0
     """The label that means class 0."""
     characters: bool = True
-    """Whether pictures are of written characters, white on black."""
+    """Whether images are of written characters, white on black."""
 
     @property
     def files(self) -> tuple[PublishedFile, ...]:

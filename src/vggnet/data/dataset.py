@@ -1,4 +1,4 @@
-"""Pictures and labels in memory, and what they mean."""
+"""Images and labels in memory, and what they mean."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vggnet.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Pictures and their classes, checked to belong together.
+    """Images and their classes, checked to belong together.
 
     Args:
         images: uint8, (N, C, H, W).
@@ -21,7 +21,7 @@ class LabeledImages:
         source: What to call them in an error.
 
     Raises:
-        DataError: Counts differ, a label is out of range, or there is no picture.
+        DataError: Counts differ, a label is out of range, or there is no image.
     """
 
     images: npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ class LabeledImages:
                 "are the files of one and the same split?"
             )
         if len(self.labels) == 0:
-            raise DataError(f"{self.source}: there is no picture in it")
+            raise DataError(f"{self.source}: there is no image in it")
         lowest, highest = int(self.labels.min()), int(self.labels.max())
         if lowest < 0 or highest >= self.num_classes:
             raise DataError(
@@ -50,7 +50,7 @@ class LabeledImages:
         return len(self.labels)
 
     def take(self, indices: npt.NDArray[np.int64], source: str) -> LabeledImages:
-        """Return the chosen pictures, in that order."""
+        """Return the chosen images, in that order."""
         return LabeledImages(self.images[indices], self.labels[indices], self.num_classes, source)
 
 
@@ -63,15 +63,15 @@ class Dataset:
     train: LabeledImages
     test: LabeledImages
     sha256: str
-    """One hash over the hashes of all files: equal means the same pictures and labels."""
+    """One hash over the hashes of all files: equal means the same images and labels."""
     verified: bool = False
     """Whether every file could be compared with a published hash."""
-    remarks: tuple[str, ...] = ()
-    """What a person should know of the pictures before believing a figure."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the images before believing a figure."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of a picture."""
+        """Channels, height and width of an image."""
         _, channels, height, width = self.train.images.shape
         return channels, height, width
 
@@ -79,9 +79,9 @@ class Dataset:
 def hold_out(
     train: LabeledImages, size: int, seed: int
 ) -> tuple[LabeledImages, LabeledImages | None]:
-    """Split training pictures into those to learn from and `size` to validate on.
+    """Split training images into those to learn from and `size` to validate on.
 
-    The choice is a pure function of the seed and the number of pictures.
+    The choice is a pure function of the seed and the number of images.
 
     Raises:
         ConfigError: Nothing would be left to learn from.
@@ -91,7 +91,7 @@ def hold_out(
     if size >= len(train):
         raise ConfigError(
             f"validation_size {size:,} leaves nothing to train on: "
-            f"{train.source} has {len(train):,} pictures"
+            f"{train.source} has {len(train):,} images"
         )
     order = np.random.default_rng(seed).permutation(len(train))
     kept, held = np.sort(order[size:]), np.sort(order[:size])

@@ -14,7 +14,7 @@ from vggnet.errors import DataError
 _TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and to wait for the next bytes of a server that fell silent."""
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 """Seconds in which all mirrors are tried again, with growing pauses between."""
 
 _CHUNK = 1 << 16
@@ -28,7 +28,7 @@ Check = Callable[[Path], None]
 
 
 def fetch(
-    name: str, folder: Path, urls: Sequence[str], check: Check, patience: float = PATIENCE
+    name: str, folder: Path, urls: Sequence[str], check: Check, timeout: float = TIMEOUT
 ) -> Path:
     """Return `folder/name`, downloaded unless it is there.
 
@@ -40,7 +40,7 @@ def fetch(
         folder: Where it goes; made where it is missing.
         urls: Addresses of the same file, tried in turn.
         check: Tells whether a file is the right one.
-        patience: Seconds in which tries go on when all addresses have failed.
+        timeout: Seconds in which tries go on when all addresses have failed.
 
     Raises:
         DataError: No address gave the right file, and why each did not; or it cannot be
@@ -51,7 +51,7 @@ def fetch(
         folder.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(folder / f".{name}.lock"):
             if not path.exists():  # or else another process fetched it meanwhile
-                _download(path, urls, check, patience)
+                _download(path, urls, check, timeout)
     except OSError as error:
         raise DataError(
             f"cannot write {path}: {error.strerror or error}; "
@@ -60,9 +60,9 @@ def fetch(
     return path
 
 
-def _download(path: Path, urls: Sequence[str], check: Check, patience: float) -> None:
+def _download(path: Path, urls: Sequence[str], check: Check, timeout: float) -> None:
     """Try every address in turn, and again after a pause, until one gives the right file."""
-    deadline, pause = time.monotonic() + patience, 1.0
+    deadline, pause = time.monotonic() + timeout, 1.0
     while True:
         failures = {}
         for url in urls:

@@ -1,4 +1,4 @@
-"""A user's own pictures, a folder for each class (or IDX files), as uint8 arrays."""
+"""A user's own images, a folder for each class (or IDX files), as uint8 arrays."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ import numpy.typing as npt
 
 from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import Dataset, LabeledImages
-from vggnet.data.decode import Header, load_picture, read_header
+from vggnet.data.decode import Header, load_image, read_header
 from vggnet.data.idx import Source, read_idx
+from vggnet.data.image import fit_image
 from vggnet.data.listing import (
     check_name,
     has_idx_files,
-    list_pictures,
+    list_images,
     open_folder,
     refusals,
     visible,
 )
 from vggnet.data.memory import check_memory
-from vggnet.data.picture import fit_picture
 from vggnet.data.progress import track
-from vggnet.data.remarks import list_bad, remark_on
-from vggnet.errors import ConfigError, DataError, PictureError
+from vggnet.data.warnings import collect_warnings, list_bad
+from vggnet.errors import ConfigError, DataError, ImageError
 
 _DEFAULT_SIDE, _MOST_OWN_SIDE = 32, 64
-"""Pictures of one size keep it up to 64 pixels; all others are fitted to 32."""
+"""Images of one size keep it up to 64 pixels; all others are fitted to 32."""
 
 _MOST_READERS = 8
-"""Threads that decode. Each holds a whole picture: of 24 megapixels 240 MB, or 1.2 GB where it is
+"""Threads that decode. Each holds a whole image: of 24 megapixels 240 MB, or 1.2 GB where it is
 partly transparent."""
 
 
 @dataclass(frozen=True)
-class FolderPictures:
-    """All pictures of a folder, those to learn from first."""
+class FolderImages:
+    """All images of a folder, those to learn from first."""
 
     images: npt.NDArray[np.uint8]
     """(N, C, S, S)."""
@@ -52,7 +52,7 @@ class FolderPictures:
     """The first so many are to learn from, the others for the test."""
     own_test: bool
     """Whether the folder itself says which those are."""
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -66,7 +66,7 @@ class FolderPictures:
 
 @refusals()
 def is_folder(name: str) -> bool:
-    """Whether a dataset's name means a folder of pictures, or a zip of one.
+    """Whether a dataset's name means a folder of images, or a zip of one.
 
     Raises:
         DataError: The system does not say.
@@ -87,7 +87,7 @@ def load_folder(
     skip_bad: bool = False,
     memory: int | None = None,
 ) -> Dataset:
-    """Load a user's own pictures to train on; see `read_folder`.
+    """Load a user's own images to train on; see `read_folder`.
 
     Raises:
         ConfigError: `image_size` is not that of the IDX files.
@@ -105,7 +105,7 @@ def load_folder(
     if not 0 < size < len(found.labels):
         part = "test" if size else "train"
         raise DataError(
-            f"{path} has too few pictures: none is left to {part} on; a class needs at least two"
+            f"{path} has too few images: none is left to {part} on; a class needs at least two"
         )
     kept = "test set" if found.own_test else "held-out sixth"
     train, test = found.images[:size], found.images[size:]
@@ -116,9 +116,9 @@ def load_folder(
         train=LabeledImages(train, train_labels, kinds, f"{path}, training set"),
         test=LabeledImages(test, test_labels, kinds, f"{path}, {kept}"),
         sha256=found.sha256,
-        remarks=(
-            *found.remarks,
-            *remark_on(train, test, train_labels, test_labels, found.classes),
+        warnings=(
+            *found.warnings,
+            *collect_warnings(train, test, train_labels, test_labels, found.classes),
         ),
     )
 
@@ -130,8 +130,8 @@ def read_folder(
     image_size: int | None = None,
     skip_bad: bool = False,
     memory: int | None = None,
-) -> FolderPictures:
-    """Read a folder, or a zip of one, that holds a folder of pictures for each class.
+) -> FolderImages:
+    """Read a folder, or a zip of one, that holds a folder of images for each class.
 
     Where it holds `train/` and `test/`, the classes are in those; otherwise a sixth of each
     class is for the test, by a fixed seed and the files' names. A folder with the four IDX
@@ -139,15 +139,15 @@ def read_folder(
 
     Args:
         path: The folder.
-        channels: 1 for grey, 3 for colour; by default grey where all pictures are.
-        image_size: Pixels a side to fit to; by default the pictures' own where all have
+        channels: 1 for grey, 3 for colour; by default grey where all images are.
+        image_size: Pixels a side to fit to; by default the images' own where all have
             one size of at most 64, and 32 otherwise.
         skip_bad: Whether to leave unreadable files out.
-        memory: Bytes that the pictures may take; by default what is free.
+        memory: Bytes that the images may take; by default what is free.
 
     Raises:
         ConfigError: `image_size` is not that of the IDX files.
-        DataError: There are no pictures, a file or its folder cannot be read, a name is not
+        DataError: There are no images, a file or its folder cannot be read, a name is not
             valid UTF-8, or memory is short.
     """
     root = open_folder(path)
@@ -161,28 +161,28 @@ def read_folder(
                 f"pixels, which are not fitted to {image_size}"
             )
         return found
-    listing = list_pictures(root, path)
+    listing = list_images(root, path)
     headers, bad = _read_headers(listing.files)
     side = image_size or _choose_side(headers)
     channels = channels or (1 if all(header.grey for header in headers) else 3)
     check_memory(len(listing.files), channels, side, memory)
-    images = _read_pictures(listing.files, channels, side, bad)
-    remarks = [f"class {name} of {path} is empty and left out" for name in listing.empty]
+    images = _read_images(listing.files, channels, side, bad)
+    warnings = [f"class {name} of {path} is empty and left out" for name in listing.empty]
     kept = np.array([number not in bad for number in range(len(images))])
     if bad:
         names = {_name(listing.files[number], root): why for number, why in sorted(bad.items())}
         sentence = list_bad(names, len(images), str(path))
         if not skip_bad or not kept.any():
             raise DataError(f"{sentence}; mend or remove them, or leave them out: --skip-bad")
-        remarks.append(f"{sentence}; they were left out")
+        warnings.append(f"{sentence}; they were left out")
         images = images[kept]
-    return FolderPictures(
+    return FolderImages(
         images=images,
         labels=np.array(listing.labels, np.int64)[kept],
         classes=listing.classes,
         train_size=int(kept[: listing.train_size].sum()),
         own_test=listing.own_test,
-        remarks=tuple(remarks),
+        warnings=tuple(warnings),
     )
 
 
@@ -192,7 +192,7 @@ def _read_headers(files: Sequence[Source]) -> tuple[list[Header], dict[int, str]
     for number, file in enumerate(files):
         try:
             headers.append(read_header(file))
-        except PictureError as error:
+        except ImageError as error:
             bad[number] = str(error)
     return headers, bad
 
@@ -202,23 +202,23 @@ def _choose_side(headers: Sequence[Header]) -> int:
     return sides.pop() if len(sides) == 1 and max(sides) <= _MOST_OWN_SIDE else _DEFAULT_SIDE
 
 
-def _read_pictures(
+def _read_images(
     files: Sequence[Source], channels: int, side: int, bad: dict[int, str]
 ) -> npt.NDArray[np.uint8]:
-    """Return all pictures, blank where a file is bad; what turns out so is added to `bad`."""
+    """Return all images, blank where a file is bad; what turns out so is added to `bad`."""
     images = np.zeros((len(files), channels, side, side), np.uint8)
 
     def read(number: int) -> None:
         try:
-            picture = load_picture(files[number], side=side)
-            images[number] = fit_picture(picture, channels, side, side)
-        except PictureError as error:
+            image = load_image(files[number], side=side)
+            images[number] = fit_image(image, channels, side, side)
+        except ImageError as error:
             bad[number] = str(error)
 
     good = [number for number in range(len(files)) if number not in bad]
     # While it decodes, Pillow lets other threads run.
     with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as pool:
-        list(track(pool.map(read, good), "reading pictures", len(good)))
+        list(track(pool.map(read, good), "reading images", len(good)))
     return images
 
 
@@ -226,7 +226,7 @@ def _name(file: Source, root: Source) -> str:
     return str(file).removeprefix(str(root)).lstrip("/\\")
 
 
-def _read_idx_files(root: Source, path: Path) -> FolderPictures:
+def _read_idx_files(root: Source, path: Path) -> FolderImages:
     """Read MNIST's four files, under its names or longer ones that have the same parts."""
     arrays = {
         (split, kind): read_idx(_find_idx(root, path, split, f"{kind}-idx{dimensions}"), dimensions)
@@ -244,7 +244,7 @@ def _read_idx_files(root: Source, path: Path) -> FolderPictures:
                 f"{len(labels[1]):,} labels"
             )
     together = np.concatenate(labels).astype(np.int64)
-    return FolderPictures(
+    return FolderImages(
         images=np.concatenate(images)[:, np.newaxis],
         labels=together,
         classes=tuple(str(number) for number in range(together.max(initial=0) + 1)),

@@ -1,4 +1,4 @@
-"""The picture files of a folder: which class, and which split, each belongs to."""
+"""The image files of a folder: which class, and which split, each belongs to."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PARTS = {"train", "training", "val", "valid", "validation", "dev", "eval", "tes
 """How others call them; `train` and `test` side by side are taken for what they are."""
 
 _HELD_OUT = 6
-"""One picture in so many of each class is for the test; MNIST's own ratio is one in seven."""
+"""One image in so many of each class is for the test; MNIST's own ratio is one in seven."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Picture files, those to learn from first."""
+    """Image files, those to learn from first."""
 
     files: tuple[Source, ...]
     labels: tuple[int, ...]
@@ -85,8 +85,8 @@ def open_folder(path: Path) -> Source:
     if len(inside) == 1 and inside[0].is_dir():
         within = list(visible(inside[0]))
         files = [one for one in within if not one.is_dir()]
-        pictures = any(one.name.lower().endswith(SUFFIXES) for one in files)
-        if has_idx_files(files) or (len(files) < len(within) and not pictures):
+        images = any(one.name.lower().endswith(SUFFIXES) for one in files)
+        if has_idx_files(files) or (len(files) < len(within) and not images):
             return inside[0]
     return root
 
@@ -97,7 +97,7 @@ def has_idx_files(files: Iterable[Source]) -> bool:
 
 
 @refusals()
-def list_pictures(root: Source, path: Path) -> Listing:
+def list_images(root: Source, path: Path) -> Listing:
     """Find every class and its files, without opening any.
 
     Where there are `train` and `test`, the classes are in those; otherwise a sixth of each
@@ -108,7 +108,7 @@ def list_pictures(root: Source, path: Path) -> Listing:
         path: What to call it in an error.
 
     Raises:
-        DataError: There is no class, a test class without training pictures, splits of other
+        DataError: There is no class, a test class without training images, splits of other
             names, a class whose name is not valid UTF-8, or a folder that may not be read.
     """
     folders = {inner.name: inner for inner in visible(root) if inner.is_dir()}
@@ -122,11 +122,11 @@ def list_pictures(root: Source, path: Path) -> Listing:
     classes = tuple(sorted(name for name, files in train.items() if files))
     if not classes:
         raise DataError(
-            f"{path} has no pictures: it must hold a folder for each class with pictures in it, "
+            f"{path} has no images: it must hold a folder for each class with images in it, "
             "or train/ and test/ with such folders in both"
         )
     if strange := sorted(name for name, files in test.items() if files and name not in classes):
-        raise DataError(f"{path} has test pictures of {', '.join(strange)} and none to train on")
+        raise DataError(f"{path} has test images of {', '.join(strange)} and none to train on")
     rows = [
         (file, label)
         for part in (train, test)
@@ -178,9 +178,9 @@ def _find_classes(folder: Source) -> dict[str, list[Source]]:
 
 
 def _split(files: list[Source], name: str) -> tuple[list[Source], list[Source]]:
-    """Share a class out to train and test; a picture that is alone is to learn from."""
+    """Share a class out to train and test; an image that is alone is to learn from."""
     count = max(1, round(len(files) / _HELD_OUT)) if len(files) > 1 else 0
-    # Each class has a seed of its own: more pictures of one do not move those of another.
+    # Each class has a seed of its own: more images of one do not move those of another.
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     held_out = set(np.random.default_rng(seed).permutation(len(files))[:count].tolist())
     train = [file for number, file in enumerate(files) if number not in held_out]

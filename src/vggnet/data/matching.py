@@ -1,4 +1,4 @@
-"""Pictures to evaluate a model on, labelled by the model's own classes."""
+"""Images to evaluate a model on, labelled by the model's own classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Learnt:
     """What a model was trained on."""
 
     classes: tuple[str, ...]
-    picture: tuple[int, int, int]
+    image_shape: tuple[int, int, int]
     """Channels, height and width."""
     dataset: str | None = None
     """Name or folder; None where the model does not say, and its classes are mere numbers."""
@@ -38,13 +38,13 @@ def load_to_evaluate(
 ) -> tuple[LabeledImages, tuple[str, ...]]:
     """Load what a model is to be evaluated on, and what should be known of it.
 
-    That is the test set; of a folder without one, the pictures that were held out if the
+    That is the test set; of a folder without one, the images that were held out if the
     model was trained on it, and all of them if it was not. Classes are matched by name, and
     the folder may lack some.
 
     Args:
         name: As `load_dataset` takes it.
-        learnt: By the model; a folder's pictures are fitted to its size and channels.
+        learnt: By the model; a folder's images are fitted to its size and channels.
         data_dir, download, skip_bad: As `load_dataset` takes them.
 
     Raises:
@@ -56,38 +56,38 @@ def load_to_evaluate(
         return _relabel(test, find_entry(name).classes, learnt), ()
     if data_dir is not None:
         raise ConfigError(f"{name} is a folder itself; leave --data-dir out")
-    channels, *sides = learnt.picture
+    channels, *sides = learnt.image_shape
     found = read_folder(Path(name), channels=channels, image_size=max(sides), skip_bad=skip_bad)
-    remarks = found.remarks
+    warnings = found.warnings
     trained_on_it = found.sha256 == learnt.sha256
     first = found.train_size if found.own_test or trained_on_it else 0
     part = "all of it" if not first else "test set" if found.own_test else "held-out sixth"
     if not first and learnt.dataset is not None and _is_same_place(name, learnt.dataset):
-        remarks += (
-            f"{name} has changed since the model was trained on it; pictures that it was trained "
+        warnings += (
+            f"{name} has changed since the model was trained on it; images that it was trained "
             "on are among these",
         )
-    pictures = LabeledImages(
+    examples = LabeledImages(
         found.images[first:], found.labels[first:], len(found.classes), f"{name}, {part}"
     )
-    return _relabel(pictures, found.classes, learnt), remarks
+    return _relabel(examples, found.classes, learnt), warnings
 
 
 def _is_same_place(one: str, other: str) -> bool:
     return other not in CATALOG and Path(one).resolve() == Path(other).resolve()
 
 
-def _relabel(pictures: LabeledImages, classes: Sequence[str], learnt: Learnt) -> LabeledImages:
+def _relabel(examples: LabeledImages, classes: Sequence[str], learnt: Learnt) -> LabeledImages:
     """Number the labels as the model does."""
     nameless = learnt.dataset is None and len(classes) == len(learnt.classes)
     if nameless or tuple(classes) == learnt.classes:
-        return pictures
+        return examples
     if strange := [name for name in classes if name not in learnt.classes]:
         raise DataError(
-            f"{pictures.source} has classes that the model does not know: {', '.join(strange)}; "
+            f"{examples.source} has classes that the model does not know: {', '.join(strange)}; "
             f"it knows {', '.join(learnt.classes)}"
         )
     numbers = np.array([learnt.classes.index(name) for name in classes])
     return LabeledImages(
-        pictures.images, numbers[pictures.labels], len(learnt.classes), pictures.source
+        examples.images, numbers[examples.labels], len(learnt.classes), examples.source
     )

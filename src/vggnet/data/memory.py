@@ -1,4 +1,4 @@
-"""How much memory there is for pictures."""
+"""How much memory there is for images."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _GIB = 1 << 30
 
 
 def check_memory(count: int, channels: int, side: int, available: int | None) -> None:
-    """Refuse pictures that do not fit, before any of them is read.
+    """Refuse images that do not fit, before any of them is read.
 
     Args:
-        count: Pictures.
+        count: Images.
         channels: Bytes a pixel.
         side: Pixels a side.
         available: Bytes to hold them in; None: what the system says is free.
@@ -27,9 +27,9 @@ def check_memory(count: int, channels: int, side: int, available: int | None) ->
     needed = count * channels * side * side
     if free is not None and needed > free:
         raise DataError(
-            f"{count:,} pictures × {channels} × {side} × {side} bytes are "
+            f"{count:,} images × {channels} × {side} × {side} bytes are "
             f"{needed / _GIB:,.2f} GiB, and {free / _GIB:,.2f} GiB of memory are free; use fewer "
-            f"pictures or a smaller --image-size"
+            f"images or a smaller --image-size"
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from vggnet.config import DataConfig, suggest
 from vggnet.data.catalog import CATALOG, CatalogEntry, PublishedFile, SplitFiles
 from vggnet.data.dataset import Dataset, LabeledImages
-from vggnet.data.download import PATIENCE, fetch
+from vggnet.data.download import TIMEOUT, fetch
 from vggnet.data.folder import is_folder, load_folder
 from vggnet.data.idx import Source, idx_sha256, read_idx, read_idx_int
 from vggnet.data.places import PACKED, Place, addresses, find_file, find_place
@@ -38,16 +38,16 @@ def load_dataset(
     image_size: int | None = None,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Load a dataset's training and test pictures.
+    """Load a dataset's training and test images.
 
     Args:
-        name: A name in the catalog, or a folder of pictures; see `load_folder`.
+        name: A name in the catalog, or a folder of images; see `load_folder`.
         data_dir: Folder in torchvision's layout (`<data_dir>/MNIST/raw/<file>[.gz]`), or
             that `raw` folder itself. Without it the package, the system, and the user's
             cache folder are searched.
         download: Whether to fetch what is on no disk.
-        image_size: Pixels a side that the pictures of a folder are fitted to.
-        skip_bad: Whether to leave unreadable pictures of a folder out.
+        image_size: Pixels a side that the images of a folder are fitted to.
+        skip_bad: Whether to leave unreadable images of a folder out.
 
     Raises:
         ConfigError: The name is not known.
@@ -59,15 +59,15 @@ def load_dataset(
         return load_folder(Path(name), image_size=image_size, skip_bad=skip_bad)
     entry = find_entry(name)
     if image_size is not None:
-        raise ConfigError(f"{name} has a size of its own; --image-size is for folders of pictures")
+        raise ConfigError(f"{name} has a size of its own; --image-size is for folders of images")
     return load_entry(entry, data_dir, download=download)
 
 
 def load_test(name: str, data_dir: Path | None = None, *, download: bool = True) -> LabeledImages:
-    """Load the test pictures of a catalog's dataset alone; as `load_dataset`."""
+    """Load the test images of a catalog's dataset alone; as `load_dataset`."""
     entry = find_entry(name)
     place = find_place(entry, entry.test, data_dir, download)
-    return _load_split(entry, entry.test, "test", place, PATIENCE).pictures
+    return _load_split(entry, entry.test, "test", place, TIMEOUT).examples
 
 
 def find_entry(name: str) -> CatalogEntry:
@@ -86,18 +86,18 @@ def load_entry(
     data_dir: Path | None = None,
     *,
     download: bool = True,
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT,
 ) -> Dataset:
-    """Load both splits of a dataset; `patience` is `fetch`'s, the rest `load_dataset`'s."""
+    """Load both splits of a dataset; `timeout` is `fetch`'s, the rest `load_dataset`'s."""
     place = find_place(entry, entry.train, data_dir, download)
-    train = _load_split(entry, entry.train, "training", place, patience)
-    test = _load_split(entry, entry.test, "test", place, patience)
+    train = _load_split(entry, entry.train, "training", place, timeout)
+    test = _load_split(entry, entry.test, "test", place, timeout)
     joined = "".join((*train.sha256, *test.sha256))
     return Dataset(
         name=entry.name,
         classes=entry.classes,
-        train=train.pictures,
-        test=test.pictures,
+        train=train.examples,
+        test=test.examples,
         sha256=hashlib.sha256(joined.encode()).hexdigest(),
         verified=train.verified and test.verified,
     )
@@ -107,7 +107,7 @@ def load_entry(
 class _Split:
     """One split as it was read."""
 
-    pictures: LabeledImages
+    examples: LabeledImages
     sha256: tuple[str, str]
     """Of the unpacked files of images and labels."""
     verified: bool
@@ -115,20 +115,20 @@ class _Split:
 
 
 def _load_split(
-    entry: CatalogEntry, split: SplitFiles, name: str, place: Place, patience: float
+    entry: CatalogEntry, split: SplitFiles, name: str, place: Place, timeout: float
 ) -> _Split:
     """Load one split as images (N, 1, H, W) and labels (N,).
 
     Raises:
         DataError: A file is missing, damaged, or not the published one.
     """
-    paths = [_get_file(entry, file, place, patience) for file in split.files]
+    paths = [_get_file(entry, file, place, timeout) for file in split.files]
     images = read_idx(paths[0], 3)
     # QMNIST's labels have eight columns, of which the first is the class.
     table = read_idx_int(paths[1], 2) if "idx2-int" in split.labels else read_idx(paths[1], 1)
     labels = table[:, 0] if table.ndim == 2 else table
     upright = np.ascontiguousarray(images.swapaxes(1, 2)) if entry.transposed else images
-    pictures = LabeledImages(
+    examples = LabeledImages(
         upright[:, np.newaxis],
         labels - labels.dtype.type(entry.first_label),
         len(entry.classes),
@@ -141,16 +141,16 @@ def _load_split(
         archive = place.path / entry.archive.name
         _compare(archive, _md5(archive), entry.archive.md5, "MD5")
         verified = [True]
-    return _Split(pictures, sha256, all(verified))
+    return _Split(examples, sha256, all(verified))
 
 
-def _get_file(entry: CatalogEntry, file: PublishedFile, place: Place, patience: float) -> Source:
+def _get_file(entry: CatalogEntry, file: PublishedFile, place: Place, timeout: float) -> Source:
     """Return a file of a dataset, fetched where it is not there and may be."""
     found = find_file(entry, file, place.path)
     if found is None and place.downloads:
         name = entry.archive.name if entry.archive else file.name + PACKED
         urls = addresses(entry, name)
-        fetch(name, place.path, urls, lambda path: _check(path, file, entry), patience)
+        fetch(name, place.path, urls, lambda path: _check(path, file, entry), timeout)
         found = find_file(entry, file, place.path)
     if found is None:
         raise DataError(f"{place.path / file.name} does not exist, nor does the same with .gz")

@@ -23,26 +23,26 @@ class Score:
     loss: float
     """Mean cross-entropy in nats, without label smoothing."""
     accuracy: float
-    """Share of pictures classified right, 0 to 1."""
+    """Share of images classified right, 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Logits and labels of every picture, and the figures that follow from them."""
+    """Logits and labels of every image, and the figures that follow from them."""
 
     logits: npt.NDArray[np.float32]
-    """(N, num_classes), in the order of the pictures."""
+    """(N, num_classes), in the order of the images."""
     labels: npt.NDArray[np.int64]
     """(N,)."""
 
     @property
     def count(self) -> int:
-        """Pictures evaluated."""
+        """Images evaluated."""
         return len(self.labels)
 
     @cached_property
     def predictions(self) -> npt.NDArray[np.int64]:
-        """The likeliest class of each picture, (N,)."""
+        """The likeliest class of each image, (N,)."""
         found: npt.NDArray[np.int64] = self.logits.argmax(axis=1)
         return found
 
@@ -53,17 +53,17 @@ class Evaluation:
 
     @property
     def correct(self) -> int:
-        """Pictures classified right."""
+        """Images classified right."""
         return int((self.predictions == self.labels).sum())
 
     @property
     def accuracy(self) -> float:
-        """Share of pictures classified right, 0 to 1."""
+        """Share of images classified right, 0 to 1."""
         return self.correct / self.count
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy on pictures like these."""
+        """95 % interval of the accuracy on images like these."""
         return wilson_interval(self.correct, self.count)
 
     @cached_property
@@ -74,7 +74,7 @@ class Evaluation:
 
     @cached_property
     def confusion_matrix(self) -> npt.NDArray[np.int64]:
-        """Pictures of class [row] that were taken for class [column]."""
+        """Images of class [row] that were taken for class [column]."""
         classes = self.logits.shape[1]
         counts = np.bincount(self.labels * classes + self.predictions, minlength=classes**2)
         return counts.reshape(classes, classes)
@@ -106,7 +106,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(network: nn.Module, batches: Batches, session: Session) -> Evaluation:
-    """Run a network over every picture once, whatever the number of processes.
+    """Run a network over every image once, whatever the number of processes.
 
     Each process fills in the rows of its own share of zeros; their sum is the whole.
     The network's training mode is left as it was.
@@ -119,7 +119,7 @@ def evaluate(network: nn.Module, batches: Batches, session: Session) -> Evaluati
     for number, share in enumerate(shares):
         start = number * batches.batch_size
         logits[start : start + batches.batch_size][session.rank :: session.world_size] = share
-    return Evaluation(session.sum_(logits).cpu().numpy(), batches.labels.cpu().numpy())
+    return Evaluation(session.all_reduce(logits).cpu().numpy(), batches.labels.cpu().numpy())
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:

@@ -51,7 +51,7 @@ class TrainState:
     """Spent on the epoch under way, up to its last step."""
 
     @property
-    def outcome(self) -> VGG:
+    def eval_model(self) -> VGG:
         """The network that is evaluated and saved: the average, if there is one."""
         return self.averaged or self.network
 
@@ -144,7 +144,7 @@ def fit(
 
     Args:
         state: Advanced in place.
-        batches: The training pictures.
+        batches: The training images.
         on_step: Called after each step; it may raise, to end the run at a step boundary,
             from where another call goes on.
 
@@ -195,7 +195,7 @@ def check_losses(state: TrainState, total: int) -> None:
         TrainingDivergedError: One is NaN or infinite.
     """
     if len(state.sums):
-        losses = state.session.sum_(state.sums[:, 0].clone()).tolist()
+        losses = state.session.all_reduce(state.sums[:, 0].clone()).tolist()
         _check_finite(state, total, state.sums_from, losses)
 
 
@@ -212,7 +212,7 @@ def _diverged(step: int, loss: float, lr: float) -> TrainingDivergedError:
 
 def _check_weights(state: TrainState, total: int) -> None:
     """Look for what the epoch's last update did, which no loss of a step shows yet."""
-    finite = torch.stack([one.isfinite().all() for one in state.outcome.parameters()]).all()
+    finite = torch.stack([one.isfinite().all() for one in state.eval_model.parameters()]).all()
     if not finite.item():
         step, lr = state.step, lr_at(state.step - 1, total, state.config)
         raise TrainingDivergedError(f"step {step} left weights that are not finite", step, lr)
@@ -222,11 +222,11 @@ def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
     """Sum an epoch up over all processes, and clear the way for the next.
 
     Each process has gathered the statistics of batch norm over its own share of the
-    pictures; those of the main one count, whichever process evaluates with them.
+    images; those of the main one count, whichever process evaluates with them.
     """
-    state.session.spread(state.outcome.buffers())
+    state.session.broadcast(state.eval_model.buffers())
     first, seconds = state.sums_from, state.seconds
-    losses, corrects = state.session.sum_(state.sums).T.tolist()
+    losses, corrects = state.session.all_reduce(state.sums).T.tolist()
     state.sums, state.sums_from, state.seconds = state.sums[:0], state.step, 0.0
     _check_finite(state, total, first, losses)
     _check_weights(state, total)

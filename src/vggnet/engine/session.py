@@ -31,7 +31,7 @@ from vggnet.errors import (
 
 T = TypeVar("T")
 
-PATIENCE = 120.0
+TIMEOUT = 120.0
 """Seconds to wait for another process before it is taken for lost."""
 
 _GATHERING = timedelta(minutes=10)
@@ -66,7 +66,7 @@ class Session:
             network, device_ids=[device.index] if device.type == "cuda" else None
         )
 
-    def share(self, value: T) -> T:
+    def broadcast_object(self, value: T) -> T:
         """Return the main process's `value` on every process, once it has come here."""
         if self.world_size == 1:
             return value
@@ -74,17 +74,17 @@ class Session:
         distributed.broadcast_object_list(box)
         return box[0]
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process has come here."""
-        self.sum_(torch.zeros(1))  # no barrier(), which wants a device of its own under nccl
+        self.all_reduce(torch.zeros(1))  # no barrier(), which wants a device of its own under nccl
 
-    def spread(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Put the main process's values in the place of every other's."""
         if self.world_size > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, src=0)
 
-    def sum_(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Add `tensor` up over all processes, in place, and return it."""
         if self.world_size > 1:
             distributed.all_reduce(tensor)
@@ -127,14 +127,14 @@ class Agreement:
 
 
 @contextmanager
-def open_session(patience: float = PATIENCE) -> Iterator[Session]:
+def open_session(timeout: float = TIMEOUT) -> Iterator[Session]:
     """Join the process group that torchrun describes, if it does.
 
     Where one of several processes fails, the first to do so raises its error; the others,
     which lose their connection to it, leave in silence.
 
     Args:
-        patience: Seconds to wait for another process before it is taken for lost.
+        timeout: Seconds to wait for another process before it is taken for lost.
 
     Raises:
         ConfigError: The environment variables contradict each other, or one is missing.
@@ -144,7 +144,7 @@ def open_session(patience: float = PATIENCE) -> Iterator[Session]:
     if session.world_size == 1:
         yield session
         return
-    store = _join(session, patience)
+    store = _join(session, timeout)
     try:
         yield session
     except (InterruptedTrainingError, RunFinishedError):
@@ -163,7 +163,7 @@ def open_session(patience: float = PATIENCE) -> Iterator[Session]:
         distributed.destroy_process_group()
 
 
-def _join(session: Session, patience: float) -> Store:
+def _join(session: Session, timeout: float) -> Store:
     """Meet the other processes; return the store that they share.
 
     Raises:
@@ -179,7 +179,7 @@ def _join(session: Session, patience: float) -> Store:
             store=store,
             rank=session.rank,
             world_size=session.world_size,
-            timeout=timedelta(seconds=patience),
+            timeout=timedelta(seconds=timeout),
         )
     except ValueError as error:
         raise ConfigError(f"cannot find the other processes: {error}") from None

@@ -40,7 +40,7 @@ def take_snapshot(state: TrainState) -> Snapshot:
     the running statistics of batch norm: those of the main process count, since every
     step begins by copying them to the others.
     """
-    sums = state.session.sum_(state.sums[: state.step - state.sums_from].clone())
+    sums = state.session.all_reduce(state.sums[: state.step - state.sums_from].clone())
     tensors = {"sums": sums}
     for part, network in _networks(state):
         for name, tensor in network.state_dict().items():

@@ -21,7 +21,7 @@ class Component:
     area: int
     """Pixels."""
     label: int
-    """Its number in the labelled picture, from 1 on."""
+    """Its number in the labelled image, from 1 on."""
 
 
 def find_components(
@@ -60,7 +60,7 @@ def _find_runs(mask: npt.NDArray[np.bool_]) -> tuple[Indices, Indices, Indices]:
 def _measure(numbers: Indices, rows: Indices, starts: Indices, ends: Indices) -> list[Component]:
     """Return the bounds and the area of each part, in the order of their numbers, from its runs.
 
-    All at once: one after the other, the 65,536 dots of a hostile picture took 5 s and not 0.2.
+    All at once: one after the other, the 65,536 dots of a hostile image took 5 s and not 0.2.
     """
     parts, count = numbers - 1, int(numbers.max(initial=0))
     top, left = (np.full(count, np.iinfo(np.int64).max) for _ in range(2))

@@ -15,7 +15,7 @@ from PIL import Image
 from vggnet.inference.ink import Floats
 
 SIDE, BOX = 28, 20
-"""Pixels of a picture, and of the box that a digit is fitted into."""
+"""Pixels of an image, and of the box that a digit is fitted into."""
 
 FINE = 4
 """Strokes are drawn so many times finer, and then averaged: that is their anti-aliasing."""
@@ -29,7 +29,7 @@ Box = tuple[int, int, int, int]
 
 def draw_digit(ink: Floats) -> npt.NDArray[np.uint8]:
     """Draw ink, (H, W), 0 to 1, as MNIST does: uint8, (28, 28)."""
-    ink = np.pad(ink, 2)  # so that strokes at the picture's edge end softly, too
+    ink = np.pad(ink, 2)  # so that strokes at the image's edge end softly, too
     box = _find_box(ink)
     if max(box[2] - box[0], box[3] - box[1]) < BOX:
         ink = _resolve(ink)
@@ -82,7 +82,7 @@ def _fit(ink: Floats, box: Box, side: int) -> Floats:
     image = Image.fromarray(padded).resize(
         (size[0] + 4, size[1] + 4), Image.Resampling.BICUBIC, box=source
     )
-    # A bicubic picture of an edge that is one pixel wide is `by` fine pixels wide.
+    # A bicubic image of an edge that is one pixel wide is `by` fine pixels wide.
     steepness = max(1.0, by)
     sharp: Floats = np.clip((np.asarray(image, np.float32) - 0.5) * steepness + 0.5, 0, 1)
     return sharp

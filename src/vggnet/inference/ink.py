@@ -1,9 +1,9 @@
-"""A picture of something drawn ► how much ink there is on each pixel, whatever the paper.
+"""An image of something drawn ► how much ink there is on each pixel, whatever the paper.
 
 Paper is what is left when everything narrower than a window is closed (a maximum filter, then
 a minimum filter), so light that falls unevenly and shadows are paper, strokes are not. Ink is
 what darkens the paper, as a share of its brightness; each colour is seen on its own, since
-red ink is invisible in red light, and chalk is ink on a picture turned to its negative.
+red ink is invisible in red light, and chalk is ink on an image turned to its negative.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Ink:
     """Share of the paper's light that it takes away where it is 1."""
 
 
-def find_ink(picture: npt.NDArray[np.uint8]) -> Ink | None:
+def find_ink(image: npt.NDArray[np.uint8]) -> Ink | None:
     """Tell ink from paper; None where there is no ink.
 
     Args:
-        picture: uint8, (H, W, 3) or (H, W).
+        image: uint8, (H, W, 3) or (H, W).
     """
-    channels = np.atleast_3d(picture)
+    channels = np.atleast_3d(image)
     if (channels == channels[..., :1]).all():  # grey: one colour says it all
         channels = channels[..., :1]
     colours = channels.astype(np.float32)

@@ -35,7 +35,7 @@ class Predictions:
 
 
 class Classifier:
-    """A trained network that takes pictures as uint8 arrays.
+    """A trained network that takes images as uint8 arrays.
 
     Args:
         model: As `load_model` returns it.
@@ -63,15 +63,15 @@ class Classifier:
         """What the model was trained on, as far as its file says."""
         data = (self.card.config or {}).get("data", {})
         return Learnt(
-            self.classes, self.card.picture, data.get("dataset"), self.card.dataset_sha256
+            self.classes, self.card.image_shape, data.get("dataset"), self.card.dataset_sha256
         )
 
     @torch.no_grad()
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
-        """Classify pictures that look as the training data do.
+        """Classify images that look as the training data do.
 
         Args:
-            images: uint8; one grey picture (H, W), several (N, H, W), or (N, C, H, W).
+            images: uint8; one grey image (H, W), several (N, H, W), or (N, C, H, W).
                 For MNIST: white strokes on black, 28×28.
 
         Raises:
@@ -87,20 +87,20 @@ class Classifier:
         indices = probabilities.argmax(axis=1)
         return Predictions([self.classes[index] for index in indices], indices, probabilities)
 
-    def evaluate(self, pictures: LabeledImages) -> Evaluation:
+    def evaluate(self, examples: LabeledImages) -> Evaluation:
         """Compare the network's answers with the labels.
 
         Raises:
-            DataError: The pictures or classes are not those that the network takes.
+            DataError: The images or classes are not those that the network takes.
         """
-        self._as_batch(pictures.images)
-        if pictures.num_classes != len(self.classes):
+        self._as_batch(examples.images)
+        if examples.num_classes != len(self.classes):
             raise DataError(
-                f"{pictures.source} has {pictures.num_classes} classes, "
+                f"{examples.source} has {examples.num_classes} classes, "
                 f"the model tells {len(self.classes)} apart"
             )
         batches = Batches(
-            pictures,
+            examples,
             self.device,
             batch_size=BATCH_SIZE,
             mean=self.card.mean,
@@ -123,7 +123,7 @@ class Classifier:
         if not fits or max(images.shape[2:]) > config.image_size:
             raise DataError(
                 f"images of shape {shape} do not fit this network, which takes "
-                f"(N, {', '.join(map(str, self.card.picture))})"
+                f"(N, {', '.join(map(str, self.card.image_shape))})"
             )
         return images
 

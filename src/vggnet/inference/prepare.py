@@ -1,4 +1,4 @@
-"""Any picture of a digit ► what is drawn on it, without dirt and shadows, drawn as MNIST would."""
+"""Any image of a digit ► what is drawn on it, without dirt and shadows, drawn as MNIST would."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ PALE = 0.75
 """Of the largest part's ink; what is paler is the corner of a shadow."""
 
 RIM = 0.6
-"""Share of the light: paler ink that runs out of the picture is the rim of a shadow."""
+"""Share of the light: paler ink that runs out of the image is the rim of a shadow."""
 
 _GRAIN = 8
 """Pixels that are averaged to see a shadow and not the paper's grain."""
 
 LEAST_SIDE = 5
-"""Pixels of the picture; a largest part that is smaller is dust."""
+"""Pixels of the image; a largest part that is smaller is dust."""
 
 CRUMB = 40
 """Pixels, at most, of the largest part of what is only the paper's grain along a soft shadow."""
 
 
-def prepare_digit(picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
-    """Find the digit in a picture and draw it as MNIST would.
+def prepare_digit(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+    """Find the digit in an image and draw it as MNIST would.
 
     Args:
-        picture: uint8, (H, W, 3) or (H, W): dark on light or light on dark, at any place and
+        image: uint8, (H, W, 3) or (H, W): dark on light or light on dark, at any place and
             size.
 
     Returns:
         uint8, (28, 28), white on black; None where nothing is drawn.
     """
-    drawing = find_drawing(picture)
+    drawing = find_drawing(image)
     return None if drawing is None else draw_digit(drawing.ink)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """The ink of a drawing and its parts, cut out of a picture."""
+    """The ink of a drawing and its parts, cut out of an image."""
 
     ink: Floats
     """0 to 1, (H, W), with some paper around."""
@@ -61,12 +61,12 @@ class Drawing:
     """Largest first."""
 
 
-def find_drawing(picture: npt.NDArray[np.uint8]) -> Drawing | None:
+def find_drawing(image: npt.NDArray[np.uint8]) -> Drawing | None:
     """Find what is drawn, at a resolution that shows its strokes; None where nothing is."""
-    box = (0, 0, picture.shape[1], picture.shape[0])
+    box = (0, 0, image.shape[1], image.shape[0])
     found = None
     for _ in range(3):  # a small digit on a large sheet is looked at again, from nearer
-        region, by = _shrink(picture, box)
+        region, by = _shrink(image, box)
         found = _look(region)
         if found is None:
             return None
@@ -81,10 +81,10 @@ def find_drawing(picture: npt.NDArray[np.uint8]) -> Drawing | None:
     return found
 
 
-def _shrink(picture: npt.NDArray[np.uint8], box: Box) -> tuple[npt.NDArray[np.uint8], float]:
+def _shrink(image: npt.NDArray[np.uint8], box: Box) -> tuple[npt.NDArray[np.uint8], float]:
     left, top, right, bottom = box
     by = min(1.0, WORK_SIDE / max(right - left, bottom - top))
-    region = picture[top:bottom, left:right]
+    region = image[top:bottom, left:right]
     if by == 1:
         return region, by
     size = max(1, round((right - left) * by)), max(1, round((bottom - top) * by))
@@ -141,7 +141,7 @@ def _are_crumbs(parts: tuple[Component, ...]) -> bool:
 
 
 def _find_shadows(ink: Floats) -> npt.NDArray[np.bool_]:
-    """Return where ink, seen without its grain, runs out of the picture."""
+    """Return where ink, seen without its grain, runs out of the image."""
     height, width = ink.shape
     coarse = np.asarray(Image.fromarray(ink).reduce(_GRAIN)) > 0.25
     labels, _ = find_components(coarse)
@@ -165,7 +165,7 @@ def _bounds(
     by: float,
     box: Box,
 ) -> Box:
-    """Return the parts' box in the whole picture, with some paper around."""
+    """Return the parts' box in the whole image, with some paper around."""
     top, left = min(one.top for one in parts), min(one.left for one in parts)
     bottom, right = max(one.bottom for one in parts), max(one.right for one in parts)
     margin = max(4.0, 0.25 * max(bottom - top, right - left))

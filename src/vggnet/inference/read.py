@@ -1,4 +1,4 @@
-"""Picture files to answers, batch by batch."""
+"""Image files to answers, batch by batch."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ import numpy as np
 import numpy.typing as npt
 
 from vggnet.data.catalog import CATALOG
-from vggnet.data.decode import SUFFIXES, decode_picture, load_picture
+from vggnet.data.decode import SUFFIXES, decode_image, load_image
+from vggnet.data.image import fit_image
 from vggnet.data.listing import refusals, visible_files
 from vggnet.data.matching import Learnt
-from vggnet.data.picture import fit_picture
-from vggnet.errors import PictureError
+from vggnet.errors import ImageError
 from vggnet.inference.predict import BATCH_SIZE, Classifier
 from vggnet.inference.prepare import prepare_digit
 from vggnet.inference.split import split_digits
 
 Pixels = npt.NDArray[np.uint8]
-_PICTURE = (1, 28, 28)
+_DIGIT_SHAPE = (1, 28, 28)
 """MNIST's channels, height and width, which the page's drawings have as well."""
 
 
 class Reading(Enum):
-    """How a picture becomes what the network takes."""
+    """How an image becomes what the network takes."""
 
     DRAWN = "drawn"
     """One character, on whatever paper, drawn again as MNIST would."""
     ROW = "row"
     """A row of such characters."""
     FITTED = "fitted"
-    """A picture of anything, fitted and centred."""
+    """An image of anything, fitted and centred."""
     AS_IT_IS = "as it is"
     """Of the network's own size, and white on black where it learnt that."""
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What one picture, or one digit of a row, shows."""
+    """What one image, or one digit of a row, shows."""
 
     seen: Pixels
     """What the network saw, (C, H, W)."""
@@ -82,28 +82,28 @@ class Answer:
 
 
 def choose_reading(learnt: Learnt) -> Reading:
-    """Return how pictures are prepared for a network, by what it was trained on.
+    """Return how images are prepared for a network, by what it was trained on.
 
     They are drawn again for one that knows characters as MNIST has them: of a catalog's dataset, or
-    of one's own in MNIST's form, named by single letters and digits. Any other folder's pictures
+    of one's own in MNIST's form, named by single letters and digits. Any other folder's images
     were fitted for training, and so are these.
     """
     if entry := CATALOG.get(learnt.dataset or ""):
         drawn = entry.characters
     else:
         named = all(len(name) == 1 and name.isalnum() for name in learnt.classes)
-        drawn = named and learnt.picture == _PICTURE
+        drawn = named and learnt.image_shape == _DIGIT_SHAPE
     return Reading.DRAWN if drawn else Reading.FITTED
 
 
 @refusals()
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """Put the pictures in a folder, and in those within it, in the place of the folder.
+def find_images(paths: Iterable[Path]) -> list[Path]:
+    """Put the images in a folder, and in those within it, in the place of the folder.
 
     Hidden files, and what else systems put into folders, are left out as in training.
 
     Raises:
-        PictureError: A folder holds no picture.
+        ImageError: A folder holds no image.
         DataError: A folder may not be read.
     """
     found: list[Path] = []
@@ -113,15 +113,15 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
             continue
         inside = sorted(one for one in visible_files(path) if one.suffix.lower() in SUFFIXES)
         if not inside:
-            raise PictureError(f"there is no PNG, JPEG, WebP or BMP picture in {path}")
+            raise ImageError(f"there is no PNG, JPEG, WebP or BMP image in {path}")
         found += inside
     return found
 
 
-def read_pictures(
+def read_images(
     classifier: Classifier, paths: Iterable[Path], reading: Reading, top: int
 ) -> Iterator[Answer]:
-    """Answer picture files in their order, in batches.
+    """Answer image files in their order, in batches.
 
     Args:
         classifier: The network.
@@ -132,69 +132,69 @@ def read_pictures(
     rest = iter(paths)
     while batch := list(itertools.islice(rest, BATCH_SIZE)):
         prepared = [_see_file(classifier, path, reading) for path in batch]
-        seen = [one for found in prepared if not isinstance(found, PictureError) for one in found]
+        seen = [one for found in prepared if not isinstance(found, ImageError) for one in found]
         guesses = _guess(classifier, seen, top)
         for path, found in zip(batch, prepared, strict=True):
-            if isinstance(found, PictureError):
+            if isinstance(found, ImageError):
                 yield Answer(str(path), problem=str(found))
             else:
                 yield Answer(str(path), tuple(itertools.islice(guesses, len(found))))
 
 
-def see(picture: Pixels, reading: Reading, shape: tuple[int, int, int]) -> list[Pixels]:
-    """Return what a network shall see of a picture.
+def see(image: Pixels, reading: Reading, shape: tuple[int, int, int]) -> list[Pixels]:
+    """Return what a network shall see of an image.
 
     Args:
-        picture: uint8, (H, W, 3).
+        image: uint8, (H, W, 3).
         reading: How to prepare it.
         shape: Channels, height and width that the network takes.
 
     Returns:
-        One picture, (C, H, W); of a row one a digit; none where nothing is drawn.
+        One image, (C, H, W); of a row one a digit; none where nothing is drawn.
 
     Raises:
-        PictureError: It shall be taken as it is, and has another size.
+        ImageError: It shall be taken as it is, and has another size.
     """
     channels, height, width = shape
-    if reading is Reading.AS_IT_IS and picture.shape[:2] != (height, width):
-        rows, columns = picture.shape[:2]
-        raise PictureError(
+    if reading is Reading.AS_IT_IS and image.shape[:2] != (height, width):
+        rows, columns = image.shape[:2]
+        raise ImageError(
             f"{columns} × {rows} pixels, not {width} × {height}; leave out --no-prepare"
         )
     if reading is Reading.ROW:
-        found = split_digits(picture)
+        found = split_digits(image)
     elif reading is Reading.DRAWN:
-        digit = prepare_digit(picture)
+        digit = prepare_digit(image)
         found = [] if digit is None else [digit]
     else:
-        found = [picture]
-    return [fit_picture(one, channels, height, width) for one in found]
+        found = [image]
+    return [fit_image(one, channels, height, width) for one in found]
 
 
 def decoding_side(reading: Reading, shape: tuple[int, int, int]) -> int | None:
-    """Return the `side` to decode for: pictures to be fitted are decoded as for training."""
+    """Return the `side` to decode for: images to be fitted are decoded as for training."""
     return max(shape[1:]) if reading is Reading.FITTED else None
 
 
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # named with the pictures that cannot be read, when it is opened
+    except OSError:  # named with the images that cannot be read, when it is opened
         return False
 
 
-def _see_file(classifier: Classifier, path: Path, reading: Reading) -> list[Pixels] | PictureError:
+def _see_file(classifier: Classifier, path: Path, reading: Reading) -> list[Pixels] | ImageError:
     try:
-        shape = classifier.card.picture
+        shape = classifier.card.image_shape
         return see(_load(path, decoding_side(reading, shape)), reading, shape)
-    except PictureError as error:
+    except ImageError as error:
         return error
 
 
 def _load(path: Path, side: int | None) -> Pixels:
     if str(path) == "-":
-        return decode_picture(sys.stdin.buffer.read(), side=side)
-    return load_picture(path, side=side)
+        return decode_image(sys.stdin.buffer.read(), side=side)
+    return load_image(path, side=side)
 
 
 def _guess(classifier: Classifier, seen: list[Pixels], top: int) -> Iterator[Guess]:
@@ -202,5 +202,5 @@ def _guess(classifier: Classifier, seen: list[Pixels], top: int) -> Iterator[Gue
         return
     probabilities = classifier.predict(np.stack(seen)).probabilities
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    for picture, shares, order in zip(seen, probabilities, best, strict=True):
-        yield Guess(picture, tuple((classifier.classes[at], float(shares[at])) for at in order))
+    for image, shares, order in zip(seen, probabilities, best, strict=True):
+        yield Guess(image, tuple((classifier.classes[at], float(shares[at])) for at in order))

@@ -13,16 +13,16 @@ OVERLAP = 0.5
 """Of the narrower of two parts: standing above each other so far, they are one digit."""
 
 
-def split_digits(picture: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+def split_digits(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
     """Cut a row of digits that do not touch each other into single ones.
 
     Args:
-        picture: uint8, (H, W, 3) or (H, W).
+        image: uint8, (H, W, 3) or (H, W).
 
     Returns:
         uint8, (28, 28), white on black, each; none where nothing is drawn.
     """
-    drawing = find_drawing(picture)
+    drawing = find_drawing(image)
     if drawing is None:
         return []
     digits = []

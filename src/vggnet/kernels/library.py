@@ -203,7 +203,7 @@ def _results(
 
 
 def _empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Allocate what a kernel writes, pictures channels last, whatever torch's defaults are."""
+    """Allocate what a kernel writes, images channels last, whatever torch's defaults are."""
     layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
     return torch.empty(shape, dtype=dtype, device="cpu", memory_format=layout)
 

@@ -18,10 +18,10 @@ from vggnet.errors import ConfigError
 
 
 class VGG(nn.Module):
-    """A VGG network for square pictures of `config.image_size` pixels.
+    """A VGG network for square images of `config.image_size` pixels.
 
     Raises:
-        ConfigError: The pools cannot halve the picture that often.
+        ConfigError: The pools cannot halve the image that often.
     """
 
     def __init__(self, config: ModelConfig) -> None:

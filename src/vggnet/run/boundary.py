@@ -19,7 +19,7 @@ _MOST = 0.01
 """Share of the time that those checkpoints may cost; where they are slow they become rarer."""
 
 
-class Cadence:
+class CheckpointSchedule:
     """When a checkpoint is due.
 
     Args:

@@ -64,8 +64,8 @@ def check_same_training(recorded: Mapping[str, Any], config: Config, step: int) 
         )
 
 
-def check_same_pictures(recorded: str, sha256: str) -> None:
-    """Refuse to go on with other pictures.
+def check_same_images(recorded: str, sha256: str) -> None:
+    """Refuse to go on with other images.
 
     Raises:
         ConfigError: The dataset's hash is not the recorded one.
@@ -73,7 +73,7 @@ def check_same_pictures(recorded: str, sha256: str) -> None:
     if recorded != sha256:
         raise ConfigError(
             f"the dataset has changed: its SHA-256 was {recorded[:12]}… and is now {sha256[:12]}…; "
-            "give the pictures that the run began with, or start a new run without --resume"
+            "give the images that the run began with, or start a new run without --resume"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggnet.engine.session import PATIENCE
+from vggnet.engine.session import TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Options:
     """The run's name; made up from recipe, dataset and time by default."""
     checkpoint_every: str | None = None
     """Steps, "10", or seconds, "30s"; by default 30 s, rarer where that costs over 1 %."""
-    patience: float = PATIENCE
+    timeout: float = TIMEOUT
     """Seconds to wait for another process before it is taken for lost."""
     tensorboard: bool = False
     """Write TensorBoard events into the run's folder."""

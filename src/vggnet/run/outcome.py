@@ -1,4 +1,4 @@
-"""What a run leaves when it ends: model files, figures, pictures."""
+"""What a run leaves when it ends: model files, figures, images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vggnet.artifacts.model_file import ModelCard, build_card, save_model
-from vggnet.artifacts.pictures import render_confusion_matrix, render_curves, render_mistakes
+from vggnet.artifacts.plots import render_confusion_matrix, render_curves, render_mistakes
 from vggnet.artifacts.run_folder import FINISHED, RunFolder
 from vggnet.artifacts.summary import headline, summarize
 from vggnet.engine.environment import describe_environment
@@ -41,14 +41,14 @@ def save_results(
 ) -> None:
     """Leave all that a finished run promises.
 
-    The model goes to both its places, so that one full disk does not cost it; a picture
+    The model goes to both its places, so that one full disk does not cost it; an image
     that the disk does not take is a warning.
 
     Raises:
         OutputError: A model file cannot be written.
     """
     _save_model(plan, network, evaluation, folder)
-    for write in _pictures(plan, evaluation, history, folder):
+    for write in _images(plan, evaluation, history, folder):
         try:
             write()
         except OutputError as error:
@@ -69,7 +69,7 @@ def _save_model(plan: Plan, network: VGG, evaluation: Evaluation, folder: RunFol
         raise OutputError("; ".join(failures) + where)
 
 
-def _pictures(
+def _images(
     plan: Plan, evaluation: Evaluation, history: History, folder: RunFolder
 ) -> list[Callable[[], None]]:
     """Return what writes each; the last one marks the run as finished."""

@@ -26,7 +26,7 @@ class TrainResult:
     """Of the weights as they are saved, on the test set, which is read this once."""
     epochs: list[EpochResult]
     validations: list[Score | None]
-    """On the pictures held out, after each of the epochs; None without any."""
+    """On the images held out, after each of the epochs; None without any."""
     config: Config
     output: Path
     """The model file."""
@@ -37,7 +37,7 @@ class TrainResult:
 
     @property
     def accuracy(self) -> float:
-        """Share of the test pictures classified right, 0 to 1."""
+        """Share of the test images classified right, 0 to 1."""
         return self.evaluation.accuracy
 
 
@@ -57,8 +57,8 @@ class Reporter:
         """Something was lost, or has changed, that the run can go on without."""
 
 
-FEW_PICTURES, FEW_STEPS, ENOUGH_STEPS = 20_000, 200, 500
-"""Recipes count in epochs of some 60,000 pictures, of which `fast` takes 469 steps."""
+FEW_IMAGES, FEW_STEPS, ENOUGH_STEPS = 20_000, 200, 500
+"""Recipes count in epochs of some 60,000 images, of which `fast` takes 469 steps."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Plan:
     """Complete: classes, channels and image size are the data's."""
     dataset: Dataset
     train: LabeledImages
-    """The pictures to learn from."""
+    """The images to learn from."""
     validation: LabeledImages | None
     """Those held out, if any."""
     device: torch.device
@@ -81,24 +81,24 @@ class Plan:
     """Steps that were taken before; more than 0 where a run is resumed."""
 
     @property
-    def remarks(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """What a person should know before believing a figure."""
         settings, count = self.config.train, len(self.train)
         size, per_epoch = settings.global_batch_size, -(-count // settings.global_batch_size)
         steps = count_steps(settings.epochs, per_epoch)
-        remarks = list(self.dataset.remarks)
+        warnings = list(self.dataset.warnings)
         if count < size:
-            remarks.append(
-                f"{count:,} training pictures are fewer than a batch of {size}: each step "
+            warnings.append(
+                f"{count:,} training images are fewer than a batch of {size}: each step "
                 "sees them all; a smaller --batch-size takes more steps"
             )
-        if count < FEW_PICTURES and steps < FEW_STEPS and not self.first_step:
-            remarks.append(
-                f"--epochs {settings.epochs:g} on {count:,} pictures makes {steps} "
+        if count < FEW_IMAGES and steps < FEW_STEPS and not self.first_step:
+            warnings.append(
+                f"--epochs {settings.epochs:g} on {count:,} images makes {steps} "
                 f"step{'s' if steps > 1 else ''}, too few to learn much; "
                 f"--epochs {-(-ENOUGH_STEPS // per_epoch)} takes {ENOUGH_STEPS} or more"
             )
-        return tuple(remarks)
+        return tuple(warnings)
 
     @property
     def resume_command(self) -> str:

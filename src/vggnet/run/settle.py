@@ -15,7 +15,7 @@ from vggnet.engine.device import check_precision, choose_device, usable_cores
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Session
 from vggnet.errors import ConfigError, DataError, DeviceError, RunFinishedError
-from vggnet.run.circumstances import check_same_pictures, check_same_training
+from vggnet.run.circumstances import check_same_images, check_same_training
 from vggnet.run.options import Options
 from vggnet.run.origin import Origin
 from vggnet.run.outcome import MODEL
@@ -43,7 +43,7 @@ def settle(origin: Origin, options: Options, session: Session) -> Plan:
     train, validation = hold_out(dataset.train, config.data.validation_size, config.train.seed)
     if values:
         check_same_training(values["config"], config, values["step"])
-        check_same_pictures(values["dataset_sha256"], dataset.sha256)
+        check_same_images(values["dataset_sha256"], dataset.sha256)
         steps = -(-len(train) // config.train.global_batch_size)
         _check_unfinished(origin, values["step"], count_steps(config.train.epochs, steps))
     return Plan(
@@ -81,18 +81,18 @@ def _choose_own_device(name: str, session: Session) -> torch.device:
 
 
 def _check_common(dataset: Dataset, session: Session) -> None:
-    """Refuse to train on other pictures than the main process does, as on another machine.
+    """Refuse to train on other images than the main process does, as on another machine.
 
     Raises:
         DataError: They are not the same.
     """
-    common = session.share(dataset.sha256)
+    common = session.broadcast_object(dataset.sha256)
     if common != dataset.sha256:
         raise DataError(
-            f"process {session.rank} finds other pictures of {dataset.name} than process 0: "
+            f"process {session.rank} finds other images of {dataset.name} than process 0: "
             f"SHA-256 {dataset.sha256[:12]}… and {common[:12]}…; copy them from one machine to all"
         )
-    session.meet()  # nothing is written while another process may still refuse
+    session.barrier()  # nothing is written while another process may still refuse
 
 
 def _check_unfinished(origin: Origin, step: int, total: int) -> None:

@@ -19,7 +19,7 @@ from vggnet.errors import ConnectionLostError, OutputError
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.model.folding import fold_batch_norm
 from vggnet.recipes import DEFAULT_RECIPE, resolve_config
-from vggnet.run.boundary import Cadence
+from vggnet.run.boundary import CheckpointSchedule
 from vggnet.run.options import Options
 from vggnet.run.origin import Origin, begin, go_on, launch_id
 from vggnet.run.outcome import save_results
@@ -111,24 +111,26 @@ def resume_run(
 
 def _carry_out(find: Callable[[], Origin], options: Options, reporter: Reporter) -> TrainResult:
     started = time.perf_counter()
-    cadence = Cadence(options.checkpoint_every)
+    checkpoint_schedule = CheckpointSchedule(options.checkpoint_every)
     place: tuple[Path, Session] | None = None
     try:
-        with open_session(options.patience) as session, ExitStack() as stack:
-            origin = session.share(find() if session.is_main else None)
+        with open_session(options.timeout) as session, ExitStack() as stack:
+            origin = session.broadcast_object(find() if session.is_main else None)
             assert origin is not None
             plan = settle(origin, options, session)
-            for remark in plan.remarks if session.is_main else ():
-                reporter.warned(remark)
+            for warning in plan.warnings if session.is_main else ():
+                reporter.warned(warning)
             folder = None
             if session.is_main:
                 folder = _open_folder(origin, options, f"{plan.config.recipe}-{plan.dataset.name}")
                 stack.callback(folder.close)
-            plan = replace(plan, folder=session.share(folder.path if folder else plan.folder))
+            plan = replace(
+                plan, folder=session.broadcast_object(folder.path if folder else plan.folder)
+            )
             place = plan.folder, session
             stack.enter_context(computing(plan.config.train.precision, plan.threads))
             stack.enter_context(own_random_numbers(plan.device))
-            training = Training(plan, folder, origin.checkpoint, cadence, reporter)
+            training = Training(plan, folder, origin.checkpoint, checkpoint_schedule, reporter)
             evaluation = _train_and_save(training)
     except ConnectionLostError as error:
         if place:
@@ -166,7 +168,7 @@ def _train_and_save(training: Training) -> Evaluation:
         folder.write_json("config.json", plan.config.model_dump(mode="json"))
         folder.write_json("environment.json", describe_environment())
     training.carry_out()
-    network = fold_batch_norm(training.state.outcome.eval())
+    network = fold_batch_norm(training.state.eval_model.eval())
     replica = accelerated(network, plan.config.train.kernels)
     evaluation = evaluate(replica, training.cut(plan.dataset.test, BATCH_SIZE), plan.session)
     check_evaluation(evaluation, training.history.epochs[-1])

@@ -24,7 +24,7 @@ from vggnet.errors import (
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.kernels.network import AcceleratedNetwork
 from vggnet.model.vgg import build_network
-from vggnet.run.boundary import Cadence, stop_requests
+from vggnet.run.boundary import CheckpointSchedule, stop_requests
 from vggnet.run.circumstances import compare_circumstances, describe_circumstances
 from vggnet.run.history import History
 from vggnet.run.outcome import save_weights_so_far
@@ -38,7 +38,7 @@ def check_evaluation(found: Evaluation, after: EpochResult) -> None:
         TrainingDivergedError: The loss is NaN or infinite.
     """
     if not math.isfinite(found.loss):
-        what = f"the loss on other pictures became {found.loss} after step {after.step}"
+        what = f"the loss on other images became {found.loss} after step {after.step}"
         raise TrainingDivergedError(what, after.step, after.lr)
 
 
@@ -49,7 +49,7 @@ class Training:
         plan: What to do.
         folder: Where to leave things; None on all but the main process.
         checkpoint: Where to go on from, if the run was stopped.
-        cadence: When a checkpoint is due between the ends of epochs.
+        checkpoint_schedule: When a checkpoint is due between the ends of epochs.
         reporter: Told of the progress.
 
     Raises:
@@ -62,7 +62,7 @@ class Training:
         plan: Plan,
         folder: RunFolder | None,
         checkpoint: Snapshot | None,
-        cadence: Cadence,
+        checkpoint_schedule: CheckpointSchedule,
         reporter: Reporter,
     ) -> None:
         self.plan, self.folder, self.reporter = plan, folder, reporter
@@ -77,18 +77,18 @@ class Training:
         self._validation = self.cut(plan.validation, BATCH_SIZE) if plan.validation else None
         self._total = count_steps(config.train.epochs, len(self._batches))
         self._checkpoints = folder.checkpoints if folder else None
-        self._cadence = cadence
+        self._checkpoint_schedule = checkpoint_schedule
         self._agreement = Agreement(plan.session)
         self._stopping = False
         self._saved_step: int | None = None
         if checkpoint:
             self._go_on_from(checkpoint)
 
-    def cut(self, pictures: LabeledImages, batch_size: int) -> Batches:
-        """Cut pictures into batches, this process's share of each."""
+    def cut(self, examples: LabeledImages, batch_size: int) -> Batches:
+        """Cut images into batches, this process's share of each."""
         config, session = self.plan.config, self.plan.session
         return Batches(
-            pictures,
+            examples,
             self.plan.device,
             batch_size=batch_size,
             mean=config.data.mean,
@@ -109,16 +109,18 @@ class Training:
         """
         last_good = None
         with stop_requests() as self._stop_requested:
-            self.plan.session.meet()  # from here on every process can be asked to stop
+            self.plan.session.barrier()  # from here on every process can be asked to stop
             self.reporter.started(self.plan)
             try:
                 for result in fit(self.state, self._batches, self._on_step):
                     self._end_epoch(result)
-                    last_good = {k: v.clone() for k, v in self.state.outcome.state_dict().items()}
+                    last_good = {
+                        k: v.clone() for k, v in self.state.eval_model.state_dict().items()
+                    }
             except TrainingDivergedError as error:
                 if last_good and self.folder:
-                    self.state.outcome.load_state_dict(last_good)
-                    path = save_weights_so_far(self.plan, self.state.outcome, self.folder)
+                    self.state.eval_model.load_state_dict(last_good)
+                    path = save_weights_so_far(self.plan, self.state.eval_model, self.folder)
                     after = self.history.epochs[-1].epoch
                     error.args = (f"{error}; the weights after epoch {after:g} are in {path}",)
                 raise
@@ -127,12 +129,12 @@ class Training:
     def _on_step(self, state: TrainState) -> None:
         """Save or stop, if it is time; at an epoch's last step that waits for its results."""
         self.reporter.stepped(state.step, self._total)
-        by_clock = self.plan.session.is_main and self._cadence.by_clock()
+        by_clock = self.plan.session.is_main and self._checkpoint_schedule.by_clock()
         stop, save = self._agreement.ask(self._stop_requested(), by_clock)
         self._stopping |= stop
         if state.step % len(self._batches) == 0 or state.step == self._total:
             return
-        if self._stopping or save or self._cadence.by_count(state.step):
+        if self._stopping or save or self._checkpoint_schedule.by_count(state.step):
             self._save_checkpoint()
         if self._stopping:
             self._stop()
@@ -140,7 +142,7 @@ class Training:
     def _end_epoch(self, result: EpochResult) -> None:
         found = None
         if self._validation:
-            network = accelerated(self.state.outcome, self.plan.config.train.kernels)
+            network = accelerated(self.state.eval_model, self.plan.config.train.kernels)
             found = evaluate(network, self._validation, self.plan.session)
             check_evaluation(found, result)
         self.history.epochs.append(result)
@@ -172,7 +174,7 @@ class Training:
             except OutputError as error:
                 raise OutputError(f"{error}. {self._way_on()}") from None
         self._saved_step = self.state.step
-        self._cadence.saved(self.state.step, time.perf_counter() - started)
+        self._checkpoint_schedule.saved(self.state.step, time.perf_counter() - started)
 
     def _describe(self) -> dict[str, Any]:
         """Return what a resumed run must know or compare."""
@@ -198,7 +200,7 @@ class Training:
             reason = " ".join(str(error).split())
             raise CheckpointError(f"the checkpoint lacks something: {reason}") from None
         self._saved_step = self.state.step
-        self._cadence.start_from(self.state.step)
+        self._checkpoint_schedule.start_from(self.state.step)
 
     def _stop(self) -> None:
         """End the run here; every process comes here at the same step.
@@ -209,9 +211,10 @@ class Training:
         self._agreement.conclude()
         error = InterruptedTrainingError(self.state.step)
         if self.folder:
-            path = save_weights_so_far(self.plan, self.state.outcome, self.folder)
+            path = save_weights_so_far(self.plan, self.state.eval_model, self.folder)
             error.args = (f"{error}; the weights so far are in {path}. {self._way_on()}",)
-        self.plan.session.share(None)  # none leaves, and brings the others down, before all is safe
+        # The other processes wait here until everything is saved: one that leaves ends them all.
+        self.plan.session.broadcast_object(None)
         raise error
 
     def _way_on(self) -> str:

@@ -19,7 +19,7 @@ from vggnet.serve.pixels import PixelsError, read_json, read_pixels
 from vggnet.serve.refusals import add_refusals, media_type, refusals
 from vggnet.serve.service import Answer, Service
 
-PICTURES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
 
 PAGE = {
     "": ("index.html", "text/html"),
@@ -55,7 +55,7 @@ def create_app(service: Service, hosts: HostNames) -> FastAPI:
     app = FastAPI(
         title="vggnet",
         version=__version__,
-        description="Pictures in, classes and probabilities out.",
+        description="Images in, classes and probabilities out.",
         lifespan=lifespan,
         docs_url=None,  # both would load scripts from elsewhere
         redoc_url=None,
@@ -76,31 +76,31 @@ def _predictions(service: Service) -> APIRouter:
 
     @router.post(
         "/predict",
-        openapi_extra={"requestBody": _describe_body(service.picture)},
+        openapi_extra={"requestBody": _describe_body(service.image_shape)},
         responses=refusals(400, 403, 408, 413, 415, 422, 503),
     )
     async def predict(request: Request) -> Answer:
-        """Classify a picture file of any size, or arrays of the network's own size.
+        """Classify an image file of any size, or arrays of the network's own size.
 
         A file is prepared as the training data were: the ink is found, cropped, scaled and
         centred. Arrays are taken as they are: light strokes on black, 0 to 255.
         """
         kind = media_type(request)
-        if kind in PICTURES:
+        if kind in IMAGE_TYPES:
             return await service.answer_file(await request.body())
         if kind != "application/json":
-            raise HTTPException(415, f"send {', '.join(PICTURES)} or application/json")
+            raise HTTPException(415, f"send {', '.join(IMAGE_TYPES)} or application/json")
         value = read_json(await request.body())
         if not isinstance(value, dict) or "images" not in value:
             raise PixelsError('send an object, {"images": [...]}')
-        return await service.answer_pixels(read_pixels(value["images"], service.picture))
+        return await service.answer_pixels(read_pixels(value["images"], service.image_shape))
 
     return router
 
 
-def _describe_body(picture: tuple[int, int, int]) -> dict[str, Any]:
+def _describe_body(image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Describe what `/predict` takes, for OpenAPI."""
-    channels, height, width = picture
+    channels, height, width = image_shape
     image: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 255}
     for length in (width, height, *([channels] if channels > 1 else [])):
         image = {"type": "array", "items": image, "minItems": length, "maxItems": length}
@@ -113,7 +113,7 @@ def _describe_body(picture: tuple[int, int, int]) -> dict[str, Any]:
     file = {"schema": {"type": "string", "format": "binary"}}
     return {
         "required": True,
-        "content": {**dict.fromkeys(PICTURES, file), "application/json": {"schema": arrays}},
+        "content": {**dict.fromkeys(IMAGE_TYPES, file), "application/json": {"schema": arrays}},
     }
 
 

@@ -18,7 +18,7 @@ Probabilities = npt.NDArray[np.float32]
 
 
 class OverloadedError(Exception):
-    """More pictures wait than the limits allow."""
+    """More images wait than the limits allow."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _Request:
 
 
 class Batcher:
-    """Answers pictures in batches, in the order in which they came.
+    """Answers images in batches, in the order in which they came.
 
     Everything but `compute` runs in the event loop, so nothing needs a lock. Use it as an
     asynchronous context; leaving it answers what was accepted.
@@ -36,7 +36,7 @@ class Batcher:
     Args:
         compute: (N, C, H, W) to probabilities (N, num_classes); called in a thread of its own.
         limits: Bounds of the queue and of a batch.
-        observe: Told the number of pictures in each batch.
+        observe: Told the number of images in each batch.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Batcher:
 
     @contextmanager
     def accept(self, images: int) -> Iterator[None]:
-        """Take on a request that counts for some pictures, for as long as the context lasts.
+        """Take on a request that counts for some images, for as long as the context lasts.
 
         Raises:
             OverloadedError: Too many are waiting already.
@@ -78,7 +78,7 @@ class Batcher:
             self._accepted -= images
 
     async def predict(self, images: Images) -> Probabilities:
-        """Compute the probabilities of the classes, together with others' pictures.
+        """Compute the probabilities of the classes, together with others' images.
 
         Args:
             images: uint8, (N, C, H, W), within an `accept`.

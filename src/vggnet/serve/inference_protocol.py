@@ -30,7 +30,7 @@ class Tensor(BaseModel):
 
 
 class InputTensor(BaseModel):
-    """The pictures: nested as their shape says, or flat in row-major order."""
+    """The images: nested as their shape says, or flat in row-major order."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -138,7 +138,7 @@ def build_router(service: Service) -> APIRouter:
     @router.get(f"/models/{NAME}/versions/{VERSION}", include_in_schema=False)
     async def model_metadata() -> ModelMetadata:
         """Tell names, types and shapes of the model's tensors."""
-        images = Tensor(name="images", datatype="UINT8", shape=[-1, *service.picture])
+        images = Tensor(name="images", datatype="UINT8", shape=[-1, *service.image_shape])
         probabilities = Tensor(
             name="probabilities", datatype="FP32", shape=[-1, len(service.classes)]
         )
@@ -148,9 +148,9 @@ def build_router(service: Service) -> APIRouter:
     @router.post(f"/models/{NAME}/infer", **_INFER)
     @router.post(f"/models/{NAME}/versions/{VERSION}/infer", include_in_schema=False, **_INFER)
     async def infer(request: InferRequest) -> InferResponse:
-        """Classify pictures given as a tensor."""
+        """Classify images given as a tensor."""
         tensor = request.inputs[0]
-        images = read_tensor(tensor.data, tensor.shape, service.picture)
+        images = read_tensor(tensor.data, tensor.shape, service.image_shape)
         probabilities = await service.predict(images)
         wanted = [output.name for output in request.outputs or ()] or ["probabilities", "classes"]
         tensors = _tensors(probabilities, service.classes)
@@ -160,7 +160,7 @@ def build_router(service: Service) -> APIRouter:
 
 
 def _tensors(probabilities: Probabilities, classes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Return the outputs for some pictures, by name."""
+    """Return the outputs for some images, by name."""
     count, num_classes = probabilities.shape
     return {
         "probabilities": Tensor(

@@ -12,20 +12,20 @@ class Limits:
     body_bytes: int = 1_000_000
     """Of one request's body; beyond, 413."""
     pixels: int = 4_000_000
-    """Width times height of one picture, read off its header; beyond, 422."""
+    """Width times height of one image, read off its header; beyond, 422."""
     request_images: int = 256
-    """Pictures in one request; beyond, 422."""
+    """Images in one request; beyond, 422."""
     waiting_images: int = 256
-    """Pictures accepted and not yet answered, over all requests; beyond, 503."""
+    """Images accepted and not yet answered, over all requests; beyond, 503."""
     file_weight: int = 4
-    """What a picture file counts for among these. Preparing one took 20 to 50 ms on one busy
+    """What an image file counts for among these. Preparing one took 20 to 50 ms on one busy
     core, and whoever waits must have an answer within `drain_seconds`."""
     open_bodies: int = 256
     """Requests whose body is being received or answered; beyond, 503."""
     batch_images: int = 128
-    """Pictures computed together; see `BATCH_SIZE` of `vggnet.inference.predict`."""
+    """Images computed together; see `BATCH_SIZE` of `vggnet.inference.predict`."""
     gather_seconds: float = 0.005
-    """How long the first picture of a batch waits for others."""
+    """How long the first image of a batch waits for others."""
     receive_seconds: float = 5.0
     """For a whole body to arrive; beyond, 408. Less than `drain_seconds`, so that a half-sent
     request does not outlast the server's end."""

@@ -43,7 +43,7 @@ class Metrics:
         )
         self.batch_size = Histogram(
             "vggnet_batch_images",
-            "Pictures computed together.",
+            "Images computed together.",
             buckets=IMAGES,
             registry=self._registry,
         )

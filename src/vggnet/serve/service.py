@@ -1,4 +1,4 @@
-"""A classifier made ready for many clients: pictures in, answers out, bounded on the way."""
+"""A classifier made ready for many clients: images in, answers out, bounded on the way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from vggnet.data.decode import decode_picture
+from vggnet.data.decode import decode_image
 from vggnet.engine.device import computing
 from vggnet.inference.predict import Classifier
 from vggnet.inference.read import choose_reading, decoding_side, see
@@ -23,7 +23,7 @@ from vggnet.serve.pixels import PixelsError
 
 
 class Prediction(BaseModel):
-    """The answer for one picture; every field is null where nothing is drawn on it."""
+    """The answer for one image; every field is null where nothing is drawn on it."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -36,11 +36,11 @@ class Prediction(BaseModel):
 
 
 class Answer(BaseModel):
-    """The answers to one request, in the order of its pictures."""
+    """The answers to one request, in the order of its images."""
 
     predictions: list[Prediction]
     seen: str | None = None
-    """What the network saw of a picture file: a PNG of the network's size, in base64."""
+    """What the network saw of an image file: a PNG of the network's size, in base64."""
 
 
 NOTHING_DRAWN = Prediction(label=None, probability=None, probabilities=None)
@@ -59,14 +59,14 @@ class Service:
         self.limits = limits
         self.metrics = Metrics()
         self.classes = classifier.classes
-        self.picture = classifier.card.picture
+        self.image_shape = classifier.card.image_shape
         self.closing = False
         """Whether the server has been asked to stop."""
         self._classifier, self._threads = classifier, threads
         self._reading = choose_reading(classifier.learnt)
         self._batcher = Batcher(self._compute, limits, self.metrics.batch_size.observe)
-        # One at a time, so that at most one picture stands unpacked in the memory.
-        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="vggnet-pictures")
+        # One at a time, so that at most one image stands unpacked in the memory.
+        self._images = ThreadPoolExecutor(1, thread_name_prefix="vggnet-images")
 
     async def __aenter__(self) -> Service:
         """Start computing."""
@@ -75,26 +75,26 @@ class Service:
 
     async def __aexit__(self, *exception: object) -> None:
         """Answer what was accepted, then stop."""
-        self._pictures.shutdown()
+        self._images.shutdown()
         await self._batcher.__aexit__(*exception)
 
     async def answer_file(self, data: bytes) -> Answer:
         """Answer for one PNG, JPEG, WebP or BMP file.
 
         Raises:
-            PictureError: It is none, or has too many pixels.
+            ImageError: It is none, or has too many pixels.
             OverloadedError: Too much is waiting already.
         """
         with self._batcher.accept(self.limits.file_weight):
             loop = asyncio.get_running_loop()
-            seen = await loop.run_in_executor(self._pictures, self._read, data)
+            seen = await loop.run_in_executor(self._images, self._read, data)
             if seen is None:
                 return Answer(predictions=[NOTHING_DRAWN])
             probabilities = await self._batcher.predict(seen[np.newaxis])
         return Answer(predictions=self._describe(probabilities), seen=_as_png(seen))
 
     async def answer_pixels(self, images: Images) -> Answer:
-        """Answer for pictures as the network takes them, uint8 (N, C, H, W).
+        """Answer for images as the network takes them, uint8 (N, C, H, W).
 
         Raises:
             PixelsError: There are more than one request may have.
@@ -106,12 +106,12 @@ class Service:
         """Return the probabilities of the classes, (N, num_classes).
 
         Raises:
-            PixelsError: There are more pictures than one request may have.
+            PixelsError: There are more images than one request may have.
             OverloadedError: Too much is waiting already.
         """
         most = self.limits.request_images
         if len(images) > most:
-            raise PixelsError(f"send at most {most} pictures at a time, not {len(images)}")
+            raise PixelsError(f"send at most {most} images at a time, not {len(images)}")
         with self._batcher.accept(len(images)):
             return await self._batcher.predict(images)
 
@@ -121,9 +121,9 @@ class Service:
 
     def _read(self, data: bytes) -> npt.NDArray[np.uint8] | None:
         """Return what the network is to see of a file, (C, H, W), or None for a blank digit."""
-        side = decoding_side(self._reading, self.picture)
-        picture = decode_picture(data, max_pixels=self.limits.pixels, side=side)
-        seen = see(picture, self._reading, self.picture)
+        side = decoding_side(self._reading, self.image_shape)
+        image = decode_image(data, max_pixels=self.limits.pixels, side=side)
+        seen = see(image, self._reading, self.image_shape)
         return seen[0] if seen else None
 
     def _describe(self, probabilities: Probabilities) -> list[Prediction]:
@@ -137,9 +137,9 @@ class Service:
         ]
 
 
-def _as_png(picture: npt.NDArray[np.uint8]) -> str:
-    """Return a (C, H, W) picture as a PNG file in base64."""
+def _as_png(pixels: npt.NDArray[np.uint8]) -> str:
+    """Return a (C, H, W) image as a PNG file in base64."""
     file = BytesIO()
-    image = Image.fromarray(picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0))
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
     image.save(file, "PNG")
     return b64encode(file.getvalue()).decode("ascii")

@@ -26,17 +26,17 @@ class Finished(BaseModel):
     parameters: int
     """Of the network as it was trained, batch norm included."""
     accuracy: float
-    """Share of the test pictures classified right, 0 to 1, by the last step's weights."""
+    """Share of the test images classified right, 0 to 1, by the last step's weights."""
     loss: float
     """Mean cross-entropy on them, in nats."""
     count: int
-    """Test pictures."""
+    """Test images."""
     train_loss: float
     """Of the last epoch, label smoothing included."""
     seconds: float
     """Spent on steps; without loading, evaluation and saving."""
     images: int
-    """Pictures trained on, repetitions counted."""
+    """Images trained on, repetitions counted."""
     settings: dict[str, Any]
     """What all runs of the study have in common."""
     dataset_sha256: str

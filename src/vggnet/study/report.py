@@ -50,7 +50,7 @@ class Member:
 
     @property
     def accuracies(self) -> tuple[float, ...]:
-        """Of each run, in percent of the test pictures."""
+        """Of each run, in percent of the test images."""
         return tuple(100 * run.accuracy for run in self.runs)
 
     @property

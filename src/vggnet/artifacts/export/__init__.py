@@ -21,7 +21,7 @@ from vggnet.artifacts.export.hub import (
 )
 from vggnet.artifacts.export.onnx_file import check_extra, onnx_usage, open_onnx, write_onnx
 from vggnet.artifacts.export.parity import check_parity
-from vggnet.artifacts.export.program import PictureNetwork, Pixels, Program, eager_program
+from vggnet.artifacts.export.program import ExportModule, Pixels, Program, eager_program
 from vggnet.artifacts.export.torch_program import open_program, program_usage, write_program
 from vggnet.errors import ConfigError, OutputError
 
@@ -34,7 +34,7 @@ class Format:
 
     suffix: str
     """Of its name; "" for a folder."""
-    write: Callable[[Path, PictureNetwork], None]
+    write: Callable[[Path, ExportModule], None]
     open: Callable[[Path, int], Program]
     """Make a written file ready to run on some threads."""
     usage: Callable[[Path, tuple[int, int, int]], str]
@@ -50,7 +50,7 @@ FORMATS: Mapping[str, Format] = {
 
 
 def export_model(
-    network: PictureNetwork, kind: str, path: Path, pixels: Pixels, source: str, threads: int
+    network: ExportModule, kind: str, path: Path, pixels: Pixels, source: str, threads: int
 ) -> float:
     """Write a model in a format, read it back, and keep it if it answers as the network does.
 
@@ -58,7 +58,7 @@ def export_model(
         network: What to export.
         kind: A key of `FORMATS`.
         path: The file, or the folder for "hub".
-        pixels: Pictures to compare the answers on, uint8, (N, C, H, W).
+        pixels: Images to compare the answers on, uint8, (N, C, H, W).
         source: What to call them.
         threads: For the comparison.
 

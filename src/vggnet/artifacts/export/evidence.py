@@ -1,4 +1,4 @@
-"""The pictures that an exported file is judged by."""
+"""The images that an exported file is judged by."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGES = 1_000
 def find_dataset(card: ModelCard, data_dir: Path | None) -> Dataset | None:
     """Return the dataset that a model was trained on, where it is on this machine.
 
-    Not another one of its name: a folder may have changed since, and then hold pictures to
+    Not another one of its name: a folder may have changed since, and then hold images to
     test with that the model has learnt.
 
     Raises:
@@ -40,21 +40,21 @@ def find_dataset(card: ModelCard, data_dir: Path | None) -> Dataset | None:
             raise
         return None
     same = card.dataset_sha256 in (None, dataset.sha256)
-    fits = (dataset.shape, dataset.classes) == (card.picture, card.classes)
+    fits = (dataset.shape, dataset.classes) == (card.image_shape, card.classes)
     return dataset if same and fits else None
 
 
-def choose_pixels(dataset: Dataset | None, picture: tuple[int, int, int]) -> tuple[Pixels, str]:
-    """Return pictures to compare answers on, from all over the test set, and their name.
+def choose_pixels(dataset: Dataset | None, image_shape: tuple[int, int, int]) -> tuple[Pixels, str]:
+    """Return images to compare answers on, from all over the test set, and their name.
 
-    Without a dataset they are noise, uint8, (1000, *picture).
+    Without a dataset they are noise, uint8, (1000, *image).
     """
     if dataset:
-        return spread_over(dataset.test.images, IMAGES), f"{dataset.name} test pictures"
-    noise = np.random.default_rng(0).integers(0, 256, (IMAGES, *picture), dtype=np.uint8)
-    return noise, "pictures of noise (the dataset is not at hand)"
+        return spread_over(dataset.test.images, IMAGES), f"{dataset.name} test images"
+    noise = np.random.default_rng(0).integers(0, 256, (IMAGES, *image_shape), dtype=np.uint8)
+    return noise, "images of noise (the dataset is not at hand)"
 
 
 def spread_over(images: Pixels, count: int) -> Pixels:
-    """Return at most `count` pictures at equal distances: a folder's are sorted by class."""
+    """Return at most `count` images at equal distances: a folder's are sorted by class."""
     return images[:: max(1, len(images) // count)][:count]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vggnet import __version__
-from vggnet.artifacts.export.program import PictureNetwork, Program, eager_program
+from vggnet.artifacts.export.program import ExportModule, Program, eager_program
 from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.config import ModelConfig
 
@@ -33,17 +33,17 @@ def is_ours(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("library_name") == _LIBRARY
 
 
-def write_weights(path: Path, network: PictureNetwork) -> None:
+def write_weights(path: Path, network: ExportModule) -> None:
     """Write the weights and their description, as `.safetensors`."""
     save_model(path, network.network, network.card)
 
 
 def open_weights(path: Path, threads: int) -> Program:
     """Read a `.safetensors` back and run it in PyTorch."""
-    return eager_program(PictureNetwork(load_model(path)))
+    return eager_program(ExportModule(load_model(path)))
 
 
-def write_hub(folder: Path, network: PictureNetwork) -> None:
+def write_hub(folder: Path, network: ExportModule) -> None:
     """Write the folder and its three files; the figures in it are those of `network.card.test`."""
     folder.mkdir()
     write_weights(folder / WEIGHTS, network)
@@ -57,23 +57,23 @@ def open_hub(folder: Path, threads: int) -> Program:
     return open_weights(folder / WEIGHTS, threads)
 
 
-def weights_usage(path: Path, picture: tuple[int, int, int]) -> str:
-    """Return Python that classifies one black picture."""
+def weights_usage(path: Path, image_shape: tuple[int, int, int]) -> str:
+    """Return Python that classifies one black image."""
     return f"""\
 import numpy, vggnet
 model = vggnet.load({str(path)!r})
-print(model.predict(numpy.zeros({(1, *picture)}, "uint8")).classes)"""
+print(model.predict(numpy.zeros({(1, *image_shape)}, "uint8")).classes)"""
 
 
-def hub_usage(folder: Path, picture: tuple[int, int, int]) -> str:
+def hub_usage(folder: Path, image_shape: tuple[int, int, int]) -> str:
     """Return the same for a folder's weights."""
-    return weights_usage(folder / WEIGHTS, picture)
+    return weights_usage(folder / WEIGHTS, image_shape)
 
 
-def render_card(network: PictureNetwork) -> str:
+def render_card(network: ExportModule) -> str:
     """Return the model card: the Hub's metadata, then what a person wants to know."""
     config, card = network.network.config, network.card
-    channels, height, width = card.picture
+    channels, height, width = card.image_shape
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return f"""---
 {_head(network)}
@@ -81,17 +81,17 @@ def render_card(network: PictureNetwork) -> str:
 
 # {_title(network)}
 
-A VGG network (arXiv 1409.1556) for pictures of {height}×{width} pixels and {channels} \
+A VGG network (arXiv 1409.1556) for images of {height}×{width} pixels and {channels} \
 {"channel" if channels == 1 else "channels"}, which tells {len(card.classes)} classes apart: \
 {_layers(config)}; {parameters:,} parameters. Trained and exported with vggnet {__version__}.
 
 ## Use
 
 ```python
-{weights_usage(Path(WEIGHTS), card.picture)}
+{weights_usage(Path(WEIGHTS), card.image_shape)}
 ```
 
-Pictures are uint8, (N, {channels}, {height}, {width}), as the training data are. Without vggnet: \
+Images are uint8, (N, {channels}, {height}, {width}), as the training data are. Without vggnet: \
 `{WEIGHTS}` holds plain tensors under torchvision's names (`features.N.weight`, \
 `classifier.N.weight`), and `{CONFIG}` says what else a program needs: the layers, the classes, \
 and the mean and deviation of pixels that were divided by 255.
@@ -101,12 +101,12 @@ and the mean and deviation of pixels that were divided by 255.
 {_figures(network)}
 ## Limits
 
-It answers every picture with one of its classes, whatever is on it, and was made for pictures
+It answers every image with one of its classes, whatever is on it, and was made for images
 like those that it was trained on.
 """
 
 
-def _config(network: PictureNetwork) -> dict[str, Any]:
+def _config(network: ExportModule) -> dict[str, Any]:
     """Return what a program has to know of the network, under the Hub's usual names."""
     config, card = network.network.config, network.card
     return {
@@ -118,7 +118,7 @@ def _config(network: PictureNetwork) -> dict[str, Any]:
         "hidden_sizes": config.layers.hidden,
         "num_channels": config.in_channels,
         "image_size": config.image_size,
-        "picture_size": card.picture[1:],
+        "picture_size": card.image_shape[1:],
         "image_mean": card.mean,
         "image_std": card.std,
         "id2label": dict(enumerate(card.classes)),
@@ -126,7 +126,7 @@ def _config(network: PictureNetwork) -> dict[str, Any]:
     }
 
 
-def _head(network: PictureNetwork) -> str:
+def _head(network: ExportModule) -> str:
     """Return the card's metadata as YAML."""
     on_hub = _HUB_NAMES.get(network.dataset or "")
     values: dict[str, Any] = {
@@ -158,7 +158,7 @@ def _head(network: PictureNetwork) -> str:
     )
 
 
-def _title(network: PictureNetwork) -> str:
+def _title(network: ExportModule) -> str:
     name = network.network.config.name
     name = "VGG" if name == "custom" else name
     return f"{name} on {network.dataset}" if network.dataset else name
@@ -170,12 +170,12 @@ def _layers(config: ModelConfig) -> str:
     return f"3×3 convolutions of {stages} channels, hidden layers of {hidden}"
 
 
-def _figures(network: PictureNetwork) -> str:
+def _figures(network: ExportModule) -> str:
     test = network.card.test
     if not (network.dataset and test):
-        return "None were measured: the pictures to test on were not at hand.\n"
+        return "None were measured: the images to test on were not at hand.\n"
     return f"""\
-On the {test["count"]:,.0f} test pictures of {network.dataset}, measured with these very weights:
+On the {test["count"]:,.0f} test images of {network.dataset}, measured with these very weights:
 
 | accuracy | cross-entropy |
 |---|---|

@@ -11,13 +11,13 @@ from typing import Any
 from vggnet.artifacts.export import export_model, keep_if
 from vggnet.artifacts.export.evidence import spread_over
 from vggnet.artifacts.export.onnx_file import INPUT, open_onnx
-from vggnet.artifacts.export.program import PictureNetwork, Pixels, score
+from vggnet.artifacts.export.program import ExportModule, Pixels, score
 from vggnet.artifacts.export.quiet import quiet
 from vggnet.data.dataset import Dataset
 from vggnet.errors import DataError
 
 CALIBRATION = 1_000
-"""Training pictures that the ranges of activations are read from."""
+"""Training images that the ranges of activations are read from."""
 
 _BATCH = 100
 
@@ -38,7 +38,7 @@ class Quantized:
 
 
 def export_int8(
-    network: PictureNetwork,
+    network: ExportModule,
     path: Path,
     dataset: Dataset | None,
     evidence: tuple[Pixels, str],
@@ -49,8 +49,8 @@ def export_int8(
     Args:
         network: What to export.
         path: The file.
-        dataset: Its training pictures calibrate, its test pictures measure.
-        evidence: Pictures to check the float file on, and what to call them.
+        dataset: Its training images calibrate, its test images measure.
+        evidence: Images to check the float file on, and what to call them.
         threads: For checking and measuring.
 
     Raises:
@@ -58,7 +58,7 @@ def export_int8(
         ConfigError, ExportError, OutputError: As `export_model`.
     """
     if dataset is None:
-        raise DataError("--int8 calibrates on training pictures, and the dataset is not at hand")
+        raise DataError("--int8 calibrates on training images, and the dataset is not at hand")
     calibration = spread_over(dataset.train.images, CALIBRATION)
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "float.onnx")
@@ -78,7 +78,7 @@ def quantize(source: Path, target: Path, pixels: Pixels) -> None:
     Args:
         source: The exported file, in float.
         target: Where the quantized one goes.
-        pixels: Training pictures to calibrate on, uint8, (N, C, H, W).
+        pixels: Training images to calibrate on, uint8, (N, C, H, W).
     """
     from onnxruntime.quantization import (
         CalibrationDataReader,
@@ -87,7 +87,7 @@ def quantize(source: Path, target: Path, pixels: Pixels) -> None:
         quantize_static,
     )
 
-    class Pictures(CalibrationDataReader):  # type: ignore[misc]
+    class Images(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
             starts = range(0, len(pixels), _BATCH)
             self._batches: Iterator[Pixels] = (pixels[at : at + _BATCH] for at in starts)
@@ -100,7 +100,7 @@ def quantize(source: Path, target: Path, pixels: Pixels) -> None:
         quantize_static(
             source,
             target,
-            Pictures(),
+            Images(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,

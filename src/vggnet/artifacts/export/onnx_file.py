@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.export import Dim
 
-from vggnet.artifacts.export.program import Answers, PictureNetwork, Pixels, Program
+from vggnet.artifacts.export.program import Answers, ExportModule, Pixels, Program
 from vggnet.artifacts.export.quiet import quiet
 from vggnet.errors import ConfigError
 
@@ -32,11 +32,11 @@ def check_extra() -> None:
         ) from None
 
 
-def write_onnx(path: Path, network: PictureNetwork) -> None:
+def write_onnx(path: Path, network: ExportModule) -> None:
     """Write the network for any batch size, with its description in the metadata.
 
     Each fact of the description is an entry of its own, in JSON: `classes`, `mean`, `std`,
-    `picture`, and what else is known.
+    `image`, and what else is known.
     """
     with quiet():
         exported = torch.onnx.export(
@@ -73,9 +73,9 @@ def open_onnx(path: Path, threads: int) -> Program:
     return run
 
 
-def onnx_usage(path: Path, picture: tuple[int, int, int]) -> str:
-    """Return Python that runs the file on one black picture."""
-    shape = ", ".join(map(str, (1, *picture)))
+def onnx_usage(path: Path, image_shape: tuple[int, int, int]) -> str:
+    """Return Python that runs the file on one black image."""
+    shape = ", ".join(map(str, (1, *image_shape)))
     return f"""\
 import numpy, onnxruntime
 session = onnxruntime.InferenceSession({str(path)!r})

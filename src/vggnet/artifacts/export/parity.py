@@ -22,7 +22,7 @@ def check_parity(exported: Program, network: Program, pixels: Pixels, source: st
     Args:
         exported: The program, read back from what is to be the file.
         network: The network, in PyTorch.
-        pixels: Pictures to compare on, uint8, (N, C, H, W).
+        pixels: Images to compare on, uint8, (N, C, H, W).
         source: What to call them.
 
     Returns:

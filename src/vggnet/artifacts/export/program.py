@@ -1,4 +1,4 @@
-"""What every exported file computes: uint8 pictures to logits and probabilities."""
+"""What every exported file computes: uint8 images to logits and probabilities."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vggnet.data.dataset import LabeledImages
 from vggnet.model.folding import fold_batch_norm
 
 Pixels = npt.NDArray[np.uint8]
-"""Pictures as datasets store them, (N, C, H, W)."""
+"""Images as datasets store them, (N, C, H, W)."""
 
 
 class Answers(NamedTuple):
-    """What a program says of N pictures."""
+    """What a program says of N images."""
 
     logits: npt.NDArray[np.float32]
     """(N, num_classes)."""
@@ -32,7 +32,7 @@ Program = Callable[[Pixels], Answers]
 """A model that is ready to run, whatever runs it."""
 
 
-class PictureNetwork(nn.Module):
+class ExportModule(nn.Module):
     """A network with everything around it that a user would otherwise have to rebuild.
 
     Padding and normalization come before it, the softmax after it; batch norm is folded.
@@ -64,8 +64,8 @@ class PictureNetwork(nn.Module):
         self.card = self.card.model_copy(update={"test": figures})
 
     def example(self) -> Tensor:
-        """Return pixels to trace with: two pictures, for a batch of one would stay one."""
-        return torch.zeros(2, *self.card.picture, dtype=torch.uint8)
+        """Return pixels to trace with: two images, for a batch of one would stay one."""
+        return torch.zeros(2, *self.card.image_shape, dtype=torch.uint8)
 
 
 def eager_program(module: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Program:
@@ -80,7 +80,7 @@ def eager_program(module: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Program:
 
 
 def answer_all(program: Program, pixels: Pixels, batch_size: int) -> Answers:
-    """Run a program over all pictures, `batch_size` at a time; the last batch may be short."""
+    """Run a program over all images, `batch_size` at a time; the last batch may be short."""
     parts = [
         program(pixels[start : start + batch_size]) for start in range(0, len(pixels), batch_size)
     ]

@@ -1,4 +1,4 @@
-"""Keep the exporters' own remarks from a user who can do nothing about them."""
+"""Keep the exporters' own warnings from a user who can do nothing about them."""
 
 from __future__ import annotations
 

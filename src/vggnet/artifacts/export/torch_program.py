@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch.export import Dim
 
-from vggnet.artifacts.export.program import PictureNetwork, Program, eager_program
+from vggnet.artifacts.export.program import ExportModule, Program, eager_program
 from vggnet.artifacts.export.quiet import quiet
 
 CARD = "vggnet.json"
 """The description's name inside the archive; `torch.export.load(extra_files=…)` reads it."""
 
 
-def write_program(path: Path, network: PictureNetwork) -> None:
+def write_program(path: Path, network: ExportModule) -> None:
     """Write the network for any batch size, with its description."""
     with quiet():
         program = torch.export.export(
@@ -36,9 +36,9 @@ def open_program(path: Path, threads: int) -> Program:
         return eager_program(torch.export.load(path).module())
 
 
-def program_usage(path: Path, picture: tuple[int, int, int]) -> str:
-    """Return Python that runs the file on one black picture."""
-    shape = ", ".join(map(str, (1, *picture)))
+def program_usage(path: Path, image_shape: tuple[int, int, int]) -> str:
+    """Return Python that runs the file on one black image."""
+    shape = ", ".join(map(str, (1, *image_shape)))
     return f"""\
 import torch
 network = torch.export.load({str(path)!r}).module()

@@ -12,7 +12,7 @@ const collection = new Collection(() => showCollection());
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 let classes = [];
-let seen = null; // the picture that belongs to the answer on show, PNG in base64
+let seen = null; // the image that belongs to the answer on show, PNG in base64
 let version = 0; // of the drawing
 let answered = 0; // the version that the answer on show belongs to
 let asking = false;
@@ -146,7 +146,7 @@ function make(kind, name, text = "") {
 
 // --- Keeping --------------------------------------------------------------------------
 
-// The picture to save is what the network saw, so the last stroke's answer is waited for.
+// The image to save is what the network saw, so the last stroke's answer is waited for.
 async function save(label) {
   if (saving === version) return; // a key that was pressed twice
   const asked = (saving = version);

@@ -41,7 +41,7 @@ function fields(pairs) {
   return bytes;
 }
 
-// The checksum of ITU-T V.42, bit by bit: a saved picture has 300 bytes.
+// The checksum of ITU-T V.42, bit by bit: a saved image has 300 bytes.
 function crc32(bytes) {
   let crc = ~0;
   for (const byte of bytes) {

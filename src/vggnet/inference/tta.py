@@ -1,4 +1,4 @@
-"""Test-time shifts: a picture's answer as the mean of the answers to itself moved about."""
+"""Test-time shifts: an image's answer as the mean of the answers to itself moved about."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vggnet.engine.evaluate import Evaluation
 from vggnet.inference.predict import Classifier
 
 
-def evaluate_shifted(classifier: Classifier, pictures: LabeledImages, reach: int) -> Evaluation:
+def evaluate_tta(classifier: Classifier, examples: LabeledImages, reach: int) -> Evaluation:
     """Evaluate with the mean probabilities over all shifts of up to `reach` pixels.
 
     It takes (2 reach + 1)² times the work of one answer. Pixels that come in from outside
@@ -20,18 +20,18 @@ def evaluate_shifted(classifier: Classifier, pictures: LabeledImages, reach: int
 
     Args:
         classifier: Answers.
-        pictures: As `Classifier.evaluate` takes them.
-        reach: At least 0; 1 gives nine answers a picture.
+        examples: As `Classifier.evaluate` takes them.
+        reach: At least 0; 1 gives nine answers an image.
 
     Returns:
         The logits are logarithms of the mean probabilities.
     """
-    height, width = pictures.images.shape[2:]
+    height, width = examples.images.shape[2:]
     rim = (reach, reach)
-    padded = np.pad(pictures.images, ((0, 0), (0, 0), rim, rim), mode="edge")
+    padded = np.pad(examples.images, ((0, 0), (0, 0), rim, rim), mode="edge")
     answers = [
         classifier.evaluate(
-            replace(pictures, images=padded[..., top : top + height, left : left + width])
+            replace(examples, images=padded[..., top : top + height, left : left + width])
         )
         for top, left in itertools.product(range(2 * reach + 1), repeat=2)
     ]

@@ -1,4 +1,4 @@
-"""Test-time shifts are the mean over what the network says of each shifted picture."""
+"""Test-time shifts are the mean over what the network says of each shifted image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 
 import vggnet
 from vggnet.data.dataset import Dataset
-from vggnet.inference.shifts import evaluate_shifted
+from vggnet.inference.tta import evaluate_tta
 
 
 @pytest.mark.parametrize("reach", [0, 1, 2])
 def test_it_is_the_mean_of_all_shifts(digit_model: Path, mnist: Dataset, reach: int) -> None:
-    """Probabilities equal the mean over pictures moved by hand; without shifts, the plain ones."""
+    """Probabilities equal the mean over images moved by hand; without shifts, the plain ones."""
     classifier = vggnet.load(digit_model)
     # Where no ink is within two pixels of the edges, rolling is shifting.
     rims = mnist.test.images[:60].copy()
@@ -24,6 +24,6 @@ def test_it_is_the_mean_of_all_shifts(digit_model: Path, mnist: Dataset, reach: 
     steps = range(-reach, reach + 1)
     moved = [np.roll(some.images, (down, right), (2, 3)) for down in steps for right in steps]
     expected = np.mean([classifier.predict(one).probabilities for one in moved], axis=0)
-    found = evaluate_shifted(classifier, some, reach)
+    found = evaluate_tta(classifier, some, reach)
     assert np.allclose(found.probabilities, expected, atol=1e-6)
     assert (found.labels == some.labels).all()

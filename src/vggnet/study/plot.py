@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vggnet.artifacts.atomic import write_file
-from vggnet.artifacts.pictures import BLUE, GREY
+from vggnet.artifacts.plots import BLUE, GREY
 from vggnet.study.report import Member
 
 _COLUMNS = 110

@@ -1,4 +1,4 @@
-"""Curves, confusion matrices and sheets of pictures, as PNG; no window, no global state."""
+"""Curves, confusion matrices and sheets of images, as PNG; no window, no global state."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ def render_mistakes(
     classes: Sequence[str],
     most: int = 40,
 ) -> None:
-    """Draw the surest mistakes, each with what it is and what it was taken for.
+    """Draw the most confident errors, each with what it is and what it was taken for.
 
     Args:
-        images: The evaluated pictures, uint8, (N, C, H, W), in the evaluation's order.
+        images: The evaluated images, uint8, (N, C, H, W), in the evaluation's order.
     """
     worst = evaluation.worst_mistakes(most)
     captions = []
@@ -134,10 +134,10 @@ def render_sheet(
     title: str,
     columns: int = 8,
 ) -> None:
-    """Draw pictures (N, C, H, W) in a grid, each with its caption."""
+    """Draw images (N, C, H, W) in a grid, each with its caption."""
     rows = max(1, -(-len(images) // columns))
     figure = _figure(1.5 * columns, 1.85 * rows + 0.5)
-    # One pair of axes for all: a pair for each of 40 pictures takes a second to lay out.
+    # One pair of axes for all: a pair for each of 40 images takes a second to lay out.
     axes = figure.subplots()
     axes.set(xlim=(0, columns), ylim=(rows, -0.02))
     axes.set_title(title, **_AS_WRITTEN)

@@ -1,4 +1,4 @@
-"""What a person should know of their pictures before believing a figure."""
+"""What a person should know of their images before believing a figure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 _LOPSIDED = 10
-"""Times as many pictures in the largest class as in the smallest, from where on it is said."""
+"""Times as many images in the largest class as in the smallest, from where on it is said."""
 
 _MOST = 20
 """Files named in one sentence."""
@@ -22,7 +22,7 @@ def list_bad(bad: Mapping[str, str], count: int, folder: str) -> str:
     return f"{len(bad):,} of {count:,} files in {folder} cannot be read: {', '.join(named)}"
 
 
-def remark_on(
+def collect_warnings(
     train: npt.NDArray[np.uint8],
     test: npt.NDArray[np.uint8],
     train_labels: npt.NDArray[np.integer],
@@ -32,7 +32,7 @@ def remark_on(
     """Say what flatters or spoils the figures that will follow.
 
     Args:
-        train, test: Pictures, (N, C, H, W).
+        train, test: Images, (N, C, H, W).
         train_labels, test_labels: Their classes, (N,).
         classes: Names of the classes.
     """
@@ -40,17 +40,17 @@ def remark_on(
     largest, smallest = int(counts.argmax()), int(counts.argmin())
     if counts[largest] >= _LOPSIDED * counts[smallest]:
         yield (
-            f"the classes are lopsided: {counts[largest]:,} training pictures of "
+            f"the classes are imbalanced: {counts[largest]:,} training images of "
             f"{classes[largest]} and {counts[smallest]:,} of {classes[smallest]}; look at the "
             "recall of each class, not at the accuracy alone"
         )
     tested = np.bincount(test_labels, minlength=len(classes))
     if missing := [name for name, count in zip(classes, tested, strict=True) if not count]:
-        yield f"there is no test picture of {', '.join(missing)}"
-    known = {hash(picture.tobytes()) for picture in train}
-    twice = sum(hash(picture.tobytes()) in known for picture in test)
+        yield f"there is no test image of {', '.join(missing)}"
+    known = {hash(image.tobytes()) for image in train}
+    twice = sum(hash(image.tobytes()) in known for image in test)
     if twice:
         yield (
-            f"{twice:,} of {len(test):,} test pictures are in the training set too; "
+            f"{twice:,} of {len(test):,} test images are in the training set too; "
             "the test accuracy will flatter"
         )

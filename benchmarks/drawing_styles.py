@@ -1,11 +1,11 @@
-"""How well `vggnet predict` reads pictures of digits made in many ways.
+"""How well `vggnet predict` reads images of digits made in many ways.
 
-    python benchmarks/pictures.py MODEL [--split test] [--count 1000] [--output STEM]
+    python benchmarks/drawing_styles.py MODEL [--split test] [--count 1000] [--output STEM]
 
 The same digits of MNIST are laid on sheets of paper in one kind after another, given to
 `prepare_digit` and the model, and counted. "as MNIST has them" are the digits themselves,
 unprepared; every kind should come within a point of it. Preparation was tuned on
-`--split train`, which takes the last training pictures; the test set is for the end.
+`--split train`, which takes the last training images; the test set is for the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from PIL import Image, ImageFilter
 
 import vggnet
-from vggnet.data.decode import decode_picture
+from vggnet.data.decode import decode_image
 from vggnet.engine.environment import describe_environment
 from vggnet.inference.prepare import prepare_digit
 
@@ -107,7 +107,7 @@ def marker(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
 def jpeg(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
     file = io.BytesIO()
     Image.fromarray(middle(enlarge(digit, 3))).save(file, "JPEG", quality=30)
-    return decode_picture(file.getvalue())
+    return decode_image(file.getvalue())
 
 
 def shadow(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
@@ -137,7 +137,7 @@ def chalk(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
 
 
 def edge(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
-    """A picture cut at the ink on one side."""
+    """An image cut at the ink on one side."""
     ink = enlarge(digit, 4)
     random.integers(4)  # drawn so when the published figures were made
     turns = int(random.integers(4))
@@ -153,7 +153,7 @@ KINDS: tuple[Callable[[Floats, Random], npt.NDArray[np.uint8]], ...] = (
 
 
 def make(kind: str, digit: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
-    """Make one picture: uint8, (H, W, 3), the same each time."""
+    """Make one image: uint8, (H, W, 3), the same each time."""
     (function,) = (one for one in KINDS if one.__name__ == kind)
     return function(digit.astype(np.float32) / 255, np.random.default_rng(seed))
 
@@ -170,8 +170,8 @@ def main() -> None:
         chosen = np.arange(len(dataset.train) - options.count, len(dataset.train))
     else:
         chosen = np.random.default_rng(0).choice(len(dataset.test), options.count, replace=False)
-    pictures = getattr(dataset, options.split)
-    digits, labels = pictures.images[chosen, 0], pictures.labels[chosen]
+    examples = getattr(dataset, options.split)
+    digits, labels = examples.images[chosen, 0], examples.labels[chosen]
     classifier = vggnet.load(options.model)
     base = 100 * float((classifier.predict(digits).indices == labels).mean())
     rows = {"as MNIST has them": base}
@@ -182,9 +182,9 @@ def main() -> None:
         rows[kind] = 100 * float((answers == labels[drawn]).sum()) / len(labels)
         print(f"{kind:12} {rows[kind]:.2f}  {rows[kind] - base:+.2f}", flush=True)
     found = describe_environment()
-    text = f"""# Pictures of digits, read
+    text = f"""# Images of digits, read
 
-{options.count:,} {options.split} pictures of MNIST, drawn in each kind; accuracy in %.
+{options.count:,} {options.split} images of MNIST, drawn in each kind; accuracy in %.
 
 | kind | accuracy | against the digits as MNIST has them, points |
 |---|---|---|
@@ -192,7 +192,7 @@ def main() -> None:
     for kind, accuracy in rows.items():
         text += f"| {kind.replace('_', ' ')} | {accuracy:.2f} | {accuracy - base:+.2f} |\n"
     text += f"""
-- torch {found["torch"]}; `python benchmarks/pictures.py {shlex.join(sys.argv[1:])}`
+- torch {found["torch"]}; `python benchmarks/drawing_styles.py {shlex.join(sys.argv[1:])}`
 """
     print(text)
     if options.output:

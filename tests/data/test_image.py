@@ -1,4 +1,4 @@
-"""Pictures of anything are fitted to the network, for training as for use."""
+"""Images of anything are fitted to the network, for training as for use."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vggnet.data.decode import load_picture
+from vggnet.data.decode import load_image
 from vggnet.data.folder import read_folder
-from vggnet.data.picture import fit_picture
+from vggnet.data.image import fit_image
 from vggnet.inference.read import Reading, decoding_side, see
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_other_pictures_are_fitted(channels: int) -> None:
-    """A wide picture keeps its shape, and what is missing is filled with its edges' colour."""
-    picture = np.full((50, 100, 3), 200, np.uint8)
-    picture[10:40, 20:80] = (10, 20, 30)
-    fitted = fit_picture(picture, channels, 28, 28)
+def test_other_images_are_fitted(channels: int) -> None:
+    """A wide image keeps its shape, and what is missing is filled with its edges' colour."""
+    image = np.full((50, 100, 3), 200, np.uint8)
+    image[10:40, 20:80] = (10, 20, 30)
+    fitted = fit_image(image, channels, 28, 28)
     assert fitted.shape == (channels, 28, 28)
     assert (fitted[:, 0] == 200).all()
     assert (fitted[:, 13, 14] < 60).all()
@@ -44,6 +44,6 @@ def test_what_is_trained_on_is_what_is_seen_later(tmp_path: Path) -> None:
 
 def _sorted(folder: Path, shape: tuple[int, int, int], side: int | None) -> list[object]:
     return sorted(
-        see(load_picture(path, side=side), Reading.FITTED, shape)[0].tolist()
+        see(load_image(path, side=side), Reading.FITTED, shape)[0].tolist()
         for path in folder.iterdir()
     )

@@ -1,4 +1,4 @@
-"""A picture of anything ► the shape that a network takes, alike for training and for use."""
+"""An image of anything ► the shape that a network takes, alike for training and for use."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import numpy.typing as npt
 from PIL import Image
 
 
-def fit_picture(
-    picture: npt.NDArray[np.uint8], channels: int, height: int, width: int
+def fit_image(
+    original: npt.NDArray[np.uint8], channels: int, height: int, width: int
 ) -> npt.NDArray[np.uint8]:
-    """Fit a picture of anything into (C, H, W), its shape kept, centred on its edges' colour.
+    """Fit an image of anything into (C, H, W), its shape kept, centred on its edges' colour.
 
     Args:
-        picture: uint8, (H, W, 3) or (H, W).
+        original: uint8, (H, W, 3) or (H, W).
         channels: 1 for grey, 3 for colour.
         height: Pixels of the result.
         width: Likewise.
     """
-    image = Image.fromarray(picture).convert("L" if channels == 1 else "RGB")
+    image = Image.fromarray(original).convert("L" if channels == 1 else "RGB")
     by = min(height / image.height, width / image.width)
     size = max(1, round(image.width * by)), max(1, round(image.height * by))
     pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS))
