@@ -13,7 +13,8 @@ import vggnet
 from vggnet.artifacts.model_file import ModelCard, save_model
 from vggnet.config import ModelConfig
 from vggnet.data.matching import Learnt
-from vggnet.inference.read import Reading, choose_reading, find_images, read_images
+from vggnet.inference.read import choose_reading, find_images, read_images
+from vggnet.inference.reading import Reading
 from vggnet.model.vgg import build_network
 
 
