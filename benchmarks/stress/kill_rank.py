@@ -1,6 +1,6 @@
 """Kill one of two processes at a random step, again and again, under `--max-restarts 3`.
 
-    python benchmarks/kill_rank.py --runs 20
+    python benchmarks/stress/kill_rank.py --runs 20
 
 Each run is `vggnet train --nproc 2` as a user types it. After a random number of steps rank 1
 is ended by SIGKILL; torchrun starts both again, and they go on from the last checkpoint. Every

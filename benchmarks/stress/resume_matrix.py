@@ -1,6 +1,6 @@
 """Kill two processes that train together at every kind of place, and let them go on.
 
-    python benchmarks/resume_matrix.py
+    python benchmarks/stress/resume_matrix.py
 
 Both are ended by SIGKILL once a checkpoint was saved after the first step, in the middle of an
 epoch, at an epoch's end, and before the last step; two new ones go on from it. Each time the

@@ -1,6 +1,6 @@
 """Kill a training run again and again, and see what it has lost.
 
-    python benchmarks/kill_loop.py --kills 1000
+    python benchmarks/stress/kill_loop.py --kills 1000
 
 A child process trains a tiny network with a checkpoint after every step and is ended by
 SIGKILL: in the middle of writing a file, before it is flushed, before it is renamed, before
