@@ -22,6 +22,7 @@ import torch
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.config import Config
 from vggnet.data.batches import Batches
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.engine.device import computing, usable_cores
 from vggnet.engine.environment import describe_environment
@@ -45,14 +46,7 @@ def measure(config: Config, saves: int) -> tuple[list[float], list[float], int]:
     cpu = torch.device("cpu")
     state = build_state(build_network(config.model, 0), config.train, cpu, Session())
     images = dataset.train.take(np.arange(size * saves), "as many as steps")
-    batches = Batches(
-        images,
-        cpu,
-        batch_size=size,
-        mean=config.data.mean,
-        std=config.data.std,
-        size=config.model.image_size,
-    )
+    batches = Batches(images, cpu, Preprocessing.from_config(config), batch_size=size)
     seconds: list[float] = []
     ends = [time.perf_counter()]
     steps: list[float] = []

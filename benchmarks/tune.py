@@ -28,6 +28,7 @@ from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import LabeledImages, hold_out
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.engine.device import accelerated, computing, usable_cores
 from vggnet.engine.evaluate import Evaluation, evaluate
@@ -63,16 +64,8 @@ def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
     assert held_out is not None
 
     def batches(part: LabeledImages, size: int) -> Batches:
-        data = config.data
-        return Batches(
-            part,
-            CPU,
-            batch_size=size,
-            mean=data.mean,
-            std=data.std,
-            size=config.model.image_size,
-            augment=config.augment,
-        )
+        preprocessing = Preprocessing.from_config(config)
+        return Batches(part, CPU, preprocessing, batch_size=size, augment=config.augment)
 
     def judge(network: VGG) -> Evaluation:
         folded = accelerated(fold_batch_norm(network.eval()), config.train.kernels)

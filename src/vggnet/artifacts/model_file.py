@@ -24,6 +24,7 @@ from torch import Tensor
 
 from vggnet.artifacts.atomic import write_file
 from vggnet.config import Config
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.errors import ConfigError, ModelFileError
 from vggnet.model.infer import infer_config
 from vggnet.model.vgg import VGG
@@ -75,6 +76,11 @@ class LoadedModel(BaseModel):
 
     network: VGG
     card: ModelCard
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How stored pixels become this network's input."""
+        return Preprocessing(self.card.mean, self.card.std, self.network.config.image_size)
 
 
 def check_suffix(path: Path) -> None:

@@ -19,6 +19,7 @@ from vggnet.compare.result import PARTS, Parts, Setting
 from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.engine.device import (
     accelerated,
     computing,
@@ -114,10 +115,8 @@ class Training:
         return Batches(
             self.dataset.test if test else self.dataset.train,
             self.device,
+            Preprocessing.from_config(self.config),
             batch_size=size,
-            mean=self.config.data.mean,
-            std=self.config.data.std,
-            size=self.config.model.image_size,
             augment=self.config.augment,
         )
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from vggnet.artifacts.model_file import LoadedModel, ModelCard, load_model
-from vggnet.data.batches import Batches, normalize, per_channel
+from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.matching import Learnt
 from vggnet.engine.device import accelerated, choose_device, place
@@ -49,9 +49,8 @@ class Classifier:
         self.network = model.network
         place(self.network, self.device)
         self._replica = accelerated(self.network, kernels).eval()
-        self._mean, self._std = (
-            per_channel(values, self.device) for values in (self.card.mean, self.card.std)
-        )
+        self._preprocessing = model.preprocessing
+        self._preprocess = model.preprocessing.on(self.device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -78,11 +77,7 @@ class Classifier:
             DataError: They are not uint8, or not of the network's size and channels.
         """
         pixels = torch.tensor(self._as_batch(images), device=self.device)
-        size = self.network.config.image_size
-        logits = [
-            self._replica(normalize(part, self._mean, self._std, size))
-            for part in torch.split(pixels, BATCH_SIZE)
-        ]
+        logits = [self._replica(self._preprocess(part)) for part in torch.split(pixels, BATCH_SIZE)]
         probabilities = torch.cat(logits).softmax(1).cpu().numpy()
         indices = probabilities.argmax(axis=1)
         return Predictions([self.classes[index] for index in indices], indices, probabilities)
@@ -99,14 +94,7 @@ class Classifier:
                 f"{examples.source} has {examples.num_classes} classes, "
                 f"the model tells {len(self.classes)} apart"
             )
-        batches = Batches(
-            examples,
-            self.device,
-            batch_size=BATCH_SIZE,
-            mean=self.card.mean,
-            std=self.card.std,
-            size=self.network.config.image_size,
-        )
+        batches = Batches(examples, self.device, self._preprocessing, batch_size=BATCH_SIZE)
         return evaluate(self._replica, batches, Session())
 
     def _as_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

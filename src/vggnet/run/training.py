@@ -9,6 +9,7 @@ from typing import Any
 from vggnet.artifacts.run_folder import RunFolder
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.engine.device import accelerated
 from vggnet.engine.evaluate import Evaluation, Score, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, check_losses, fit
@@ -90,10 +91,8 @@ class Training:
         return Batches(
             examples,
             self.plan.device,
+            Preprocessing.from_config(config),
             batch_size=batch_size,
-            mean=config.data.mean,
-            std=config.data.std,
-            size=config.model.image_size,
             augment=config.augment,
             rank=session.rank,
             world_size=session.world_size,
