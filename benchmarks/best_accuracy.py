@@ -22,13 +22,13 @@ from typing import Any
 from tune import read_settings
 
 import vggnet
-from vggnet.config import ModelConfig
+from vggnet.config import ModelConfig, build_config, differences
 from vggnet.engine.environment import describe_environment
 from vggnet.recipes import resolve_config
 
 FREE = {
-    *("seed", "device", "threads", "kernels"),
-    *("in_channels", "num_classes", "image_size"),
+    *("recipe", "data", "train.seed", "train.device", "train.threads", "train.kernels"),
+    *("model.in_channels", "model.num_classes", "model.image_size"),
 }
 """Settings that differ from run to run, or that the data decide."""
 
@@ -64,23 +64,12 @@ def read_runs(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Read what is there so far: one run a line, all of the training that is asked for."""
     runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     layers = {"recipe": options.recipe}, read_settings(" ".join(options.settings))
-    wanted = what_is_trained(resolve_config(*layers).model_dump(mode="json"))
+    wanted = resolve_config(*layers)
     for run in runs:
-        its = what_is_trained(run["config"])
-        same = its | wanted == wanted | its  # but for settings that there were not then
-        if run["dataset"] != options.dataset or not same:
+        changed = differences(build_config(run["config"]), wanted, FREE)
+        if run["dataset"] != options.dataset or changed:
             sys.exit(f"{path} is of another dataset or other settings; name another --output")
     return runs
-
-
-def what_is_trained(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that one table's runs have in common, by dotted name."""
-    return {
-        f"{section}.{name}": value
-        for section in ("model", "augment", "train")
-        for name, value in config[section].items()
-        if name not in FREE
-    }
 
 
 def report(runs: list[dict[str, Any]], command: str) -> str:
