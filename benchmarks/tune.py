@@ -30,11 +30,12 @@ from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import LabeledImages, hold_out
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
-from vggnet.engine.device import accelerated, computing, usable_cores
+from vggnet.engine.device import computing, usable_cores
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import build_state, fit
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
+from vggnet.kernels import accelerate
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG, build_network
 from vggnet.recipes import DEFAULT_RECIPE, resolve_config
@@ -68,7 +69,7 @@ def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
         return Batches(part, CPU, preprocessing, batch_size=size, augment=config.augment)
 
     def judge(network: VGG) -> Evaluation:
-        folded = accelerated(fold_batch_norm(network.eval()), config.train.kernels)
+        folded = accelerate(fold_batch_norm(network.eval()), config.train.kernels)
         return evaluate(folded, batches(held_out, BATCH_SIZE), Session())
 
     with computing("fp32", usable_cores()):

@@ -13,10 +13,11 @@ from vggnet.artifacts.model_file import LoadedModel, ModelCard, load_model
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.matching import Learnt
-from vggnet.engine.device import accelerated, choose_device, place
+from vggnet.engine.device import choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
 from vggnet.errors import DataError
+from vggnet.kernels import accelerate
 
 BATCH_SIZE = 128
 """Images at a time: on two cores 128 was the fastest of 64 to 1,000 (the caches hold it)."""
@@ -48,7 +49,7 @@ class Classifier:
         self.card: ModelCard = model.card
         self.network = model.network
         place(self.network, self.device)
-        self._replica = accelerated(self.network, kernels).eval()
+        self._replica = accelerate(self.network, kernels).eval()
         self._preprocessing = model.preprocessing
         self._preprocess = model.preprocessing.on(self.device)
 
