@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, computed_field, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -60,6 +60,19 @@ class ModelCard(BaseModel):
             return self
         shown = {**data, "data_dir": None, "dataset": Path(data.get("dataset", "mnist")).name}
         return self.model_copy(update={"config": {**self.config, "data": shown}})
+
+    @computed_field
+    @property
+    def picture(self) -> tuple[int, int, int]:
+        """The name that version 0.1 wrote and reads for `image_shape`."""
+        return self.image_shape
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_version_01(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "picture" in values:
+            return {"image_shape": values["picture"], **values}
+        return values
 
     @model_validator(mode="after")
     def _of_this_version(self) -> Self:
