@@ -244,6 +244,6 @@ def test_a_disk_that_takes_no_more_leaves_the_earlier_file_whole(
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
     )
-    assert "what stood there is untouched" in done.stdout
+    assert "an existing file is unchanged" in done.stdout
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
