@@ -70,7 +70,9 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     for name in (path.name for path in (ROOT / "docs/zh").glob("*.md")):
         places.setdefault(f"docs/{name}", name)
         places.setdefault(f"docs/zh/{name}", name)
-    places.update(dict.fromkeys(HOME.values(), "index.md"))
+    language = config.theme["language"]
+    places[HOME[language]] = "index.md"
+    other = {HOME["zh"]: "zh/", HOME["en"]: "../"}  # from one home to the other
 
     def link(match: re.Match[str]) -> str:
         image, text, target = match.groups()
@@ -81,6 +83,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
         if wanted in places:
             near = relpath(places[wanted], PurePosixPath(page.file.src_uri).parent.as_posix())
             return f"{image}[{text}]({near}{hash_}{anchor})"
+        if wanted in other:
+            return f'<a href="{other[wanted]}">{text}</a>'
         # What is no page (source code, data): the site has no copy, so only the text stays.
         return text if (ROOT / wanted).exists() else match[0]
 
@@ -90,14 +94,21 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 def on_page_context(context: Any, *, page: Page, config: MkDocsConfig, nav: Any) -> Any:
     """Let the language menu lead to the same page in the other language."""
-    up = "../" * page.url.count("/")
-    here = page.url or ""
+    root = "../" * page.url.count("/")
     chinese = config.theme["language"] == "zh"
+    english, translation = (f"{root}../", root) if chinese else (root, f"{root}zh/")
+    # The theme would take these for links from the site's root, but for the scheme.
     config.extra["alternate"] = [
-        {"name": "English", "lang": "en", "link": (up + "../" if chinese else up) + here or "./"},
-        {"name": "中文", "lang": "zh", "link": (up if chinese else f"{up}zh/") + here or "./"},
+        {"name": "English", "lang": "en", "link": f"page:{english}{page.url}"},
+        {"name": "中文", "lang": "zh", "link": f"page:{translation}{page.url}"},
     ]
     return context
+
+
+def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:
+    """Finish the language menu; without links in the head the theme looks for no sitemaps."""
+    output = re.sub(r'<link[^>]*rel="?alternate"?[^>]*>', "", output)
+    return output.replace('href="page:"', 'href="./"').replace('href="page:', 'href="')
 
 
 def _render_cli() -> str:
