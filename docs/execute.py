@@ -32,7 +32,11 @@ from nbclient import NotebookClient
 import vggnet
 
 DOCS = Path(__file__).resolve().parent
-SETUP = "%config InlineBackend.figure_formats = ['png']"
+SETUP = """
+import os
+for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):  # the kernel's; commands would draw progress bars
+    os.environ.pop(name, None)
+"""
 
 _PART = re.compile(
     r"(?:^<!-- (?P<mark>not run|fails|head \d+) -->\n)?"
@@ -117,8 +121,7 @@ def execute(notebook: Any, folder: Path) -> None:
         "NO_COLOR": "1",
         "PYTHONWARNINGS": "ignore",
     }
-    cell = nbformat.v4.new_code_cell(SETUP)
-    notebook.cells.insert(0, cell)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(SETUP))
     client = NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment)
     notebook.cells.pop(0)
