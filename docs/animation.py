@@ -181,7 +181,9 @@ def render(cast: Path, svg: Path) -> None:
         hide = f"{end:.2f}%{{opacity:0}}" if one.end < length else ""
         style.append(f"@keyframes k{number}{{{begin:.2f}%{{opacity:1}}{hide}}}")
         last = " l" if one.end == length else ""
-        body.append(text.replace("<text", f'<text class="f{last}" style="animation-name:k{number}"'))
+        body.append(
+            text.replace("<text", f'<text class="f{last}" style="animation-name:k{number}"')
+        )
     # Whoever asks for less motion sees the last screen.
     still = "@media (prefers-reduced-motion:reduce){.f{animation:none!important}.l{opacity:1}}"
     dots = "".join(f'<circle cx="{x}" cy="17" r="6" class="w"/>' for x in (22, 42, 62))

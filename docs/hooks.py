@@ -42,7 +42,11 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
             chosen.append(file)
     chosen.append(_page(config, "index.md", ROOT / HOME["zh" if chinese else "en"]))
     results = sorted(ROOT.glob("benchmarks/results/*.md"))
-    for path in [*(ROOT / name for name in PAGES), *results, *ROOT.glob("benchmarks/results/*.png")]:
+    for path in [
+        *(ROOT / name for name in PAGES),
+        *results,
+        *ROOT.glob("benchmarks/results/*.png"),
+    ]:
         chosen.append(_page(config, path.relative_to(ROOT).as_posix(), path))
     return chosen
 
