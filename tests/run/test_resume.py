@@ -117,7 +117,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, mnist: Dataset) -> Iterator
         "few",
         mnist.classes,
         mnist.train.take(np.arange(295), "few"),
-        mnist.test.take(np.arange(60), "few"),
+        mnist.test.take(np.arange(8), "few"),
         "",
     )
     raw = lay_out(folder / "data", few, zipped=False)
