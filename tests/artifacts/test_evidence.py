@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
-from vggnet.artifacts.model_file import ModelCard, build_card
+from vggnet.artifacts.model_card import ModelCard, build_card
 from vggnet.data.storage import load_dataset
 from vggnet.recipes import resolve_config
 

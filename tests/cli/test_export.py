@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import vggnet as package
 from conftest import Outcome
 from vggnet.artifacts.export import export_model
-from vggnet.artifacts.export.program import ExportModule
+from vggnet.artifacts.export.program import EndToEndModel
 from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.data.dataset import Dataset
 from vggnet.errors import ExportError
@@ -206,7 +206,7 @@ def test_a_file_that_fails_is_not_left(model: Path, tmp_path: Path, mnist: Datas
     """Weights that answer NaN are no model: nothing is written, what stood there stays."""
     path = tmp_path / "net.pt2"
     path.write_bytes(b"earlier")
-    network = ExportModule(load_model(model))
+    network = EndToEndModel(load_model(model))
     with torch.no_grad():
         network.network.get_parameter("classifier.0.bias").fill_(float("nan"))
     with pytest.raises(ExportError, match="NaN"):
