@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
 import subprocess
 import sys
@@ -85,14 +86,13 @@ def test_a_pth_is_a_plain_state_dict(tmp_path: Path) -> None:
 
 
 def test_files_of_version_01_load(tmp_path: Path, network: VGG) -> None:
-    """Version 0.1 called the image shape "picture", and finds that name in today's files."""
+    """Version 0.1 calls the image shape "picture", and so do today's files."""
     path = tmp_path / "model.safetensors"
     save_model(path, network, CARD)
-    content = path.read_bytes()
-    assert rb"\"picture\":[1,28,28]" in content
-    name = rb"\"image_shape\""
-    path.write_bytes(content.replace(name, rb"\"older_name_\""))
-    assert load_model(path).card == CARD
+    assert rb"\"picture\":[1,28,28]" in path.read_bytes()
+    description = {"format": 1, "classes": list("abcdefghij"), "picture": [1, 28, 28]}
+    save_file(network.state_dict(), path, {"vggnet": json.dumps(description)})
+    assert load_model(path).card.image_shape == (1, 28, 28)
 
 
 class Malice:

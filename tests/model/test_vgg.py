@@ -111,7 +111,7 @@ def test_full_members_are_recognized_by_name(name: str) -> None:
 
 
 def test_torchvisions_weights_load_strictly_and_agree() -> None:
-    """torchvision's vgg16 and vgg16_bn give the same logits in our D at 224 pixels."""
+    """The vgg16 and vgg16_bn of torchvision give the same logits in our D at 224 pixels."""
     models = pytest.importorskip("torchvision.models")
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     for name, batch_norm in (("vgg16", False), ("vgg16_bn", True)):
@@ -226,8 +226,14 @@ def test_folding_without_batch_norm_changes_nothing() -> None:
         ({}, "not those of a VGG"),
         ({"conv1.weight": (8, 1, 3, 3), "fc.weight": (10, 8)}, "conv1.weight"),
         ({"features.0.weight": (8, 1, 3, 3)}, "not those of a VGG"),
-        ({"features.0.weight": (8, 1, 5, 5), "classifier.0.weight": (10, 8)}, "features.0 is a 5×5 convolution"),
-        ({"features.0.weight": (8, 1, 3, 3), "classifier.0.weight": (10, 17)}, "not a square feature map"),
+        (
+            {"features.0.weight": (8, 1, 5, 5), "classifier.0.weight": (10, 8)},
+            "a 5×5 convolution",
+        ),
+        (
+            {"features.0.weight": (8, 1, 3, 3), "classifier.0.weight": (10, 17)},
+            "not a square",
+        ),
         (
             {
                 "features.0.weight": (8, 1, 3, 3),

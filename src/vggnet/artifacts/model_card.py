@@ -25,7 +25,9 @@ Side = Annotated[int, Field(ge=1, le=1024)]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True
+    )
 
 
 class RecordedData(_Record):
@@ -45,7 +47,8 @@ class ModelCard(_Record):
     classes: tuple[ClassName, ...] = Field(min_length=1, max_length=100_000)
     """Names, in the order of the network's outputs."""
     image_shape: tuple[Annotated[int, Field(ge=1, le=64)], Side, Side] = Field(alias="picture")
-    """Called "picture" in files since version 0.1. Channels, height and width of an image, before it is padded to the network's size."""
+    """Channels, height and width of an image, before it is padded to the network's size.
+    Files call it "picture", as version 0.1 did."""
     mean: tuple[float, ...] = Field((0.5,), min_length=1)
     """Subtracted from pixels in [0, 1]; one value, or one per channel."""
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5,), min_length=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ def load_model(path: Path, overrides: Overrides | None = None) -> LoadedModel:
     """
     overrides = overrides or Overrides()
     try:
-        is_folder = path.is_dir()
+        is_folder = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises for a long name)
         state = find_state_dict(read_tensors(find_hub_weights(path) if is_folder else path))
         tensors = to_torchvision(state)
         text = _read_description(state)

@@ -25,7 +25,6 @@ PT2_CARD = "vggnet.json"
 class Kind:
     """A kind of file that vggnet writes."""
 
-    name: str
     suffixes: tuple[str, ...]
     is_own: Callable[[Path], bool]
     """Whether vggnet wrote a file of this kind."""
@@ -38,11 +37,11 @@ def _contains(mark: bytes, path: Path) -> bool:
         return mark in head or mark in file.read(_SEARCHED)
 
 
-MODEL = Kind("model file", SUFFIXES, is_own_file)
-WEIGHTS = Kind("safetensors file", (".safetensors",), is_own_file)
-PNG = Kind("PNG file", (".png",), partial(_contains, b"Software\0" + PNG_SOFTWARE.encode()))
-ONNX = Kind("ONNX file", (".onnx",), partial(_contains, b"\x12\x06" + ONNX_PRODUCER.encode()))
-PT2 = Kind("torch.export file", (".pt2",), partial(_contains, b"/" + PT2_CARD.encode()))
+MODEL = Kind(SUFFIXES, is_own_file)
+WEIGHTS = Kind((".safetensors",), is_own_file)
+PNG = Kind((".png",), partial(_contains, b"Software\0" + PNG_SOFTWARE.encode()))
+ONNX = Kind((".onnx",), partial(_contains, b"\x12\x06" + ONNX_PRODUCER.encode()))
+PT2 = Kind((".pt2",), partial(_contains, b"/" + PT2_CARD.encode()))
 
 
 def check_output(path: Path, kind: Kind, inputs: Iterable[Path] = (), force: bool = False) -> None:
@@ -63,12 +62,12 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path] = (), force: boo
         raise ConfigError(f"{path} is an input of this command; name another file to write")
     if not is_pipe_or_device(path):
         if path.suffix.lower() not in (*kind.suffixes, ""):
-            raise ConfigError(f"{path}: a {kind.name} must end with {', '.join(kind.suffixes)}")
+            raise ConfigError(f"{path}: this output must end with {', '.join(kind.suffixes)}")
         check_writable(path)
         if path.exists() and path.stat().st_size and not force and not kind.is_own(path):
             raise ConfigError(
-                f"{path} exists and is not a {kind.name} that vggnet wrote; name another file, "
-                "or pass --force to replace it"
+                f"{path} exists, and vggnet did not write it; name another file, or pass --force "
+                "to replace it"
             )
 
 

@@ -55,10 +55,10 @@ def export(
     if int8 and kind != "onnx":
         raise ConfigError(f"--int8 works with --format onnx, not with {kind}")
     file = FORMATS[kind].kind
-    stem = model.stem if model.is_file() else model.name
-    path = output or Path(f"{stem}{'_int8' * int8}{file.suffixes[0] if file else '_hub'}")
     overrides = options.read_overrides(mean, std, image_size, classes)
     loaded = load_model(model, overrides)
+    stem = model.resolve().name if model.is_dir() else model.stem
+    path = output or Path(f"{stem}{'_int8' * int8}{file.suffixes[0] if file else '_hub'}")
     check_target(kind, path, model, force)
     count = threads or usable_cores()
     with computing("fp32", count):

@@ -72,7 +72,8 @@ def predict(
     from vggnet.data.progress import track
     from vggnet.engine.device import computing, usable_cores
     from vggnet.inference.predict import Classifier
-    from vggnet.inference.read import Reading, choose_reading, find_images, read_images
+    from vggnet.inference.read import choose_reading, find_images, read_images
+    from vggnet.inference.reading import Reading
 
     if split and not prepare:
         raise ConfigError("--split and --no-prepare exclude each other")

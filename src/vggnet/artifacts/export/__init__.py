@@ -65,7 +65,7 @@ def check_target(kind: str, path: Path, source: Path, force: bool = False) -> No
     """
     if file := FORMATS[kind].kind:
         if path.suffix.lower() not in file.suffixes:
-            raise ConfigError(f"{path}: a {file.name} must end with {file.suffixes[0]}")
+            raise ConfigError(f"{path}: this output must end with {file.suffixes[0]}")
         check_output(path, file, [source], force)
     else:
         check_hub_folder(path, source)

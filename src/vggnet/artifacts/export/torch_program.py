@@ -22,7 +22,9 @@ def write_program(path: Path, model: EndToEndModel) -> None:
             node.meta.pop("stack_trace", None)  # names folders of this machine
         # In memory first: torch's own writer crashes the process when the disk is full.
         file = io.BytesIO()
-        torch.export.save(program, file, extra_files={PT2_CARD: model.card.model_dump_json(by_alias=True)})
+        torch.export.save(
+            program, file, extra_files={PT2_CARD: model.card.model_dump_json(by_alias=True)}
+        )
     path.write_bytes(file.getvalue())
 
 
