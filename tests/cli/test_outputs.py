@@ -25,6 +25,7 @@ Command = Callable[..., Outcome]
 SMALL = ModelConfig(stages=((4,), (8,)), hidden=(4,))
 CARD = ModelCard(classes=tuple("0123456789"), image_shape=(1, 28, 28))
 KINDS = (MODEL, ONNX, PNG, PT2, WEIGHTS)
+SUFFIXES = (".pth", ".PNG", ".png", ".onnx", ".pt2", ".csv", ".safetensors", "")
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def write(path: Path, kind: str) -> None:
 
 @given(
     kind=st.sampled_from(KINDS),
-    name=st.sampled_from("x.pth x.PNG x.png x.onnx x.pt2 x.csv x.safetensors x".split()),
+    name=st.sampled_from([f"x{suffix}" for suffix in SUFFIXES]),
     content=st.sampled_from(["own model", "plain weights", "own PNG", "photo", "text", "empty"]),
     is_input=st.booleans(),
 )
