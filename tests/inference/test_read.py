@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import vggnet
-from vggnet.artifacts.model_file import ModelCard, save_model
+from vggnet.artifacts.model_card import ModelCard
+from vggnet.artifacts.model_file import save_model
 from vggnet.config import ModelConfig
 from vggnet.data.matching import Learnt
 from vggnet.inference.read import Reading, choose_reading, find_images, read_images

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from vggnet.cli.terminal import warn
 from vggnet.compare.observer import Observer
 from vggnet.compare.section import Report
 
@@ -83,7 +83,7 @@ class TerminalObserver(Observer):
 
     def warned(self, message: str) -> None:
         """Print a warning to standard error."""
-        print(f"vggnet: warning: {message}", file=sys.stderr)
+        warn(message)
 
     def _left(self) -> float:
         """Estimate from what was expected, corrected by how long the done part of it took."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from dataclasses import asdict
 from types import TracebackType
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 
 from vggnet.artifacts.summary import summarize
+from vggnet.cli.terminal import printable_lines, warn
 from vggnet.engine.device import name_device
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
@@ -109,7 +109,7 @@ class TerminalReporter(Reporter):
 
     def warned(self, message: str) -> None:
         """Print a warning to standard error."""
-        print(f"vggnet: warning: {message}", file=sys.stderr)
+        warn(message)
 
     def finished(self, result: TrainResult) -> None:
         """Say how good it is, how long it took, where it is, and what to do with it."""
@@ -127,7 +127,7 @@ class TerminalReporter(Reporter):
 
     def _print(self, text: str) -> None:
         if not self._silent:
-            self._console.print(text, markup=False)
+            self._console.print(printable_lines(text), markup=False)
 
 
 class JsonReporter(Reporter):
@@ -150,7 +150,7 @@ class JsonReporter(Reporter):
 
     def warned(self, message: str) -> None:
         """Print a warning to standard error."""
-        print(f"vggnet: warning: {message}", file=sys.stderr)
+        warn(message)
 
     def finished(self, result: TrainResult) -> None:
         """Print what the run came to."""
