@@ -26,7 +26,7 @@ from vggnet.model.vgg import VGG, build_network
 SMALL = ModelConfig(stages=((4,), (8,)), hidden=(4,))
 CARD = ModelCard(
     classes=tuple("abcdefghij"),
-    image=(1, 28, 28),
+    image_shape=(1, 28, 28),
     mean=(0.25,),
     std=(0.75,),
     test={"accuracy": 0.5, "loss": 1.0, "count": 2},
@@ -142,7 +142,7 @@ def test_a_description_of_other_tensors_is_refused(tmp_path: Path, network: VGG)
     """Class names and weights must belong together, and the format must be known."""
     for changes, words in (
         ({"classes": ("a", "b")}, "2 classes"),
-        ({"image": (3, 28, 28)}, "3 channels"),
+        ({"image_shape": (3, 28, 28)}, "3 channels"),
         ({"format": 2}, "newer"),
     ):
         for path in (tmp_path / "model.pth", tmp_path / "model.safetensors"):
@@ -226,7 +226,7 @@ from vggnet.model.vgg import build_network
 network = build_network(ModelConfig(), 1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    save_model(Path(sys.argv[1]), network, ModelCard(classes=tuple("0123456789"), image=(1, 28, 28)))
+    save_model(Path(sys.argv[1]), network, ModelCard(classes=tuple("0123456789"), image_shape=(1, 28, 28)))
 except OutputError as error:
     print(error)
 """  # noqa: E501
@@ -244,6 +244,6 @@ def test_a_disk_that_takes_no_more_leaves_the_earlier_file_whole(
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
     )
-    assert "what stood there is untouched" in done.stdout
+    assert "an existing file is unchanged" in done.stdout
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -62,7 +62,7 @@ def test_onnx(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray
         np.testing.assert_array_equal(logits.argmax(1), shares.argmax(1))
     facts = {one.key: json.loads(one.value) for one in onnx.load("small.onnx").metadata_props}
     assert facts["classes"] == list("0123456789")
-    assert (facts["mean"], facts["image"]) == ([0.5], [1, 28, 28])
+    assert (facts["mean"], facts["picture"]) == ([0.5], [1, 28, 28])
     assert str(Path(package.__file__).parent).encode() not in Path("small.onnx").read_bytes()
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from drawing_styles import KINDS, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from images import KINDS, make
 
 import vggnet
 from vggnet.data.dataset import Dataset

@@ -1,4 +1,4 @@
-"""The kernels' source runs clean under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The kernels' source runs without errors under AddressSanitizer and UndefinedBehaviorSanitizer."""
 
 from __future__ import annotations
 
@@ -9,34 +9,46 @@ from pathlib import Path
 import pytest
 
 from vggnet.kernels.build import FLAGS, SOURCE, find_compiler
-from vggnet.kernels.machine import widest_vector
+from vggnet.kernels.loading import find_processor
 
 DRIVER = Path(__file__).with_name("driver.cpp")
 
 
-@pytest.mark.parametrize("lanes", [8, 16])
-def test_no_memory_error_and_no_undefined_behaviour(tmp_path: Path, lanes: int) -> None:
-    """All entries, on odd and empty shapes, read and write only what is theirs."""
-    if lanes > widest_vector():
-        pytest.skip("this CPU has no AVX-512")
-    compiler = find_compiler().command
-    program = tmp_path / "driver"
-    flags = [flag for flag in FLAGS if flag not in ("-shared", "-fPIC", "-O2")]
-    built = subprocess.run(
-        [
-            *compiler, *flags, "-O1", "-g", f"-DVGGNET_LANES={lanes}",
-            "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
-            f"-I{SOURCE}", str(DRIVER), "-o", str(program),
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if "cannot find -lasan" in built.stderr or "libasan" in built.stderr:
-        pytest.skip("the compiler comes without AddressSanitizer")
-    assert built.returncode == 0, built.stderr
-    # Teams of threads are kept until the process ends, which is no leak of the kernels.
+def compile_driver(compiler: tuple[str, ...], lanes: int, program: Path, *flags: str) -> str:
+    """Compile the driver for vectors of `lanes` floats; return what the linker lacks, if any."""
+    kept = [flag for flag in FLAGS if flag not in ("-shared", "-fPIC", "-O2")]
+    command = [*compiler, *kept, *flags, f"-DVGGNET_LANES={lanes}", f"-I{SOURCE}", str(DRIVER)]
     done = subprocess.run(
-        [program], env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [*command, "-o", str(program)], capture_output=True, text=True, check=False
+    )
+    if "cannot find" in done.stderr:
+        return done.stderr
+    assert done.returncode == 0, done.stderr
+    return ""
+
+
+def run_driver(*command: str | Path) -> None:
+    """Run the driver, possibly in an emulator."""
+    # Detecting leaks would report OpenMP's threads, which live until the process ends; threads
+    # that wait passively take less time from each other on a busy machine.
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "OMP_WAIT_POLICY": "passive"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[:3000]
     assert "0 failures" in done.stdout
+
+
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_no_memory_error_and_no_undefined_behavior(tmp_path: Path, lanes: int) -> None:
+    """All functions access only their own memory, with odd and empty shapes too."""
+    processor = find_processor()
+    if lanes not in processor.widths:
+        pytest.skip(f"this processor has no vectors of {lanes} floats")
+    program = tmp_path / "driver"
+    # Without optimization, which takes longer than it saves.
+    missing = compile_driver(
+        find_compiler().command, lanes, program, "-O0", processor.flag,
+        "-fsanitize=address,undefined", "-fno-sanitize-recover=all",
+    )  # fmt: skip
+    if missing:
+        pytest.skip(f"the compiler has no sanitizers: {missing}")
+    run_driver(program)

@@ -104,7 +104,7 @@ def test_a_killed_process_is_started_again(tmp_path: Path, unbroken: bytes) -> N
 @pytest.mark.parametrize("processes", [1, 2])
 def test_killed_anywhere_it_ends_the_same(processes: int) -> None:
     """Under every recipe, after the first step, mid-epoch, at its end and before the last step."""
-    script = Path(__file__).parents[2] / "benchmarks" / "resume_matrix.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "stress" / "resume_matrix.py"
     command = [sys.executable, script, "--processes", str(processes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

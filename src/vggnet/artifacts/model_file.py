@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from vggnet.artifacts.atomic import write_file
 from vggnet.config import Config
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.errors import ConfigError, ModelFileError
 from vggnet.model.infer import infer_config
 from vggnet.model.vgg import VGG
@@ -36,13 +37,13 @@ _KEY = "vggnet"
 class ModelCard(BaseModel):
     """What a model file says of its weights."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     format: int = 1
     """Version of this description; a reader refuses a newer one."""
     classes: tuple[str, ...]
     """What class 0, 1, … is called."""
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int] = Field(alias="picture")  # the name in files since 0.1
     """Channels, height and width of an image before it is padded to the network's size."""
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
@@ -75,6 +76,11 @@ class LoadedModel(BaseModel):
 
     network: VGG
     card: ModelCard
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How stored pixels become this network's input."""
+        return Preprocessing(self.card.mean, self.card.std, self.network.config.image_size)
 
 
 def check_suffix(path: Path) -> None:
@@ -115,7 +121,7 @@ def save_model(path: Path, network: VGG, card: ModelCard) -> None:
         OutputError: It cannot be written; what stood there is untouched.
     """
     state = network.state_dict()
-    text = card.model_dump_json()
+    text = card.model_dump_json(by_alias=True)
     if path.suffix.lower() == ".safetensors":
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         write_file(path, save_safetensors(tensors, {"format": "pt", _KEY: text}))

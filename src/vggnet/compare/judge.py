@@ -6,13 +6,14 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from vggnet.compare.result import Result, Row
+from vggnet.config import differences as config_differences
 
 _FREE = {
-    *("device", "precision", "threads", "kernels", "global_batch_size", "epochs"),
-    *("dataset", "data_dir", "download"),
+    *("train.device", "train.precision", "train.threads", "train.kernels"),
+    *("train.global_batch_size", "train.epochs"),
+    *("data.dataset", "data.data_dir", "data.download"),
 }
 """Settings of a training that rows may differ in: a row's setting or `steps` tells the first ones,
 and the dataset's hash the others."""
@@ -152,9 +153,7 @@ def _different_work(baseline: Entry, entry: Entry) -> Iterator[Difference]:
         )
     elif a.images_per_epoch != b.images_per_epoch:
         yield Difference(f"images an epoch ({_both(a.images_per_epoch, b.images_per_epoch)})", True)
-    if a.config.recipe != b.config.recipe:
-        yield Difference(f"recipe ({_both(a.config.recipe, b.config.recipe)})", True)
-    for name, left, right in _unlike(a.config.model_dump(), b.config.model_dump()):
+    for name, left, right in config_differences(a.config, b.config, _FREE):
         yield Difference(f"{name} ({_both(left, right)})", True)
     sizes = (baseline.row.setting.global_batch_size, entry.row.setting.global_batch_size)
     if sizes[0] != sizes[1]:
@@ -194,18 +193,6 @@ def _different_start(baseline: Entry, entry: Entry) -> str | None:
     if abs(left - right) <= allowed * max(left, right):
         return None
     return f"loss of the first step ({_both(f'{left:.4f}', f'{right:.4f}')})"
-
-
-def _unlike(
-    left: dict[str, Any], right: dict[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """Give the settings that differ, of those that must not; a hash tells datasets apart."""
-    for name, value in left.items():
-        other = right[name]
-        if isinstance(value, dict):
-            yield from _unlike(value, other, f"{prefix}{name}.")
-        elif prefix and value != other and name not in _FREE:
-            yield f"{prefix}{name}", value, other
 
 
 def _both(left: object, right: object) -> str:

@@ -19,8 +19,8 @@ from vggnet.compare.result import PARTS, Parts, Setting
 from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.engine.device import (
-    accelerated,
     computing,
     own_random_numbers,
     synchronize,
@@ -30,6 +30,7 @@ from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import TrainState, build_state, fit
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
+from vggnet.kernels import accelerate
 from vggnet.model.vgg import build_network
 
 OnStep = Callable[[TrainState], None]
@@ -114,10 +115,8 @@ class Training:
         return Batches(
             self.dataset.test if test else self.dataset.train,
             self.device,
+            Preprocessing.from_config(self.config),
             batch_size=size,
-            mean=self.config.data.mean,
-            std=self.config.data.std,
-            size=self.config.model.image_size,
             augment=self.config.augment,
         )
 
@@ -196,5 +195,5 @@ def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | Non
 
 def evaluate_weights(state: TrainState, training: Training) -> Evaluation:
     """Evaluate on the test set, outside of all timing."""
-    network = accelerated(state.eval_model, state.config.kernels)
+    network = accelerate(state.eval_model, state.config.kernels)
     return evaluate(network, training.batches(BATCH_SIZE, test=True), Session())

@@ -137,7 +137,7 @@ def candidate_settings(plan: Plan, device: torch.device) -> Iterator[Setting]:
 def _kernels_fit(config: ModelConfig) -> bool:
     """Whether the compiled kernels serve this network here; compiles them at first use."""
     try:
-        accelerate(build_network(config, 0), mode="winograd")
+        accelerate(build_network(config, 0), "winograd")
     except KernelError:
         return False
     return True

@@ -10,13 +10,14 @@ import numpy.typing as npt
 import torch
 
 from vggnet.artifacts.model_file import LoadedModel, ModelCard, load_model
-from vggnet.data.batches import Batches, normalize, per_channel
+from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.matching import Learnt
-from vggnet.engine.device import accelerated, choose_device, place
+from vggnet.engine.device import choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
 from vggnet.errors import DataError
+from vggnet.kernels import accelerate
 
 BATCH_SIZE = 128
 """Images at a time: on two cores 128 was the fastest of 64 to 1,000 (the caches hold it)."""
@@ -48,10 +49,9 @@ class Classifier:
         self.card: ModelCard = model.card
         self.network = model.network
         place(self.network, self.device)
-        self._replica = accelerated(self.network, kernels).eval()
-        self._mean, self._std = (
-            per_channel(values, self.device) for values in (self.card.mean, self.card.std)
-        )
+        self._replica = accelerate(self.network, kernels).eval()
+        self._preprocessing = model.preprocessing
+        self._preprocess = model.preprocessing.on(self.device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -78,11 +78,7 @@ class Classifier:
             DataError: They are not uint8, or not of the network's size and channels.
         """
         pixels = torch.tensor(self._as_batch(images), device=self.device)
-        size = self.network.config.image_size
-        logits = [
-            self._replica(normalize(part, self._mean, self._std, size))
-            for part in torch.split(pixels, BATCH_SIZE)
-        ]
+        logits = [self._replica(self._preprocess(part)) for part in torch.split(pixels, BATCH_SIZE)]
         probabilities = torch.cat(logits).softmax(1).cpu().numpy()
         indices = probabilities.argmax(axis=1)
         return Predictions([self.classes[index] for index in indices], indices, probabilities)
@@ -99,14 +95,7 @@ class Classifier:
                 f"{examples.source} has {examples.num_classes} classes, "
                 f"the model tells {len(self.classes)} apart"
             )
-        batches = Batches(
-            examples,
-            self.device,
-            batch_size=BATCH_SIZE,
-            mean=self.card.mean,
-            std=self.card.std,
-            size=self.network.config.image_size,
-        )
+        batches = Batches(examples, self.device, self._preprocessing, batch_size=BATCH_SIZE)
         return evaluate(self._replica, batches, Session())
 
     def _as_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

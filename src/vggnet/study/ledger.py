@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vggnet.artifacts.atomic import write_file
-from vggnet.config import Config
+from vggnet.config import differences, unflatten
 from vggnet.errors import ConfigError, OutputError, ResultFileError
-from vggnet.study.plan import Study, shared_settings
+from vggnet.study.plan import MAY_DIFFER, Study
 
 
 class Finished(BaseModel):
@@ -105,17 +105,10 @@ def load_lines(path: Path) -> list[Finished]:
 
 
 def _check_settings(lines: Iterable[Finished], study: Study, path: Path) -> None:
-    defaults = shared_settings(Config())
     for one in lines:
-        # What a setting did before there was one stands in its default.
-        before = {**defaults, **one.settings}
-        changed = [
-            f"{name} was {before[name]} and is now {value}"
-            for name, value in study.settings.items()
-            if before[name] != value
-        ]
+        changed = differences(unflatten(one.settings), study.runs[0].config, MAY_DIFFER)
         if changed:
             raise ConfigError(
-                f"{path} is of a study with other settings: {'; '.join(changed)}; give the same "
-                "ones, or another --output"
+                f"{path} is of a study with other settings: {'; '.join(map(str, changed))}; give "
+                "the same ones, or another --output"
             )

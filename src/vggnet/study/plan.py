@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vggnet.architectures import ARCHITECTURES
-from vggnet.config import Config, suggest
+from vggnet.config import Config, flatten, suggest
 from vggnet.errors import ConfigError
 from vggnet.recipes import resolve_config
 
@@ -20,7 +20,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 begin to learn at all. (The paper, before either was known, began D and E from the trained layers
 of A.) Muon would treat their wide layers and their narrow ones differently."""
 
-_FREE = ("model.architecture", "train.seed", "data.data_dir", "data.download")
+MAY_DIFFER = ("recipe", "model.architecture", "train.seed", "data.data_dir", "data.download")
 """Settings in which the runs of a study may differ."""
 
 
@@ -89,13 +89,7 @@ def plan_study(
 
 def shared_settings(config: Config) -> dict[str, Any]:
     """Return the settings that every run of a study must have alike, by dotted name."""
-    flat = {
-        f"{section}.{name}": value
-        for section, values in config.model_dump(mode="json").items()
-        if isinstance(values, dict)
-        for name, value in values.items()
-    }
-    return {name: value for name, value in flat.items() if name not in _FREE}
+    return {name: value for name, value in flatten(config).items() if name not in MAY_DIFFER}
 
 
 def _find_member(model: str) -> str:

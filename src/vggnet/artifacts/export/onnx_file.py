@@ -54,7 +54,9 @@ def write_onnx(path: Path, network: ExportModule) -> None:
     for node in proto.graph.node:
         # torch's notes on each node name the folders of the machine that exports.
         node.ClearField("metadata_props")
-    for key, value in network.card.model_dump(mode="json", exclude_none=True).items():
+    for key, value in network.card.model_dump(
+        mode="json", exclude_none=True, by_alias=True
+    ).items():
         proto.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
     path.write_bytes(proto.SerializeToString())
 

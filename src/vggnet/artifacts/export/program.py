@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from vggnet.artifacts.model_file import LoadedModel
-from vggnet.data.batches import normalize, per_channel
 from vggnet.data.dataset import LabeledImages
 from vggnet.model.folding import fold_batch_norm
 
@@ -47,14 +46,13 @@ class ExportModule(nn.Module):
         super().__init__()
         self.network = fold_batch_norm(model.network)
         self.card = model.card
+        self.preprocessing = model.preprocessing
         self.dataset = dataset
         self.eval()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels (N, C, H, W), uint8, to logits and probabilities, (N, num_classes) each."""
-        size = self.network.config.image_size
-        mean, std = (per_channel(each, pixels.device) for each in (self.card.mean, self.card.std))
-        logits = self.network(normalize(pixels, mean, std, size))
+        logits = self.network(self.preprocessing.on(pixels.device)(pixels))
         return logits, logits.softmax(1)
 
     def measure(self, test: LabeledImages) -> None:

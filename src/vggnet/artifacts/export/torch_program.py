@@ -26,7 +26,9 @@ def write_program(path: Path, network: ExportModule) -> None:
             node.meta.pop("stack_trace", None)
         # Through memory: torch's own writer ends the process when the disk is full.
         file = io.BytesIO()
-        torch.export.save(program, file, extra_files={CARD: network.card.model_dump_json()})
+        torch.export.save(
+            program, file, extra_files={CARD: network.card.model_dump_json(by_alias=True)}
+        )
     path.write_bytes(file.getvalue())
 
 

@@ -1,6 +1,6 @@
 """Requests made up by schemathesis from the server's own OpenAPI description: no answer is 500.
 
-    python benchmarks/hostile_requests.py MODEL --cases 2000
+    python benchmarks/stress/hostile_requests.py MODEL --cases 2000
 
 Starts `vggnet serve MODEL` on a free port. Half of the cases are valid, half are not; operations
 without a body have one valid case only, so nearly all go to those with one. Ends with 1 if an

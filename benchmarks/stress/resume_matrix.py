@@ -1,14 +1,14 @@
-"""Kill two processes that train together at every kind of place, and let them go on.
+"""Kill two processes that train together at four points of a run and resume.
 
-    python benchmarks/resume_matrix.py
+    python benchmarks/stress/resume_matrix.py
 
-Both are ended by SIGKILL once a checkpoint was saved after the first step, in the middle of an
-epoch, at an epoch's end, and before the last step; two new ones go on from it. Each time the
-end state must be, bit for bit, that of two processes that nobody killed: weights, averages,
-optimizer, sums and history. With `--processes 1` one alone does it.
+The script kills both processes by SIGKILL after the checkpoint of the first step, in the middle of
+an epoch, at the end of an epoch, and before the last step. Two new processes resume. The final
+state must equal, bit for bit, that of two processes that were not killed: weights, averaged
+weights, optimizer, sums and history. `--processes 1` does the same with one process.
 
-Processes are forked from one that has imported torch and computed nothing, and joined by
-gloo as torchrun's are.
+Processes are forked from one that has imported torch but computed nothing, and connected by gloo,
+as torchrun's are.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kill_loop import fork, load_what_the_optimizer_loads
+from kill_loop import fork, import_optimizer
 
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.artifacts.run_folder import RunFolder
@@ -38,7 +38,7 @@ from vggnet.run.training import Training
 
 IMAGES, BATCH, EPOCHS = 245, 32, 2
 STEPS = -(-IMAGES // BATCH)
-"""In an epoch, of which the last has fewer images, and an odd number."""
+"""Steps per epoch. The last one has fewer images, an odd number."""
 
 PLACES = {
     "after the first step": 1,
@@ -49,19 +49,19 @@ PLACES = {
 
 
 class KillAfter(Reporter):
-    """Kills its process in the step after one, when that one's checkpoint is safe."""
+    """Kills its process in the step after the given one, whose checkpoint is then on disk."""
 
     def __init__(self, step: int | None) -> None:
         self.last = step
 
     def stepped(self, step: int, total: int) -> None:
-        """Die here, if it is time."""
+        """Kill the process if the step is past."""
         if self.last is not None and step > self.last:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train(recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
-    """Train in this process and those beside it, from the start or the latest checkpoint."""
+    """Train as one rank, from the start or the latest checkpoint."""
     with open_session() as session:
         plan = build_plan(recipe, path, dataset, session)
         checkpoint = latest(path) if any(path.glob("checkpoints/*.json")) else None
@@ -70,7 +70,7 @@ def train(recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
 
 
 def build_plan(recipe: str, path: Path, dataset: Dataset, session: Session) -> Plan:
-    """Plan two epochs of a tiny network under a recipe."""
+    """Plan two epochs of a tiny network with a recipe."""
     settings = {
         "model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5},
         "train": {"epochs": EPOCHS, "global_batch_size": BATCH, "kernels": "torch"},
@@ -85,11 +85,13 @@ def latest(path: Path) -> Snapshot:
     return CheckpointFolder(path / "checkpoints").load_latest()[0]
 
 
-def together(processes: int, recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
-    """Train by several processes, and wait for them.
+def train_together(
+    processes: int, recipe: str, path: Path, dataset: Dataset, stop: int | None
+) -> None:
+    """Train with several processes and wait for them.
 
     Raises:
-        SystemExit: One failed that should not.
+        SystemExit: A process failed, or none was killed that should be.
     """
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
@@ -103,11 +105,11 @@ def together(processes: int, recipe: str, path: Path, dataset: Dataset, stop: in
     if stop is None and any(codes):
         raise SystemExit(f"{recipe}, {path.name}: the processes ended with {codes}")
     if stop is not None and -signal.SIGKILL not in codes:
-        raise SystemExit(f"{recipe}, {path.name}: nobody was killed: {codes}")
+        raise SystemExit(f"{recipe}, {path.name}: no process was killed: {codes}")
 
 
 def differences(one: Snapshot, other: Snapshot) -> list[str]:
-    """Return the names of what is not equal."""
+    """Return the names of tensors that differ."""
     names = sorted(one.tensors.keys() | other.tensors.keys())
     return [
         name
@@ -124,25 +126,25 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["article", "fast", "best"])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    load_what_the_optimizer_loads()
+    import_optimizer()
     mnist = load_dataset("mnist")
     images = mnist.train.take(np.arange(IMAGES), "some")
     dataset = Dataset("mnist", mnist.classes, images, images, mnist.sha256)
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         for recipe in options.recipes:
-            whole = Path(temporary, f"{recipe}-whole")
-            whole.mkdir()
-            together(options.processes, recipe, whole, dataset, None)
+            undisturbed = Path(temporary, f"{recipe}-undisturbed")
+            undisturbed.mkdir()
+            train_together(options.processes, recipe, undisturbed, dataset, None)
             for place, step in PLACES.items():
                 path = Path(temporary, f"{recipe}-{step}")
                 path.mkdir()
-                together(options.processes, recipe, path, dataset, step)
+                train_together(options.processes, recipe, path, dataset, step)
                 found = latest(path).values["step"]
                 if found != step:
                     raise SystemExit(f"{path.name}: the checkpoint is of step {found}")
-                together(options.processes, recipe, path, dataset, None)
-                different = differences(latest(path), latest(whole))
+                train_together(options.processes, recipe, path, dataset, None)
+                different = differences(latest(path), latest(undisturbed))
                 failed += bool(different)
                 verdict = f"differs in {', '.join(different)}" if different else "equal"
                 print(f"{recipe:8} {place:22} {verdict}", flush=True)
