@@ -29,7 +29,7 @@ from pathlib import Path
 
 import pyte
 
-COLUMNS, ROWS = 88, 11
+COLUMNS, ROWS = 100, 10
 CHAR_WIDTH, LINE_HEIGHT, PADDING, TITLE_BAR = 8.4, 20, 16, 34
 FRAME_SECONDS = 0.25
 """States that last less are skipped: the progress bar redraws ten times a second."""
