@@ -31,8 +31,8 @@ import pyte
 
 COLUMNS, ROWS = 100, 10
 CHAR_WIDTH, LINE_HEIGHT, PADDING, TITLE_BAR = 8.4, 20, 16, 34
-FRAME_SECONDS = 0.25
-"""States that last less are skipped: the progress bar redraws ten times a second."""
+FRAME_SECONDS = 0.1
+"""States that last less are skipped, for a smaller file."""
 PAUSE_SECONDS = 6.0
 """How long the last screen stays before the animation starts again."""
 
