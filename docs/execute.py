@@ -5,8 +5,8 @@
 A page is Markdown. Its ```python blocks, and its ```console blocks of `$ command` lines, run from
 top to bottom in one Jupyter kernel, in a temporary folder that holds `docs/` and
 `mnist_vggnet.pth`. The output replaces what follows the block: text in an ```text block, figures
-as files under `docs/img/`. A block after `<!-- not run -->` is left alone, one after `<!-- fails -->`
-must fail, and `<!-- head 12 -->` keeps the first 12 lines of the output.
+as files under `docs/img/`. A block after `<!-- not run -->` is left alone, one after
+`<!-- fails -->` must fail, and `<!-- head 12 -->` keeps the first 12 lines of the output.
 
 A page of the same name under `docs/zh/` takes over the output, so its code must be the same but
 for comments. `--notebook FILE` also writes the page as a notebook.
