@@ -1,4 +1,4 @@
-"""Carry a study out: one ordinary training after another, those that are done left out."""
+"""Run a study: one ordinary training after another, except those that are done."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from vggnet.artifacts.model_file import load_model
 from vggnet.errors import CheckpointError, RunFinishedError
 from vggnet.model.vgg import VGG
 from vggnet.run import Options, Reporter, TrainResult, resume_run, run
-from vggnet.study.ledger import Finished, Ledger
-from vggnet.study.plan import Run, Study, shared_settings
+from vggnet.study.ledger import FinishedRun, Ledger
+from vggnet.study.plan import Study, StudyRun, shared_settings
 
 
-def carry_out(
-    study: Study, ledger: Ledger, report: Callable[[Run], AbstractContextManager[Reporter]]
-) -> Iterator[Finished]:
-    """Train what the ledger has not, write each into it, and give it out.
+def run_study(
+    study: Study, ledger: Ledger, report: Callable[[StudyRun], AbstractContextManager[Reporter]]
+) -> Iterator[FinishedRun]:
+    """Train what is missing in the ledger, add it there, and yield it.
 
-    A training that was interrupted goes on from its last checkpoint.
+    An interrupted training resumes from its last checkpoint.
 
     Args:
         study: What to train.
-        ledger: What is done.
-        report: Opens what is told of a run's progress.
+        ledger: The finished runs.
+        report: Opens the reporter of a run's progress.
 
     Raises:
-        VggnetError: As `vggnet.run.run`; what is done stands in the ledger.
+        VggnetError: See `vggnet.run.run`; the ledger keeps the finished runs.
     """
     for one in study.runs:
         if one.name not in ledger.runs:
@@ -39,25 +39,26 @@ def carry_out(
             yield finished
 
 
-def _train(one: Run, study: Study, reporter: Reporter) -> TrainResult:
+def _train(one: StudyRun, study: Study, reporter: Reporter) -> TrainResult:
     runs = study.output / "runs"
     options = Options(output=study.output / f"{one.name}.pth", runs=runs, name=one.name)
     folder = runs / one.name
     if folder.is_dir():
         try:
             return resume_run(folder, (one.config.model_dump(mode="json"),), options, reporter)
-        except (CheckpointError, RunFinishedError):  # killed too early, or just before the ledger
+        # Killed before the first checkpoint, or between the end of the run and the ledger.
+        except (CheckpointError, RunFinishedError):
             shutil.rmtree(folder)
     return run(one.config, options, reporter)
 
 
-def _describe(one: Run, result: TrainResult) -> Finished:
+def _describe(one: StudyRun, result: TrainResult) -> FinishedRun:
     card = load_model(result.output).card
     assert card.dataset_sha256 is not None
     assert card.environment is not None
     with torch.device("meta"):
         parameters = sum(parameter.numel() for parameter in VGG(result.config.model).parameters())
-    return Finished(
+    return FinishedRun(
         model=one.config.model.architecture,
         seed=one.config.train.seed,
         depth=one.config.model.depth,
