@@ -33,7 +33,7 @@ def answer(*results: Result) -> str:
 def test_the_answer_is_a_speedup_with_its_range() -> None:
     """Paired repeats 10/1, 11/1 and 12/1.5 give 10×, 8× to 11×."""
     assert answer(make_result(CPU, GPU)) == (
-        "cuda:0 · fp32 · batch 128 trains 10× (8× to 11×) as fast as "
+        "cuda:0 · fp32 · batch 128 trains 10× (8 to 11) as fast as "
         "cpu · 2 threads · fp32 · batch 128, both in strict fp32."
     )
 
@@ -89,7 +89,7 @@ def test_other_software_is_a_caveat(
 ) -> None:
     """The same work with another torch or precision gets a speedup with a caveat."""
     said = answer(make_result(CPU), make_result(make_row("cuda:0", **row), **changes))
-    assert "trains 1× (0.833× to 1.2×) as fast as m0: cpu" in said
+    assert "trains 1× (0.833 to 1.2) as fast as m0: cpu" in said
     assert "Not only the device differs: " in said
     assert words in said
 
@@ -142,8 +142,8 @@ def test_a_cpu_without_a_gpu() -> None:
     alone = make_result(slow, CPU, best, accelerators=())
     report = build_report([("", alone)], {}, Path("my laptop/compare.json"))
     assert report.answer == (
-        "Only the CPU was measured: 2 threads train 2× (2× to 2×) as fast as 1, and the best "
-        "setting (compiled kernels) processes 2× (2× to 2×) as many images/s as strict fp32."
+        "Only the CPU was measured: 2 threads train 2× (2 to 2) as fast as 1, and the best "
+        "setting (compiled kernels) processes 2× (2 to 2) as many images/s as strict fp32."
     )
     commands = [command for _, command in report.commands]
     assert commands[0] == "vggnet compare --devices cpu,cuda --steps 2 --output gpu"

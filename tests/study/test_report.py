@@ -13,7 +13,7 @@ from vggnet.errors import ConfigError, ResultFileError
 from vggnet.report.html import render_html
 from vggnet.report.markdown import render_markdown
 from vggnet.study.ledger import FinishedRun, Ledger
-from vggnet.study.plan import plan_study
+from vggnet.study.plan import plan_study, shared_settings
 from vggnet.study.plot import render_study
 from vggnet.study.report import build_report, group
 
@@ -123,10 +123,10 @@ def test_depth_is_counted_as_in_the_paper() -> None:
 def test_a_plan_goes_seed_by_seed(tmp_path: Path) -> None:
     """Letters and names work; runs differ only in network and seed."""
     study = plan_study(["A", "vgg-e"], 2, tmp_path, [{"train": {"epochs": 2}}])
-    names = [run.name for run in study.runs]
-    assert names == ["vgg-a-seed0", "vgg-e-seed0", "vgg-a-seed1", "vgg-e-seed1"]
-    assert study.settings["train.epochs"] == 2
-    assert study.settings["model.batch_norm"] is True
+    assert list(study.runs) == ["vgg-a-seed0", "vgg-e-seed0", "vgg-a-seed1", "vgg-e-seed1"]
+    settings = shared_settings(study.runs["vgg-e-seed1"])
+    assert settings["train.epochs"] == 2
+    assert settings["model.batch_norm"] is True
     for models, layer, words in (
         (["Q"], {}, "unknown model 'Q'"),
         (["A", "vgg-a"], {}, "names a network twice"),

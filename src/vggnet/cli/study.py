@@ -80,12 +80,11 @@ def _train(study: Study, ledger: Ledger) -> None:
     """Train what is missing, and print each run's progress and accuracy."""
     from vggnet.cli.progress import PatientConsole, TerminalReporter
     from vggnet.study.execute import run_study
-    from vggnet.study.plan import StudyRun
 
     console = PatientConsole(highlight=False, soft_wrap=True)
 
-    def report(run: StudyRun) -> TerminalReporter:
-        console.print(f"\n{run.name}, {len(ledger.runs) + 1} of {len(study.runs)}")
+    def report(name: str) -> TerminalReporter:
+        console.print(f"\n{name}, {len(ledger.runs) + 1} of {len(study.runs)}")
         return TerminalReporter()
 
     for done in run_study(study, ledger, report):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vggnet.compare.result import Result, Row
@@ -65,17 +65,6 @@ def distinct_results(entries: Sequence[Entry]) -> list[Entry]:
     return list({id(one.result): one for one in reversed(entries)}.values())[::-1]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Something that differs between two rows."""
-
-    what: str
-    forbids: bool
-    """Whether the rows do different work, so that no speedup may be stated."""
-    of_batch: bool = False
-    """Whether it is the batch size or follows from it; a device's best row may choose that."""
-
-
 def entries_of(results: Sequence[tuple[str, Result]]) -> list[Entry]:
     """Return every row of named results."""
     several = len(results) > 1
@@ -109,15 +98,55 @@ def speedup(baseline: Entry, entry: Entry) -> tuple[float, float, float]:
     return median, min(ours) / max(theirs), max(ours) / min(theirs)
 
 
-def find_differences(baseline: Entry, entry: Entry) -> list[Difference]:
-    """Return everything that differs between two rows except the device."""
-    return [*_different_work(baseline, entry), *_different_means(baseline, entry)]
-
-
 def other_work(baseline: Entry, entry: Entry) -> list[str]:
-    """Return the differences that rule out any comparison, even of best rows."""
-    found = _different_work(baseline, entry)
-    return [one.what for one in found if one.forbids and not one.of_batch]
+    """Return the differences that rule out any comparison of two rows."""
+    a, b = baseline.result, entry.result
+    found = []
+    if a.dataset_sha256 != b.dataset_sha256:
+        found.append(f"dataset (SHA-256 {a.dataset_sha256[:12]} and {b.dataset_sha256[:12]})")
+    elif a.images_per_epoch != b.images_per_epoch:
+        found.append(f"images per epoch ({a.images_per_epoch} and {b.images_per_epoch})")
+    found += [
+        f"{name} ({left} and {right})"
+        for name, left, right in differences(a.config, b.config, _FREE)
+    ]
+    left, right = baseline.row.step_losses[0], entry.row.step_losses[0]
+    allowed = max(_SAME_START[one.row.setting.precision] for one in (baseline, entry))
+    if a.config.model.dropout:
+        allowed = _DROPOUT_START
+    same_batch = baseline.row.setting.global_batch_size == entry.row.setting.global_batch_size
+    if same_batch and abs(left - right) > allowed * max(left, right):
+        found.append(f"loss of the first step ({left:.4f} and {right:.4f})")
+    return found
+
+
+def other_batch(baseline: Entry, entry: Entry) -> list[str]:
+    """Return the differences in batch size and steps, which only best rows may have."""
+    return _unequal(
+        {
+            "batch size": [one.row.setting.global_batch_size for one in (baseline, entry)],
+            "steps": [one.row.steps for one in (baseline, entry)],
+        }
+    )
+
+
+def other_means(baseline: Entry, entry: Entry) -> list[str]:
+    """Return the differences in how the same work is done, other than the device."""
+    both, kernels = (baseline, entry), {"torch": "PyTorch", "winograd": "compiled"}
+    found = _unequal(
+        {
+            "precision": [one.row.setting.precision for one in both],
+            "convolution kernels": [kernels[one.row.setting.kernels] for one in both],
+            "torch": [one.result.machine.torch.partition("+")[0] for one in both],
+            "vggnet": [one.result.machine.vggnet for one in both],
+        }
+    )
+    cut = [one for one in distinct_results(both) if not one.result.complete]
+    return found + [f"completeness ({one.source or 'the run'} was cut short)" for one in cut]
+
+
+def _unequal(pairs: Mapping[str, Sequence[object]]) -> list[str]:
+    return [f"{name} ({a} and {b})" for name, (a, b) in pairs.items() if a != b]
 
 
 def accuracy_difference(baseline: Entry, entry: Entry) -> tuple[float, float, float] | None:
@@ -139,56 +168,3 @@ def accuracy_difference(baseline: Entry, entry: Entry) -> tuple[float, float, fl
     center = (better - worse) / total
     margin = 1.959964 * math.sqrt(better + worse - (better - worse) ** 2 / total) / total
     return (len(theirs) - len(ours)) / count, center - margin, center + margin
-
-
-def _different_work(baseline: Entry, entry: Entry) -> Iterator[Difference]:
-    a, b = baseline.result, entry.result
-    if a.dataset_sha256 != b.dataset_sha256:
-        hashes = _both(a.dataset_sha256[:12], b.dataset_sha256[:12])
-        yield Difference(f"dataset (SHA-256 {hashes})", True)
-    elif a.images_per_epoch != b.images_per_epoch:
-        images = _both(a.images_per_epoch, b.images_per_epoch)
-        yield Difference(f"images per epoch ({images})", True)
-    for name, left, right in differences(a.config, b.config, _FREE):
-        yield Difference(f"{name} ({_both(left, right)})", True)
-    sizes = (baseline.row.setting.global_batch_size, entry.row.setting.global_batch_size)
-    if sizes[0] != sizes[1]:
-        yield Difference(f"batch size ({_both(*sizes)})", True, of_batch=True)
-    if baseline.row.steps != entry.row.steps:
-        steps = _both(baseline.row.steps, entry.row.steps)
-        yield Difference(f"steps ({steps})", True, of_batch=True)
-    if sizes[0] == sizes[1] and (start := _different_start(baseline, entry)):
-        yield Difference(start, True)
-
-
-def _different_means(baseline: Entry, entry: Entry) -> Iterator[Difference]:
-    a, b = baseline.result, entry.result
-    settings = (baseline.row.setting, entry.row.setting)
-    kernels = {"torch": "PyTorch", "winograd": "compiled"}
-    pairs: dict[str, list[str]] = {
-        "precision": [one.precision for one in settings],
-        "convolution kernels": [kernels[one.kernels] for one in settings],
-        "torch": [one.machine.torch.partition("+")[0] for one in (a, b)],
-        "vggnet": [one.machine.vggnet for one in (a, b)],
-    }
-    for name, (left, right) in pairs.items():
-        if left != right:
-            yield Difference(f"{name} ({_both(left, right)})", False)
-    for one in distinct_results((baseline, entry)):
-        if not one.result.complete:
-            yield Difference(f"completeness ({one.source or 'the run'} was cut short)", False)
-
-
-def _different_start(baseline: Entry, entry: Entry) -> str | None:
-    """Return a message if the first losses show different weights or batches."""
-    left, right = baseline.row.step_losses[0], entry.row.step_losses[0]
-    allowed = max(_SAME_START[one.row.setting.precision] for one in (baseline, entry))
-    if baseline.result.config.model.dropout:
-        allowed = _DROPOUT_START
-    if abs(left - right) <= allowed * max(left, right):
-        return None
-    return f"loss of the first step ({_both(f'{left:.4f}', f'{right:.4f}')})"
-
-
-def _both(left: object, right: object) -> str:
-    return f"{left} and {right}"

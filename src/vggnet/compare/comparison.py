@@ -115,7 +115,7 @@ class Comparison:
         for device in self.plan.devices:
             self._observer.began(f"finding the best setting for {device}")
             best.append(self._trials.find_best(device))
-        strict = strict_settings(self.plan)
+        strict = [one for device in self.plan.devices for one in strict_settings(self.plan, device)]
         for setting in [*strict, *(one for one in best if one and one not in strict)]:
             workload = self.plan.workload(setting, self.plan.images)
             meter = find_meter(workload.device)

@@ -9,7 +9,8 @@ from vggnet.compare.comparability import (
     Entry,
     choose_baseline,
     distinct_results,
-    find_differences,
+    other_batch,
+    other_means,
     other_work,
     prefixed,
     speedup,
@@ -52,9 +53,9 @@ def conclude(entries: Sequence[Entry]) -> list[str]:
 
 
 def times(ratio: tuple[float, float, float]) -> str:
-    """Write a speedup and its range: "2.52× (2.49× to 2.58×)"."""
+    """Write a speedup and its range: "2.52× (2.49 to 2.58)"."""
     middle, low, high = map(three_digits, ratio)
-    return f"{middle}× ({low}× to {high}×)"
+    return f"{middle}× ({low} to {high})"
 
 
 def share_saved(baseline: Entry, entry: Entry) -> str | None:
@@ -123,17 +124,16 @@ def _describe_wins(wins: Sequence[tuple[float, bool]], what: str, faster: str) -
 
 def _state_ratio(baseline: Entry, entry: Entry) -> str:
     """State how many times as fast a row is, or why that cannot be stated."""
-    found = find_differences(baseline, entry)
-    if forbidding := [one.what for one in found if one.forbids]:
+    if unlike := [*other_work(baseline, entry), *other_batch(baseline, entry)]:
         return (
             f"No speedup of {entry.label} over {baseline.label}: the work differs in "
-            f"{join_words(forbidding)}."
+            f"{join_words(unlike)}."
         )
     ratio = speedup(baseline, entry)
     both = ", both in strict fp32" if entry.row.strict and baseline.row.strict else ""
     sentence = f"{entry.label} trains {times(ratio)} as fast as {baseline.label}{both}."
-    if found:
-        sentence += f" Not only the device differs: {join_words([one.what for one in found])}."
+    if means := other_means(baseline, entry):
+        sentence += f" Not only the device differs: {join_words(means)}."
     return sentence
 
 
@@ -152,8 +152,7 @@ def _compare_best(entries: Sequence[Entry]) -> list[str]:
         f"Best settings: {ours.label} processes {times(speedup(theirs, ours))} as many images/s "
         f"as {theirs.label}."
     )
-    if found := find_differences(theirs, ours):
-        unlike = [one.what for one in found]
+    if unlike := [*other_batch(theirs, ours), *other_means(theirs, ours)]:
         sentence += f" The computations differ in {join_words(unlike)}."
     return [sentence]
 

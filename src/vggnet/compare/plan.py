@@ -162,18 +162,16 @@ def default_threads() -> tuple[int, ...]:
     return tuple(sorted({2**power for power in range(cores.bit_length())} | {cores}))
 
 
-def strict_settings(plan: ComparisonPlan) -> list[Setting]:
-    """Return full fp32 with PyTorch's own kernels on every device; the CPU per thread count."""
-    size = plan.config.train.global_batch_size
+def strict_settings(plan: ComparisonPlan, device: torch.device) -> list[Setting]:
+    """Return full fp32 with PyTorch's own kernels, on a CPU with each thread count."""
     return [
         Setting(
             device=str(device),
             precision="fp32",
-            global_batch_size=size,
+            global_batch_size=plan.config.train.global_batch_size,
             threads=threads,
             kernels="torch",
         )
-        for device in plan.devices
         for threads in (plan.threads if device.type == "cpu" else (None,))
     ]
 
@@ -186,8 +184,7 @@ def candidate_settings(plan: ComparisonPlan, device: torch.device) -> Iterator[S
     own = plan.config.train.global_batch_size
     multiples = _BATCH_MULTIPLES.get(device.type, _GPU_BATCH_MULTIPLES)
     sizes = [own * by for by in multiples if by == 1 or own * by <= len(plan.dataset.train)]
-    on_cpu = device.type == "cpu"
-    compiled = on_cpu and _kernels_fit(plan.config.model)
+    compiled = device.type == "cpu" and _kernels_fit(plan.config.model)
     for precision in ("fp32", "tf32", "bf16", "fp16"):
         try:
             check_precision(precision, device)
@@ -195,16 +192,9 @@ def candidate_settings(plan: ComparisonPlan, device: torch.device) -> Iterator[S
             continue
         for kernels in ("torch", "winograd") if compiled and precision == "fp32" else ("torch",):
             for size in sizes:
-                for threads in plan.threads[-2:] if on_cpu else (None,):
-                    yield Setting.model_validate(
-                        {
-                            "device": str(device),
-                            "precision": precision,
-                            "global_batch_size": size,
-                            "threads": threads,
-                            "kernels": kernels,
-                        }
-                    )
+                changes = {"precision": precision, "global_batch_size": size, "kernels": kernels}
+                for setting in strict_settings(plan, device)[-2:]:
+                    yield setting.model_copy(update=changes)
 
 
 def _kernels_fit(config: ModelConfig) -> bool:

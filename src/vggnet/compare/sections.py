@@ -9,7 +9,8 @@ from vggnet.compare.comparability import (
     Entry,
     accuracy_difference,
     distinct_results,
-    find_differences,
+    other_batch,
+    other_means,
     other_work,
     prefixed,
     speedup,
@@ -110,8 +111,8 @@ def show_same_work(entries: Sequence[Entry], baseline: Entry) -> Section:
     work = (
         f"These rows do different work than {baseline.label}: {join_words(others)}."
         if others
-        else "Every row starts from the same weights and trains on the same images in the same "
-        "order: the loss curves agree up to rounding."
+        else "Every row starts from the same weights and sees the images in the same order. With "
+        "the same batch size, the loss curves agree up to rounding."
     )
     columns = ("setting", "first loss", "last loss", "accuracy difference, points")
     return Section(
@@ -261,19 +262,19 @@ def _state_speedup(entry: Entry, baseline: Entry, caveats: list[str]) -> str:
     """Return the speedup with a reference to the caveat that qualifies it."""
     if entry is baseline:
         return "1×"
-    found = find_differences(baseline, entry)
+    work, batch = other_work(baseline, entry), other_batch(baseline, entry)
+    found = [*work, *batch, *other_means(baseline, entry)]
     text = times(speedup(baseline, entry))
     if not found:
         return text
     # A best row may choose its batch size; other work never gets a speedup.
-    forbidden = any(one.forbids for one in found)
-    withheld = other_work(baseline, entry) or (forbidden and not entry.row.best)
-    caveat = "; ".join(one.what for one in found)
+    withheld = work or (batch and not entry.row.best)
+    caveat = "; ".join(found)
     caveat = f"No speedup, different work: {caveat}." if withheld else f"Differs in {caveat}."
     if caveat not in caveats:
         caveats.append(caveat)
     mark = f"[{caveats.index(caveat) + 1}]"
-    return f"{_NOTHING} {mark}" if withheld else f"{text} {mark}"
+    return f"{_NOTHING} {mark}" if withheld else text.replace("×", f"× {mark}")
 
 
 def _utilization(entry: Entry) -> str:

@@ -57,33 +57,18 @@ class Lane:
 
     def row(self) -> Row:
         """Return the measurements so far."""
+        lists = ("seconds", "warmup_seconds", "step_losses", "mistakes")
+        same = ("strict", "best", "test_images", "parts", "cold")
         return Row(
             setting=self.workload.setting,
             images=self.workload.images,
-            seconds=tuple(self.seconds),
-            strict=self.strict,
-            best=self.best,
             steps=self.workload.steps,
-            warmup_seconds=tuple(self.warmup_seconds),
-            step_losses=tuple(self.step_losses),
-            mistakes=tuple(self.mistakes),
-            test_images=self.test_images,
             peak_flops_per_second=self.peak,
-            parts=self.parts,
-            cold=self.cold,
             # Ctrl-C may arrive between appending a repeat's joules and its seconds.
             joules=tuple(self.joules[: len(self.seconds)]) if self.meter else None,
+            **{name: tuple(getattr(self, name)) for name in lists},
+            **{name: getattr(self, name) for name in same},
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """A point of a sweep, still to be measured."""
-
-    x: float
-    """Batch size, or width as a multiple of the network's."""
-    workload: Workload
-    seconds_expected: float
 
 
 class Trials:
@@ -113,28 +98,27 @@ class Trials:
 
     def sweep_seconds(self, lanes: Sequence[Lane]) -> float:
         """Estimate the duration of `sweep`."""
-        return sum(point.seconds_expected for point in self._sweep_points(lanes))
+        points = self._sweep_points(lanes).values()
+        return _SWEEP_REPEATS * sum(sum(point.values()) for point in points)
 
     def sweep(self, lanes: Sequence[Lane]) -> Iterator[SweepPoint]:
         """Measure the rows at other batch sizes or widths, interleaved at each point."""
         assert self._plan.sweep
-        points = self._sweep_points(lanes)
-        for x in sorted({point.x for point in points}):
-            here = [point for point in points if point.x == x]
-            seconds: dict[_Point, list[float]] = {point: [] for point in here}
+        for x, point in sorted(self._sweep_points(lanes).items()):
+            seconds: dict[Workload, list[float]] = {workload: [] for workload in point}
             for _ in range(_SWEEP_REPEATS):
-                for point in here:
-                    label = point.workload.setting.label
+                for workload, expected in point.items():
+                    label = workload.setting.label
                     self._observer.began(f"sweep: {self._plan.sweep} {x:g}, {label}")
-                    if one := self._attempt(point.workload):
-                        seconds[point].append(one)
-                    self._observer.advanced(point.seconds_expected / _SWEEP_REPEATS)
-            for point in here:
-                if seconds[point]:
+                    if one := self._attempt(workload):
+                        seconds[workload].append(one)
+                    self._observer.advanced(expected)
+            for workload, repeats in seconds.items():
+                if repeats:
                     yield SweepPoint(
-                        setting=point.workload.setting,
-                        images=point.workload.images,
-                        seconds=tuple(seconds[point]),
+                        setting=workload.setting,
+                        images=workload.images,
+                        seconds=tuple(repeats),
                         sweep=self._plan.sweep,
                         x=x,
                     )
@@ -158,17 +142,18 @@ class Trials:
         own = self._plan.config.train.global_batch_size
         return rate if timing.setting.global_batch_size == own else rate / _WORTH_IT
 
-    def _sweep_points(self, lanes: Sequence[Lane]) -> list[_Point]:
-        """Return each curve's points. Rows whose settings coincide in a sweep share a curve."""
-        points: dict[tuple[float, Setting], _Point] = {}
+    def _sweep_points(self, lanes: Sequence[Lane]) -> dict[float, dict[Workload, float]]:
+        """Return each x's workloads with their expected seconds, each setting once."""
+        points: dict[float, dict[Workload, float]] = {}
         own_flops = flops_per_image(self._plan.config.model)
         for lane in lanes:
             per_image = lane.step_seconds / lane.workload.setting.global_batch_size
             for x, workload in self._sweep_workloads(lane.workload.setting):
-                wider = flops_per_image(workload.config.model) / own_flops
-                expected = _SWEEP_REPEATS * workload.images * per_image * wider
-                points.setdefault((x, workload.setting), _Point(x, workload, expected))
-        return list(points.values())
+                point = points.setdefault(x, {})
+                if workload.setting not in [one.setting for one in point]:
+                    wider = flops_per_image(workload.config.model) / own_flops
+                    point[workload] = workload.images * per_image * wider
+        return points
 
     def _sweep_workloads(self, setting: Setting) -> Iterator[tuple[float, Workload]]:
         plan = self._plan

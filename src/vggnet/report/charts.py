@@ -76,9 +76,11 @@ def _render_lines(chart: LineChart) -> str:
     for tick in y.ticks():
         parts.append(_element("line", "grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y(tick), y2=y(tick)))
         parts.append(_text(_LEFT - 6, y(tick) + 4.5, _number(tick), "end"))
-    measured = sorted(set(xs))
-    x_ticks = measured if chart.log_x and len(measured) <= 8 else x.ticks()
-    parts += [_text(x(tick), _HEIGHT - _BOTTOM + 18, _number(tick)) for tick in x_ticks]
+    last = -math.inf
+    for tick in sorted(set(xs)) if chart.log_x else x.ticks():
+        if x(tick) - last > 30:  # otherwise the labels would overlap
+            last = x(tick)
+            parts.append(_text(last, _HEIGHT - _BOTTOM + 18, _number(tick)))
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, chart.x_label))
     for number, series in enumerate(chart.series):
         parts += _render_series(series, number, x, y, floor)

@@ -15,6 +15,8 @@ from vggnet.report.document import Report, Table
 
 _PIPE_WIDTH = 100
 """Columns for the table in a pipe, which has no width."""
+_NAME_WIDTH = 12
+"""Minimum width of the table's first column, which wraps."""
 
 
 def print_report(report: Report, paths: Sequence[Path]) -> None:
@@ -28,7 +30,15 @@ def print_report(report: Report, paths: Sequence[Path]) -> None:
     console.print(f"\n{report.answer}", markup=False, style="bold", soft_wrap=not terminal)
     for sentence in report.remarks:
         console.print(sentence, markup=False, soft_wrap=not terminal)
-    console.print(_build_table(section.table))
+    table = _build_table(section.table)
+    unlimited = console.options.update(max_width=10_000)
+    if console.measure(table, options=unlimited).minimum <= console.width:
+        console.print(table)
+    else:
+        for name, *cells in section.table.rows:
+            values = zip(section.table.columns[1:], cells, strict=True)
+            text = ", ".join(f"{column} {cell}" for column, cell in values)
+            console.print(f"\n{name}\n    {text}", markup=False)
     for note in section.notes:
         console.print(note, markup=False, soft_wrap=not terminal)
     for what, command in report.commands:
@@ -37,11 +47,15 @@ def print_report(report: Report, paths: Sequence[Path]) -> None:
 
 
 def _build_table(content: Table) -> RichTable:
-    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    # With each range below its median, six columns fit into 80 characters.
+    rows = [(name, *(cell.replace(" (", "\n(") for cell in cells)) for name, *cells in content.rows]
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, column in enumerate(content.columns):
+        title = column.replace(" ", "\n", 1)
+        lines = "\n".join([title, *(row[number] for row in rows)]).splitlines()
         justify: Literal["left", "right"] = "right" if number else "left"
-        table.add_column(column, justify=justify, no_wrap=number > 0)
-    for row in content.rows:
-        # With each range below its median, the table fits into 80 columns.
-        table.add_row(Text(row[0]), *(Text(cell.replace(" (", "\n(")) for cell in row[1:]))
+        min_width = max(map(len, lines)) if number else _NAME_WIDTH
+        table.add_column(title, justify=justify, min_width=min_width, no_wrap=number > 0)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table

@@ -44,7 +44,7 @@ class FinishedRun(BaseModel):
 
     @property
     def name(self) -> str:
-        """The same as `StudyRun.name`."""
+        """The run's key in `Study.runs`."""
         return f"{self.model}-seed{self.seed}"
 
 
@@ -68,9 +68,8 @@ class Ledger:
             raise OutputError(f"cannot create {study.output}: {error.strerror}") from None
         lines = _load_lines(self.path) if self.path.exists() else []
         _check_settings(lines, study, self.path)
-        wanted = {run.name for run in study.runs}
-        self.runs = {one.name: one for one in lines if one.name in wanted}
-        self._others = [one for one in lines if one.name not in wanted]
+        self.runs = {one.name: one for one in lines if one.name in study.runs}
+        self._others = [one for one in lines if one.name not in study.runs]
 
     def append(self, run: FinishedRun) -> None:
         """Add a run to the file on disk.
@@ -98,8 +97,9 @@ def _load_lines(path: Path) -> list[FinishedRun]:
 
 
 def _check_settings(lines: Iterable[FinishedRun], study: Study, path: Path) -> None:
+    now = next(iter(study.runs.values()))
     for one in lines:
-        changed = differences(unflatten(one.settings), study.runs[0].config, MAY_DIFFER)
+        changed = differences(unflatten(one.settings), now, MAY_DIFFER)
         if changed:
             raise ConfigError(
                 f"{path} is from a study with other settings: {'; '.join(map(str, changed))}; use "

@@ -25,29 +25,12 @@ MAY_DIFFER = ("recipe", "model.architecture", "train.seed", "data.data_dir", "da
 
 
 @dataclass(frozen=True)
-class StudyRun:
-    """One training of a study."""
-
-    config: Config
-
-    @property
-    def name(self) -> str:
-        """Name of its folder and its model file."""
-        return f"{self.config.model.architecture}-seed{self.config.train.seed}"
-
-
-@dataclass(frozen=True)
 class Study:
     """All trainings and the folder for their results."""
 
-    runs: tuple[StudyRun, ...]
-    """Seed by seed, so that an interrupted study has every network."""
+    runs: dict[str, Config]
+    """By name, seed by seed, so that an interrupted study has every network."""
     output: Path
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings that all runs share."""
-        return shared_settings(self.runs[0].config)
 
 
 def plan_study(
@@ -73,16 +56,14 @@ def plan_study(
             fields = layer.get(section)
             if isinstance(fields, Mapping) and name in fields:
                 raise ConfigError(f"a study sets {section}.{name} itself; use {flag}")
-    runs = [
-        StudyRun(
-            resolve_config(
-                DEFAULTS, *layers, {"model": {"architecture": name}, "train": {"seed": seed}}
-            )
+    runs = {
+        f"{name}-seed{seed}": resolve_config(
+            DEFAULTS, *layers, {"model": {"architecture": name}, "train": {"seed": seed}}
         )
         for seed in range(seeds)
         for name in names
-    ]
-    return Study(tuple(runs), output)
+    }
+    return Study(runs, output)
 
 
 def shared_settings(config: Config) -> dict[str, Any]:
