@@ -88,7 +88,7 @@ def test_a_description_is_valid_or_refused(
         ({"mean": [0.5] * 3, "std": [0.5] * 3}, "mean has 3 values for 1 channels"),
         ({"picture": [1, 100_000, 100_000]}, "less than or equal to 1024"),
         ({"picture": [1, -5, 8]}, "greater than or equal to 1"),
-        ({"picture": [1, 4, 4]}, "says 4 pixels per side, but its tensors are for 8"),
+        ({"picture": [1, 4, 4]}, "says 4 pixels per side after padding, but its tensors are for 8"),
         ({"picture": [3, 8, 8]}, "says 3 channels, but its tensors are for 1"),
         ({"classes": ["a", "b"]}, "says 2 classes, but its tensors are for 3"),
         ({"classes": ["a", "b", "a"]}, "two classes have the same name, 'a'"),

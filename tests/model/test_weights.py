@@ -268,7 +268,7 @@ def test_the_assumed_image_size(
         ({"mean": (0.5, 0.5)}, "mean has 2 values for 1 channels"),
         ({"std": (0.0,)}, "greater than 0"),
         ({"mean": (float("nan"),)}, "finite"),
-        ({"image_size": 64}, "64 pixels per side, but its tensors are for 28"),
+        ({"image_size": 64}, "64 pixels per side after padding, but its tensors are for 28"),
         ({"classes": ("a", "b")}, "2 classes, but its tensors are for 10"),
         ({"classes": ("a",) * 10}, "same name"),
     ],

@@ -157,7 +157,7 @@ def check_fits(card: ModelCard, network: ModelConfig) -> None:
     facts = {
         "classes": (len(card.classes), network.num_classes),
         "channels": (channels, network.in_channels),
-        "pixels per side": (padded_size(network, max(sides)), network.image_size),
+        "pixels per side after padding": (padded_size(network, max(sides)), network.image_size),
     }
     wrong = [
         f"{described} {name}, but its tensors are for {actual}"

@@ -24,13 +24,10 @@ def infer_config(shapes: Mapping[str, Shape]) -> ModelConfig:
     convolutions = _weights(shapes, "features", 4)
     linears = _weights(shapes, "classifier", 2)
     if not convolutions or not linears:
-        missing = [
-            part
-            for part, found in (("features", convolutions), ("classifier", linears))
-            if not found
-        ]
+        parts = {"features.N.weight": convolutions, "classifier.N.weight": linears}
+        missing = [name for name, found in parts.items() if not found]
         raise ModelFileError(
-            f"its tensors are not those of a VGG: none is named {' or '.join(missing)}.N.weight; "
+            f"its tensors are not those of a VGG: none is named {' or '.join(missing)}; "
             f"the first are {', '.join(list(shapes)[:3]) or 'none'}"
         )
     batch_norm = any(name.endswith("running_mean") for name in shapes)
