@@ -21,13 +21,13 @@ from measuring import build_parser, render_accuracy, render_machine
 from tune import read_runs, read_settings
 
 import vggnet
-from vggnet.config import ModelConfig
+from vggnet.config import ModelConfig, build_config, differences
 from vggnet.engine.environment import describe_environment
 from vggnet.recipes import resolve_config
 
 IGNORED = {
-    *("seed", "device", "threads", "kernels"),
-    *("in_channels", "num_classes", "image_size"),
+    *("recipe", "data", "train.seed", "train.device", "train.threads", "train.kernels"),
+    *("model.in_channels", "model.num_classes", "model.image_size"),
 }
 """Settings that may differ between runs, or that the dataset determines."""
 
@@ -63,23 +63,12 @@ def read_matching_runs(path: Path, options: argparse.Namespace) -> list[dict[str
     """Read the finished runs, which must have the dataset and settings of the options."""
     runs = read_runs(path)
     layers = {"recipe": options.recipe}, read_settings(" ".join(options.settings))
-    wanted = shared_settings(resolve_config(*layers).model_dump(mode="json"))
+    wanted = resolve_config(*layers)
     for run in runs:
-        found = shared_settings(run["config"])
-        same = found | wanted == wanted | found  # ignores settings that are newer than the run
-        if run["dataset"] != options.dataset or not same:
+        changed = differences(build_config(run["config"]), wanted, IGNORED)
+        if run["dataset"] != options.dataset or changed:
             sys.exit(f"{path} has runs with another dataset or other settings; change --output")
     return runs
-
-
-def shared_settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that all runs of one table share, by dotted name."""
-    return {
-        f"{section}.{name}": value
-        for section in ("model", "augment", "train")
-        for name, value in config[section].items()
-        if name not in IGNORED
-    }
 
 
 def render(runs: list[dict[str, Any]]) -> str:

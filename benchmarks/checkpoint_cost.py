@@ -22,6 +22,7 @@ from measuring import build_parser, render_machine, render_spread, write_report
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.config import Config
 from vggnet.data.batches import Batches
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.engine.device import computing, usable_cores
 from vggnet.engine.fit import TrainState, build_state, fit
@@ -51,14 +52,8 @@ def measure(config: Config, saves: int) -> tuple[list[float], list[float], int]:
     size = config.train.global_batch_size
     cpu = torch.device("cpu")
     state = build_state(build_network(config.model, 0), config.train, cpu, Session())
-    batches = Batches(
-        dataset.train.take(np.arange(size * saves), "as many as steps"),
-        cpu,
-        batch_size=size,
-        mean=config.data.mean,
-        std=config.data.std,
-        size=config.model.image_size,
-    )
+    images = dataset.train.take(np.arange(size * saves), "as many as steps")
+    batches = Batches(images, cpu, Preprocessing.from_config(config), batch_size=size)
     seconds: list[float] = []
     ends = [time.perf_counter()]
     steps: list[float] = []

@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vggnet.config import Config
 from vggnet.data.batches import Batches
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.engine.device import computing, usable_cores
 from vggnet.engine.fit import TrainState, build_state, fit
@@ -77,9 +78,7 @@ def main() -> None:
     size = config.train.global_batch_size
     train = load_dataset("mnist").train.take(np.arange(options.steps * size), "some")
     with computing("fp32", usable_cores()):
-        batches = Batches(
-            train, CPU, batch_size=size, mean=config.data.mean, std=config.data.std, size=28
-        )
+        batches = Batches(train, CPU, Preprocessing.from_config(config), batch_size=size)
         states = [
             build_state(build_network(config.model, 0), config.train, CPU, Session())
             for _ in range(2)

@@ -28,12 +28,14 @@ from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import LabeledImages, hold_out
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
-from vggnet.engine.device import accelerated, computing, usable_cores
+from vggnet.engine.device import computing, usable_cores
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import build_state, fit
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
+from vggnet.kernels import accelerate
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG, build_network
 from vggnet.recipes import DEFAULT_RECIPE, resolve_config
@@ -63,19 +65,11 @@ def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
     assert held_out is not None
 
     def batches(part: LabeledImages, size: int) -> Batches:
-        data = config.data
-        return Batches(
-            part,
-            CPU,
-            batch_size=size,
-            mean=data.mean,
-            std=data.std,
-            size=config.model.image_size,
-            augment=config.augment,
-        )
+        preprocessing = Preprocessing.from_config(config)
+        return Batches(part, CPU, preprocessing, batch_size=size, augment=config.augment)
 
     def judge(network: VGG) -> Evaluation:
-        folded = accelerated(fold_batch_norm(network.eval()), config.train.kernels)
+        folded = accelerate(fold_batch_norm(network.eval()), config.train.kernels)
         return evaluate(folded, batches(held_out, BATCH_SIZE), Session())
 
     with computing("fp32", usable_cores()):

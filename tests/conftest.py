@@ -24,6 +24,7 @@ import vggnet
 from vggnet.cli import main
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset, LabeledImages
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 
 settings.register_profile(
@@ -107,8 +108,9 @@ def batches(few: LabeledImages) -> Batches:
 
 def make_batches(examples: LabeledImages, device: str = "cpu", **changes: object) -> Batches:
     """Cut images into batches of 128, in the article's normalization."""
-    values = {"batch_size": 128, "mean": (0.5,), "std": (0.5,), "size": 28, **changes}
-    return Batches(examples, torch.device(device), **values)  # type: ignore[arg-type]
+    values = {"batch_size": 128, **changes}
+    preprocessing = Preprocessing((0.5,), (0.5,), examples.images.shape[-1])
+    return Batches(examples, torch.device(device), preprocessing, **values)  # type: ignore[arg-type]
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

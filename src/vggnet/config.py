@@ -6,8 +6,9 @@ import difflib
 import json
 import re
 import tomllib
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -281,6 +282,49 @@ SECTIONS: dict[str, type[_Section]] = {
     "augment": AugmentConfig,
     "train": TrainConfig,
 }
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Return all settings by dotted name, such as "train.epochs", as plain values for JSON."""
+    values = config.model_dump(mode="json")
+    for section in SECTIONS:
+        values |= {f"{section}.{name}": value for name, value in values.pop(section).items()}
+    return values
+
+
+def unflatten(settings: Mapping[str, Any]) -> Config:
+    """Return the configuration that `flatten` turned into `settings`; any may be missing.
+
+    Raises:
+        ConfigError: A name is unknown or a value is invalid.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        section, _, field = name.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[field] = value
+    return build_config(nested)
+
+
+class Difference(NamedTuple):
+    """A setting that two configurations do not share."""
+
+    name: str
+    """Dotted: "train.epochs"."""
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.before} and is now {self.now}"
+
+
+def differences(before: Config, now: Config, ignore: Container[str] = ()) -> list[Difference]:
+    """Compare two configurations, except for the settings and whole sections in `ignore`."""
+    old, new = flatten(before), flatten(now)
+    return [
+        Difference(name, old[name], new[name])
+        for name in new
+        if old[name] != new[name] and name not in ignore and name.partition(".")[0] not in ignore
+    ]
 
 
 def suggest(name: str, known: object) -> str:

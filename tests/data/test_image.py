@@ -11,7 +11,7 @@ from PIL import Image
 from vggnet.data.decode import load_image
 from vggnet.data.folder import read_folder
 from vggnet.data.image import fit_image
-from vggnet.inference.read import Reading, decoding_side, see
+from vggnet.inference.reading import Reading, decoding_side, see
 
 
 @pytest.mark.parametrize("channels", [1, 3])

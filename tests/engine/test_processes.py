@@ -19,6 +19,7 @@ import numpy as np, torch
 from resume_matrix import fork, free_port
 from vggnet.config import ModelConfig, TrainConfig
 from vggnet.data.batches import Batches
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_test
 from vggnet.engine.device import computing
 from vggnet.engine.evaluate import evaluate
@@ -33,8 +34,8 @@ def train():
   with open_session() as session, computing("fp32", 1):
     def batches(count):
         return Batches(
-            images.take(np.arange(count), "some"), cpu, batch_size=63, mean=(0.5,), std=(0.5,),
-            size=28, rank=session.rank, world_size=session.world_size,
+            images.take(np.arange(count), "some"), cpu, Preprocessing((0.5,), (0.5,), 28),
+            batch_size=63, rank=session.rank, world_size=session.world_size,
         )
     model = ModelConfig(stages=((8,), (16,)), hidden=(16,), dropout=0.0)
     network = build_network(model, 0).double()

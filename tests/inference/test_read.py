@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import vggnet
-from vggnet.artifacts.model_file import ModelCard, save_model
+from vggnet.artifacts.model_card import ModelCard
+from vggnet.artifacts.model_file import save_model
 from vggnet.config import ModelConfig
 from vggnet.data.matching import Learnt
 from vggnet.inference.read import Reading, choose_reading, find_images, read_images
@@ -21,7 +22,7 @@ from vggnet.model.vgg import build_network
 def classifier(tmp_path: Path) -> vggnet.Classifier:
     """An untrained network that takes MNIST's images."""
     config = ModelConfig(stages=((4,), (8,)), hidden=(4,))
-    card = ModelCard(classes=tuple("abcdefghij"), image=(1, 28, 28))
+    card = ModelCard(classes=tuple("abcdefghij"), image_shape=(1, 28, 28))
     save_model(tmp_path / "model.pth", build_network(config, 0), card)
     return vggnet.load(tmp_path / "model.pth", kernels="torch")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from vggnet.cli import options
+from vggnet.cli.terminal import say, warn
 
 if TYPE_CHECKING:
     from vggnet.data.dataset import Dataset
@@ -82,11 +84,11 @@ def verify(
     if is_folder(name):
         words = f"read as {' × '.join(map(str, dataset.shape))}"
     for examples in (dataset.train, dataset.test):
-        print(f"{examples.source}: {len(examples):,} images, {words}")
+        say(f"{examples.source}: {len(examples):,} images, {words}")
     if is_folder(name):
         counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
         for class_, count in zip(dataset.classes, counts, strict=True):
-            print(f"    {class_}: {count:,} to train on")
+            say(f"    {class_}: {count:,} to train on")
     print(f"dataset SHA-256 {dataset.sha256}")
 
 
@@ -101,12 +103,16 @@ def show(
     download: Download = True,
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
+    force: options.Force = False,
 ) -> None:
     """Draw a contact sheet: the first eight images of every class."""
     import numpy as np
 
+    from vggnet.artifacts.outputs import PNG, check_output
     from vggnet.artifacts.plots import render_sheet
 
+    if output:
+        check_output(output, PNG, [Path(name)], force)
     dataset = _load(name, data_dir, download, image_size, skip_bad)
     examples = dataset.train if split == "train" else dataset.test
     chosen = np.concatenate(
@@ -114,9 +120,10 @@ def show(
     )
     captions = [f"{dataset.classes[examples.labels[index]]} · no. {index}" for index in chosen]
     path = output or Path(f"{dataset.name}.png")
+    check_output(path, PNG, [Path(name)], force)
     title = f"{dataset.name}, {split}: the first eight images of each class"
     render_sheet(path, examples.images[chosen], captions, title)
-    print(path)
+    say(str(path))
 
 
 def _load(
@@ -129,5 +136,5 @@ def _load(
         name, data_dir, download=download, image_size=image_size, skip_bad=skip_bad
     )
     for warning in dataset.warnings:
-        print(f"vggnet: warning: {warning}", file=sys.stderr)
+        warn(warning)
     return dataset

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vggnet.cli import options
+from vggnet.cli.terminal import printable, say, warn
 from vggnet.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -19,12 +21,15 @@ NOTHING = "nothing drawn"
 _MANY = 32
 """Images for which compiled kernels are worth their start."""
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that spreadsheets take for a formula."""
+
 _MOST_SHOWN = 400
 """Images, or digits of rows, on the sheet of `--show`; more than that, and nothing opens it."""
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    model: options.ModelPath,
     images: Annotated[
         list[Path],
         typer.Argument(
@@ -49,26 +54,36 @@ def predict(
     show: Annotated[
         Path | None, typer.Option(help="Write what the network saw, and its answers, to this PNG.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
-    ] = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_size: options.ModelImageSize = None,
+    classes: options.Classes = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
 ) -> None:
     """Read images of digits, however they are drawn; or of what else a model was trained on.
 
     Ink is told from paper, whichever is darker, and drawn again as MNIST's digits are.
     An image that cannot be read is named at the end; the others are answered.
     """
+    from vggnet.artifacts.model_file import load_model
+    from vggnet.artifacts.outputs import PNG, check_output
     from vggnet.data.progress import track
     from vggnet.engine.device import computing, usable_cores
-    from vggnet.inference.predict import load
-    from vggnet.inference.read import Reading, choose_reading, find_images, read_images
+    from vggnet.inference.predict import Classifier
+    from vggnet.inference.read import choose_reading, find_images, read_images
+    from vggnet.inference.reading import Reading
 
     if split and not prepare:
         raise ConfigError("--split and --no-prepare exclude each other")
     files = find_images(images)
     # A few images are answered sooner than compiled kernels are loaded.
-    classifier = load(model, device, kernels="torch" if len(files) < _MANY else "auto")
+    kernels = "torch" if len(files) < _MANY else "auto"
+    overrides = options.read_overrides(mean, std, image_size, classes)
+    classifier = Classifier(load_model(model, overrides), device, kernels)
+    if show:
+        check_output(show, PNG, [model, *files], force)
     reading = choose_reading(classifier.learnt) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError(
@@ -93,9 +108,9 @@ def predict(
 
     with computing("fp32", threads or usable_cores()):
         for line in _FORMATS[style](answers(), split):
-            print(line)
-    if problems:
-        print("\n".join(problems), file=sys.stderr)
+            print(line if style == "csv" else printable(line))
+    for problem in problems:
+        say(problem, error=True)
     if show:
         sheet.write(show)
     if problems:
@@ -122,9 +137,11 @@ def _as_csv(answers: Iterable[Answer], split: bool) -> Iterator[str]:
     import csv
     import io
 
-    def line(*cells: object) -> str:
+    def line(*cells: str) -> str:
         file = io.StringIO()
-        csv.writer(file, lineterminator="").writerow(cells)
+        # A spreadsheet runs a cell that begins like a formula, unless a quote comes first.
+        shown = [f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells]
+        csv.writer(file, lineterminator="").writerow(shown)
         return file.getvalue()
 
     yield line("path", "number" if split else "class", "least_sure" if split else "probability")
@@ -203,8 +220,4 @@ class _Sheet:
         images = np.stack([one.seen for _, one in self._shown])
         render_sheet(path, images, captions, "What the network saw, and what it answers")
         if self._count > len(self._shown):
-            print(
-                f"vggnet: warning: {path} shows the first {len(self._shown)} of "
-                f"{self._count:,} answers",
-                file=sys.stderr,
-            )
+            warn(f"{path} shows the first {len(self._shown)} of {self._count:,} predictions")

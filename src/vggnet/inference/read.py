@@ -6,7 +6,6 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +13,15 @@ import numpy.typing as npt
 
 from vggnet.data.catalog import CATALOG
 from vggnet.data.decode import SUFFIXES, decode_image, load_image
-from vggnet.data.image import fit_image
 from vggnet.data.listing import refusals, visible_files
 from vggnet.data.matching import Learnt
 from vggnet.errors import ImageError
 from vggnet.inference.predict import BATCH_SIZE, Classifier
-from vggnet.inference.prepare import prepare_digit
-from vggnet.inference.split import split_digits
+from vggnet.inference.reading import Reading, decoding_side, see
 
 Pixels = npt.NDArray[np.uint8]
 _DIGIT_SHAPE = (1, 28, 28)
 """MNIST's channels, height and width, which the page's drawings have as well."""
-
-
-class Reading(Enum):
-    """How an image becomes what the network takes."""
-
-    DRAWN = "drawn"
-    """One character, on whatever paper, drawn again as MNIST would."""
-    ROW = "row"
-    """A row of such characters."""
-    FITTED = "fitted"
-    """An image of anything, fitted and centred."""
-    AS_IT_IS = "as it is"
-    """Of the network's own size, and white on black where it learnt that."""
 
 
 @dataclass(frozen=True)
@@ -139,41 +123,6 @@ def read_images(
                 yield Answer(str(path), problem=str(found))
             else:
                 yield Answer(str(path), tuple(itertools.islice(guesses, len(found))))
-
-
-def see(image: Pixels, reading: Reading, shape: tuple[int, int, int]) -> list[Pixels]:
-    """Return what a network shall see of an image.
-
-    Args:
-        image: uint8, (H, W, 3).
-        reading: How to prepare it.
-        shape: Channels, height and width that the network takes.
-
-    Returns:
-        One image, (C, H, W); of a row one a digit; none where nothing is drawn.
-
-    Raises:
-        ImageError: It shall be taken as it is, and has another size.
-    """
-    channels, height, width = shape
-    if reading is Reading.AS_IT_IS and image.shape[:2] != (height, width):
-        rows, columns = image.shape[:2]
-        raise ImageError(
-            f"{columns} × {rows} pixels, not {width} × {height}; leave out --no-prepare"
-        )
-    if reading is Reading.ROW:
-        found = split_digits(image)
-    elif reading is Reading.DRAWN:
-        digit = prepare_digit(image)
-        found = [] if digit is None else [digit]
-    else:
-        found = [image]
-    return [fit_image(one, channels, height, width) for one in found]
-
-
-def decoding_side(reading: Reading, shape: tuple[int, int, int]) -> int | None:
-    """Return the `side` to decode for: images to be fitted are decoded as for training."""
-    return max(shape[1:]) if reading is Reading.FITTED else None
 
 
 def _is_folder(path: Path) -> bool:
