@@ -1,4 +1,4 @@
-"""`vggnet predict` as a person meets it."""
+"""`vggnet predict` as a user sees it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_empty_sheet_hides_no_problem_of_an_image(
     """Both the unreadable image and the sheet without anything to draw are reported."""
     done = vggnet("predict", digit_model, images / "more", "missing.png", "--show", "seen.png")
     assert done.code == 1
-    first, second = done.err.splitlines()
+    *_, first, second = done.err.splitlines()
     assert first == "vggnet: cannot read missing.png: No such file or directory"
     assert second.startswith("vggnet: ")
     assert "seen.png" in second
@@ -151,7 +151,7 @@ def test_a_row(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
     shares = [digit["probability"] for digit in answer["digits"]]
     assert answer["least_sure"] == shares.index(min(shares))
     done = vggnet("predict", digit_model, "row.png", "--split")
-    assert f"{answer['number']}  (least sure: digit {answer['least_sure'] + 1}" in done.out
+    assert f"{answer['number']}  (lowest confidence: digit {answer['least_sure'] + 1}" in done.out
 
 
 def test_what_the_network_saw(vggnet: Command, digit_model: Path, images: Path) -> None:
@@ -210,4 +210,4 @@ def test_an_empty_folder(vggnet: Command, digit_model: Path, tmp_path: Path) -> 
     (tmp_path / "empty").mkdir()
     done = vggnet("predict", digit_model, "empty")
     assert done.code == 1
-    assert "there is no PNG, JPEG, WebP or BMP image in empty" in done.err
+    assert "there is no image in empty" in done.err
