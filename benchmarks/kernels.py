@@ -85,7 +85,7 @@ def pair(
     torch.manual_seed(0)
     plain = build(stages, channels, size, norm=norm)
     torch.manual_seed(0)
-    other = accelerate(build(stages, channels, size, norm=norm), mode="winograd")
+    other = accelerate(build(stages, channels, size, norm=norm), kernels="winograd")
     return [plain, other]
 
 
@@ -134,7 +134,7 @@ def passes(
     if activation != NONE:
         return
     for what, wanted in (("backward-data", (True, False)), ("backward-weights", (False, True))):
-        given = (gradients, images, weight, convolved, activation, wanted)
+        given = (gradients, convolved, images, weight, wanted)
         yield (
             f"{name}: {what}",
             partial(reference.backward, *given),

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggnet.architectures import ARCHITECTURES
-from vggnet.config import SECTIONS, Config, ModelConfig, build_config, load_overrides
+from vggnet.config import (
+    SECTIONS,
+    Config,
+    ModelConfig,
+    build_config,
+    differences,
+    flatten,
+    load_overrides,
+    unflatten,
+)
 from vggnet.errors import ConfigError
 from vggnet.recipes import RECIPES, resolve_config
 
@@ -146,3 +155,24 @@ def test_stages_read_the_same_from_text_and_lists() -> None:
     """`--stages "32,lrn/64,64"` is the list of lists that a file holds."""
     assert ModelConfig(stages="32, lrn/64,64").stages == ((32, "lrn"), (64, 64))  # type: ignore[arg-type]
     assert ModelConfig(architecture="vgg-d").layers == ARCHITECTURES["vgg-d"]
+
+
+def test_differences_are_named_by_section() -> None:
+    """Each differing setting is given with both values, unless it or its section is ignored."""
+    before = resolve_config({"recipe": "article"})
+    now = resolve_config({"recipe": "article", "train": {"seed": 1}, "data": {"data_dir": "x"}})
+    assert differences(before, before) == []
+    found = differences(before, now)
+    assert [str(one) for one in found] == [
+        "data.data_dir was None and is now x",
+        "train.seed was 0 and is now 1",
+    ]
+    assert differences(before, now, {"data", "train.seed"}) == []
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_flattened_settings_are_whole(recipe: str) -> None:
+    """`unflatten` undoes `flatten`; settings that are missing take their defaults."""
+    config = resolve_config({"recipe": recipe})
+    assert unflatten(flatten(config)) == config
+    assert unflatten({}) == Config()

@@ -6,8 +6,9 @@ import difflib
 import json
 import re
 import tomllib
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -153,7 +154,7 @@ class DataConfig(_Section):
     """The images: which, from where, and how their pixels are scaled."""
 
     dataset: str = "mnist"
-    """Dataset to train on: a name of `vggnet data list`, or a folder of your own images."""
+    """Dataset to train on: a name from `vggnet data list`, or the path of your own data."""
 
     data_dir: Path | None = None
     """Folder that holds the dataset in torchvision's layout, raw or gzipped."""
@@ -162,10 +163,19 @@ class DataConfig(_Section):
     """Fetch a dataset that is not on this machine."""
 
     image_size: int | None = Field(None, ge=8, le=1024)
-    """Pixels a side that a folder's images are fitted to; default: their own, or 32."""
+    """Pixels a side that your own images are fitted to; default: their size up to 64, else 32."""
 
     skip_bad: bool = False
-    """Leave unreadable images of a folder out."""
+    """Leave out images that cannot be read."""
+
+    common_classes: bool = False
+    """Leave out classes that are not in both the training and the test split."""
+
+    bit_depth: int | None = Field(None, ge=1, le=16)
+    """Bits of the values in 16-bit images; default: what the largest value in the dataset needs."""
+
+    cache: bool | None = None
+    """Keep decoded images on disk instead of in memory; default: if they take over 1 GiB."""
 
     validation_size: int = Field(0, ge=0)
     """Training images held out and evaluated after each epoch, to choose settings by."""
@@ -281,6 +291,49 @@ SECTIONS: dict[str, type[_Section]] = {
     "augment": AugmentConfig,
     "train": TrainConfig,
 }
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """Return all settings by dotted name, such as "train.epochs", as plain values for JSON."""
+    values = config.model_dump(mode="json")
+    for section in SECTIONS:
+        values |= {f"{section}.{name}": value for name, value in values.pop(section).items()}
+    return values
+
+
+def unflatten(settings: Mapping[str, Any]) -> Config:
+    """Return the configuration that `flatten` turned into `settings`; any may be missing.
+
+    Raises:
+        ConfigError: A name is unknown or a value is invalid.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        section, _, field = name.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[field] = value
+    return build_config(nested)
+
+
+class Difference(NamedTuple):
+    """A setting that two configurations do not share."""
+
+    name: str
+    """Dotted: "train.epochs"."""
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.before} and is now {self.now}"
+
+
+def differences(before: Config, now: Config, ignore: Container[str] = ()) -> list[Difference]:
+    """Compare two configurations, except for the settings and whole sections in `ignore`."""
+    old, new = flatten(before), flatten(now)
+    return [
+        Difference(name, old[name], new[name])
+        for name in new
+        if old[name] != new[name] and name not in ignore and name.partition(".")[0] not in ignore
+    ]
 
 
 def suggest(name: str, known: object) -> str:

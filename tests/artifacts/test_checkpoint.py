@@ -15,7 +15,7 @@ from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.engine.snapshot import Snapshot
 from vggnet.errors import CheckpointError, OutputError
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+STRESS = Path(__file__).parents[2] / "benchmarks" / "stress"
 
 
 def snapshot(step: int) -> Snapshot:
@@ -92,7 +92,7 @@ def test_a_full_disk_costs_no_checkpoint(pair: tuple[CheckpointFolder, list[Path
 
 def test_two_hundred_kills_lose_nothing() -> None:
     """SIGKILL at chosen points and random times: each loads, and the end is the same."""
-    command = [sys.executable, BENCHMARKS / "kill_loop.py", "--kills", "200"]
+    command = [sys.executable, STRESS / "kill_loop.py", "--kills", "200"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""

@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import make_batches
-from vggnet.data.batches import normalize, per_channel
 from vggnet.data.dataset import LabeledImages
-
-CPU = torch.device("cpu")
-HALF = per_channel((0.5,), CPU)
 
 
 def numbered(count: int) -> LabeledImages:
     """Make images whose label is their number."""
     return LabeledImages(np.zeros((count, 1, 4, 4), np.uint8), np.arange(count), count, "made")
-
-
-def test_normalize_is_torchvisions_bit_for_bit() -> None:
-    """All 256 values come out as ToTensor and Normalize((0.5,), (0.5,)) give them."""
-    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    expected = (pixels.to(torch.float32).div(255) - 0.5) / 0.5
-    assert torch.equal(normalize(pixels, HALF, HALF, 16), expected)
-
-
-def test_normalize_against_torchvision_itself() -> None:
-    """The same, where torchvision is installed, for a colour image."""
-    transforms = pytest.importorskip("torchvision.transforms")
-    image = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
-    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
-    chain = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
-    ours = normalize(pixels, per_channel(mean, CPU), per_channel(std, CPU), 5)
-    assert torch.equal(ours[0], chain(image))
-
-
-def test_smaller_images_are_padded_with_background() -> None:
-    """A 28-pixel image sits in the middle of 32, on pixels of value zero."""
-    pixels = torch.full((1, 1, 28, 28), 255, dtype=torch.uint8)
-    padded = normalize(pixels, HALF, HALF, 32)
-    assert torch.equal(padded[..., 2:30, 2:30], torch.ones(1, 1, 28, 28))
-    assert padded.sum() == 28 * 28 - (32 * 32 - 28 * 28)
 
 
 @given(
@@ -61,7 +29,7 @@ def test_every_image_once(
     seen: list[int] = []
     for rank in range(world_size):
         part = make_batches(
-            numbered(count), batch_size=batch_size, size=4, rank=rank, world_size=world_size
+            numbered(count), batch_size=batch_size, rank=rank, world_size=world_size
         )
         given_out = list(part.shuffled(seed, epoch))
         assert len(given_out) == len(part)
@@ -74,7 +42,7 @@ def test_order_is_a_pure_function_of_seed_and_epoch() -> None:
     """The same (seed, epoch) gives the same order, another one another, and any step on."""
 
     def order(seed: int, epoch: int, first: int = 0) -> list[list[int]]:
-        parts = make_batches(numbered(100), batch_size=32, size=4)
+        parts = make_batches(numbered(100), batch_size=32)
         return [batch.labels.tolist() for batch in parts.shuffled(seed, epoch, first)]
 
     assert order(0, 0) == order(0, 0)
@@ -85,7 +53,7 @@ def test_order_is_a_pure_function_of_seed_and_epoch() -> None:
 
 def test_in_order_keeps_the_order() -> None:
     """Evaluation sees the images as they are stored."""
-    parts = make_batches(numbered(10), batch_size=4, size=4)
+    parts = make_batches(numbered(10), batch_size=4)
     assert [batch.labels.tolist() for batch in parts.in_order()] == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],

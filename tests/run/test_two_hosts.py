@@ -48,7 +48,7 @@ class Host:
         ip("-n", self.name, "link", "set", self.card, state)
 
     def torchrun(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start this host's part, as docs/several-machines.md prints it."""
+        """Start this host's part, as docs/training.md prints it."""
         launch = ["ip", "netns", "exec", self.name, sys.executable, "-m", "torch.distributed.run"]
         launch += ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "digits"]
         launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.77.0.1:29400"]

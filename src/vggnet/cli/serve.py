@@ -9,12 +9,16 @@ from typing import Annotated
 
 import typer
 
+from vggnet.cli import options
+
 
 def serve(
     models: Annotated[
         list[Path],
         typer.Argument(
-            help=".pth or .safetensors files; the first is the default.", metavar="MODEL..."
+            help="Model files, weights of VGGs from other projects, or folders of Hugging Face's "
+            "Hub. The first one is the default.",
+            metavar="MODEL...",
         ),
     ],
     host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
@@ -46,10 +50,14 @@ def serve(
             help="Token that requests must send, except for health.", envvar="VGGNET_TOKEN"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_size: options.ModelImageSize = None,
+    classes: options.Classes = None,
+    device: options.Device = "auto",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="CPU threads and worker processes; default: all usable cores."),
+        typer.Option(min=1, help="CPU threads and worker processes; default: the usable cores."),
     ] = None,
 ) -> None:
     """Serve models: a page to draw on, POST /predict, and the Open Inference Protocol v2.
@@ -57,9 +65,10 @@ def serve(
     By default only this machine can reach the server. There is no authentication without
     --token.
     """
+    from vggnet.artifacts.model_file import load_model
     from vggnet.engine.device import usable_cores
     from vggnet.errors import ConfigError, ServeError
-    from vggnet.inference.predict import load
+    from vggnet.inference.predict import Classifier
 
     try:
         from vggnet.serve.access import Access, is_loopback
@@ -80,6 +89,7 @@ def serve(
     names = [path.stem for path in models]
     if len(set(names)) < len(names):
         raise ConfigError(f"two models have the same name ({', '.join(names)}): rename a file")
+    overrides = options.read_overrides(mean, std, image_size, classes)
 
     def announce(address: str) -> None:
         if not is_loopback(host):
@@ -88,7 +98,10 @@ def serve(
         print(f"Serving {', '.join(names)} at {address} (Ctrl-C stops it)", flush=True)
 
     run(
-        {name: load(path, device) for name, path in zip(names, models, strict=True)},
+        {
+            name: Classifier(load_model(path, overrides), device)
+            for name, path in zip(names, models, strict=True)
+        },
         access,
         host=host,
         port=port,

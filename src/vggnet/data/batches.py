@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vggnet.config import AugmentConfig
 from vggnet.data.augment import draw_maps, warp
 from vggnet.data.dataset import LabeledImages
-
-
-def per_channel(values: Sequence[float], device: torch.device) -> Tensor:
-    """Put one value, or one a channel, on a device as `normalize` takes it: (1, 1 or C, 1, 1).
-
-    To be done once and not a batch: copying from Python's memory waits for the device.
-    """
-    return torch.tensor(values, device=device).view(1, -1, 1, 1)
-
-
-def normalize(pixels: Tensor, mean: Tensor, std: Tensor, size: int) -> Tensor:
-    """Scale pixels as torchvision's ToTensor and Normalize do, bit for bit.
-
-    Args:
-        pixels: 0 to 255, uint8 or (then perhaps overwritten) float32, (N, C, H, W).
-        mean: Subtracted from pixels in [0, 1]; see `per_channel`.
-        std: Divides after that; likewise.
-        size: Smaller images are padded with zeros around to (size, size).
-
-    Returns:
-        float32, (N, C, size, size).
-    """
-    height, width = pixels.shape[-2:]
-    if (height, width) != (size, size):
-        top, left = (size - height) // 2, (size - width) // 2
-        pixels = F.pad(pixels, (left, size - width - left, top, size - height - top))
-    return pixels.float().div_(255).sub_(mean).div_(std)
+from vggnet.data.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -65,8 +38,7 @@ class Batches:
         examples: What to give out.
         device: Where they live from now on.
         batch_size: Images in a batch, over all processes.
-        mean, std: One value, or one a channel; see `normalize`.
-        size: Likewise.
+        preprocessing: How their pixels become the network's input.
         augment: How images are moved at random when they are given out shuffled.
         rank, world_size: This process takes every `world_size`-th image of a batch.
     """
@@ -75,11 +47,9 @@ class Batches:
         self,
         examples: LabeledImages,
         device: torch.device,
+        preprocessing: Preprocessing,
         *,
         batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        size: int,
         augment: AugmentConfig | None = None,
         rank: int = 0,
         world_size: int = 1,
@@ -88,8 +58,7 @@ class Batches:
         self.pixels = torch.from_numpy(examples.images).to(device)
         self.labels = torch.tensor(examples.labels, dtype=torch.int64, device=device)
         self.batch_size = batch_size
-        self._mean, self._std = per_channel(mean, device), per_channel(std, device)
-        self._size = size
+        self._preprocess = preprocessing.on(device)
         self._augment = augment if augment and augment.is_active else None
         self._rank, self._world_size = rank, world_size
 
@@ -121,5 +90,4 @@ class Batches:
             pixels = self.pixels[mine]
             if maps is not None:
                 pixels = warp(pixels.float(), maps[places][self._rank :: self._world_size])
-            images = normalize(pixels, self._mean, self._std, self._size)
-            yield Batch(images, self.labels[mine], len(chosen))
+            yield Batch(self._preprocess(pixels), self.labels[mine], len(chosen))

@@ -16,11 +16,12 @@ from torch.nn import functional as F
 from vggnet.config import TrainConfig
 from vggnet.data.batches import Batch, Batches
 from vggnet.engine.averaging import update_average
-from vggnet.engine.device import accelerated, autocast, place, seed_generator, synchronize
+from vggnet.engine.device import autocast, place, seed_generator, synchronize
 from vggnet.engine.optimizer import build_optimizer
 from vggnet.engine.schedule import count_steps, lr_at
 from vggnet.engine.session import Session
 from vggnet.errors import TrainingDivergedError
+from vggnet.kernels import accelerate
 from vggnet.model.vgg import VGG
 
 
@@ -90,7 +91,7 @@ def build_state(
         KernelError: Compiled kernels are demanded and cannot be had.
     """
     place(network, device)
-    replica = session.replicate(accelerated(network, config.kernels), device)
+    replica = session.replicate(accelerate(network, config.kernels), device)
     optimizer = build_optimizer(network, config)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     averaged = copy.deepcopy(network) if config.average_decay else None

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from vggnet import __version__
-from vggnet.config import Config, ModelConfig, build_config
+from vggnet.config import Config, ModelConfig, build_config, differences
 from vggnet.engine.device import cpu_name
 from vggnet.errors import ConfigError
 from vggnet.run.plan import Plan
 
-_FREE = (
+_FREE = {
     "train.epochs",
     "train.threads",
     "train.device",
@@ -21,7 +21,7 @@ _FREE = (
     "data.dataset",
     "data.data_dir",
     "data.download",
-)
+}
 """Settings that leave the training what it is; what they come to is compared instead."""
 
 
@@ -50,17 +50,14 @@ def check_same_training(recorded: Mapping[str, Any], config: Config, step: int) 
     Raises:
         ConfigError: Naming every setting that differs.
     """
-    # What a setting did before there was one stands in its default.
-    complete = build_config(dict(recorded)).model_dump(mode="json")
-    before, now = _flatten(complete), _flatten(config.model_dump(mode="json"))
-    changed = [key for key in now if key not in _FREE and now[key] != before[key]]
-    if config.train.schedule != "constant" and now["train.epochs"] != before["train.epochs"]:
-        changed.append("train.epochs")
-    if changed:
+    # A checkpoint of an older version lacks newer settings, whose defaults change nothing.
+    before = build_config(dict(recorded))
+    # A linear schedule depends on the number of epochs.
+    free = _FREE if config.train.schedule == "constant" else _FREE - {"train.epochs"}
+    if changed := differences(before, config, free):
         raise ConfigError(
-            "; ".join(f"{key} was {before[key]} and is now {now[key]}" for key in changed)
-            + f": after {step} steps that would be another training. Leave it as it was, or "
-            "start a new run without --resume"
+            f"{'; '.join(map(str, changed))}: after {step} steps that would "
+            "be another training. Leave it as it was, or start a new run without --resume"
         )
 
 
@@ -99,13 +96,3 @@ def compare_circumstances(
         + ("dropout draws other units" if key in drawn else "results can differ in their last bits")
         for key, value in changed.items()
     ]
-
-
-def _flatten(config: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{name}": inner for name, inner in value.items()}
-        else:
-            flat[key] = value
-    return flat

@@ -11,12 +11,13 @@ from typing import Any
 
 from vggnet.artifacts.run_folder import FINISHED, RunFolder
 from vggnet.config import Config
-from vggnet.engine.device import accelerated, computing, own_random_numbers
+from vggnet.engine.device import computing, own_random_numbers
 from vggnet.engine.environment import describe_environment
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session, open_session
 from vggnet.errors import ConnectionLostError, OutputError
 from vggnet.inference.predict import BATCH_SIZE
+from vggnet.kernels import accelerate
 from vggnet.model.folding import fold_batch_norm
 from vggnet.recipes import DEFAULT_RECIPE, resolve_config
 from vggnet.run.boundary import CheckpointSchedule
@@ -169,7 +170,7 @@ def _train_and_save(training: Training) -> Evaluation:
         folder.write_json("environment.json", describe_environment())
     training.carry_out()
     network = fold_batch_norm(training.state.eval_model.eval())
-    replica = accelerated(network, plan.config.train.kernels)
+    replica = accelerate(network, plan.config.train.kernels)
     evaluation = evaluate(replica, training.cut(plan.dataset.test, BATCH_SIZE), plan.session)
     check_evaluation(evaluation, training.history.epochs[-1])
     if folder:

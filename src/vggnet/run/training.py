@@ -9,7 +9,7 @@ from typing import Any
 from vggnet.artifacts.run_folder import RunFolder
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
-from vggnet.engine.device import accelerated
+from vggnet.data.preprocessing import Preprocessing
 from vggnet.engine.evaluate import Evaluation, Score, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, check_losses, fit
 from vggnet.engine.schedule import count_steps
@@ -22,7 +22,7 @@ from vggnet.errors import (
     TrainingDivergedError,
 )
 from vggnet.inference.predict import BATCH_SIZE
-from vggnet.kernels.network import AcceleratedNetwork
+from vggnet.kernels import accelerate, kernels_of
 from vggnet.model.vgg import build_network
 from vggnet.run.boundary import CheckpointSchedule, stop_requests
 from vggnet.run.circumstances import compare_circumstances, describe_circumstances
@@ -70,9 +70,7 @@ class Training:
         network = build_network(config.model, config.train.seed)
         self.state = build_state(network, config.train, plan.device, plan.session)
         self.history = History()
-        replica = self.state.replica.modules()
-        winograd = any(isinstance(module, AcceleratedNetwork) for module in replica)
-        self.circumstances = describe_circumstances(plan, "winograd" if winograd else "torch")
+        self.circumstances = describe_circumstances(plan, kernels_of(self.state.replica))
         self._batches = self.cut(plan.train, config.train.global_batch_size)
         self._validation = self.cut(plan.validation, BATCH_SIZE) if plan.validation else None
         self._total = count_steps(config.train.epochs, len(self._batches))
@@ -90,10 +88,8 @@ class Training:
         return Batches(
             examples,
             self.plan.device,
+            Preprocessing.from_config(config),
             batch_size=batch_size,
-            mean=config.data.mean,
-            std=config.data.std,
-            size=config.model.image_size,
             augment=config.augment,
             rank=session.rank,
             world_size=session.world_size,
@@ -142,7 +138,7 @@ class Training:
     def _end_epoch(self, result: EpochResult) -> None:
         found = None
         if self._validation:
-            network = accelerated(self.state.eval_model, self.plan.config.train.kernels)
+            network = accelerate(self.state.eval_model, self.plan.config.train.kernels)
             found = evaluate(network, self._validation, self.plan.session)
             check_evaluation(found, result)
         self.history.epochs.append(result)
