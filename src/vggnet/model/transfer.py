@@ -91,8 +91,11 @@ def _resample(weight: Tensor, inputs: int, source: VGG) -> Tensor:
     channels = weight.shape[1] // side**2
     new = round((inputs / channels) ** 0.5)
     maps = weight.view(len(weight), channels, side, side)
-    resampled = F.interpolate(maps, (new, new), mode="bilinear", antialias=new < side)
-    return (resampled * (side / new) ** 2).flatten(1)
+    resampled: Tensor = F.interpolate(maps, (new, new), mode="bilinear", antialias=new < side)
+    resampled = resampled * (side * side / (new * new))
+    # Interpolation at the borders changes the sum a little.
+    missing = maps.sum((2, 3), keepdim=True) - resampled.sum((2, 3), keepdim=True)
+    return (resampled + missing / (new * new)).flatten(1)
 
 
 def _adapt_classes(
