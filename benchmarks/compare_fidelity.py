@@ -24,8 +24,7 @@ import torch
 from measuring import build_parser, render_machine, render_spread, timed, write_report
 from training_speed import bare_steps
 
-from vggnet.compare.cold import train_cold
-from vggnet.compare.measure import Timer, Training, time_fit
+from vggnet.compare.measure import Timer, Workload, time_cold_start, time_fit
 from vggnet.compare.result import Result, Setting
 from vggnet.config import Config
 from vggnet.data.storage import load_dataset
@@ -45,13 +44,13 @@ def measure_overhead(config: Config, steps: int, rounds: int) -> list[float]:
         threads=usable_cores(),
         kernels="torch",
     )
-    training = Training(setting, fit_to_data(config, dataset, Session()), dataset, steps)
+    workload = Workload(setting, fit_to_data(config, dataset, Session()), dataset, steps)
     overheads = []
-    with training.computing():
-        bare = bare_steps(*training.begin(), steps)
+    with workload.computing():
+        bare = bare_steps(*workload.begin(), steps)
         bare()
         for _ in range(rounds):
-            state, batches = training.begin()
+            state, batches = workload.begin()
             whole, _ = time_fit(state, batches, Timer(), lambda state: None)
             overheads.append(whole / timed(bare) - 1)
     return overheads
@@ -75,8 +74,8 @@ def train_in_turns(result: Result, times: int) -> dict[Setting, tuple[float, ...
     seconds: dict[Setting, tuple[float, ...]] = {}
     for _ in range(times):
         for row in result.rows:
-            training = Training(row.setting, result.config, dataset, row.steps)
-            found = train_cold(training.settings(), Timer()).training_seconds
+            workload = Workload(row.setting, result.config, dataset, row.steps)
+            found = time_cold_start(workload.settings(), Timer()).training_seconds
             seconds[row.setting] = (*seconds.get(row.setting, ()), found)
     return seconds
 

@@ -142,14 +142,17 @@ def edge(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(np.rot90(sheet(whole, *whole.shape, 0, 0), -turns))
 
 
-STYLES: tuple[Callable[[Floats, Random], npt.NDArray[np.uint8]], ...] = (
+Style = Callable[[Floats, Random], npt.NDArray[np.uint8]]
+"""Draws a digit, (H, W) in 0 to 1, as uint8, (H, W, 3)."""
+
+STYLES: tuple[Style, ...] = (
     clean, inverted, corner, half, double, eightfold, thin_pen, marker, jpeg, shadow, color_ink,
     chalk, edge,
 )  # fmt: skip
 
 
 def draw(
-    style: Callable[[Floats, Random], npt.NDArray[np.uint8]],
+    style: Style,
     digit: npt.NDArray[np.uint8],
     seed: int,
 ) -> npt.NDArray[np.uint8]:

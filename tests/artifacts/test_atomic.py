@@ -44,7 +44,7 @@ def test_a_symbolic_link_is_followed(tmp_path: Path, exists: bool) -> None:
 
 
 def test_a_broken_link_is_reported_early(tmp_path: Path) -> None:
-    """If the folder behind a link is missing, the check fails with the same message as the write."""
+    """A link into a missing folder fails in the check with the same message as in the write."""
     link = tmp_path / "link"
     link.symlink_to(Path("missing", "file"))
     with pytest.raises(OutputError, match=f"cannot write {link}: No such file"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -13,11 +13,11 @@ import typer
 from vggnet.config import SECTIONS
 
 
-def config_flags(command: Callable[..., None]) -> Callable[..., None]:
+def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Callable[..., None]:
     """Give a command one optional flag for every field of the configuration.
 
     The command takes them as `**flags`, None where not given; `nest_flags` turns them
-    into nested settings.
+    into nested settings. `omit` lists fields that get no flag, as section_name.
     """
     signature = inspect.signature(command, eval_str=True)
     own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
@@ -38,7 +38,7 @@ def config_flags(command: Callable[..., None]) -> Callable[..., None]:
         )
         for section, fields in SECTIONS.items()
         for name, field in fields.model_fields.items()
-        if _spell(name, field)
+        if _spell(name, field) and f"{section}_{name}" not in omit
     ]
     command.__signature__ = signature.replace(parameters=[*own, *derived])  # type: ignore[attr-defined]
     return command
@@ -60,7 +60,7 @@ def _spell(name: str, field: Any) -> list[str]:
     """Return a field's flag; an empty list means it has none."""
     extra = field.json_schema_extra or {}
     flag = name.replace("_", "-")
-    if field.annotation is bool:
+    if bool in (field.annotation, *get_args(field.annotation)):
         return [f"--{flag}/--no-{flag}"]
     spelling: list[str] = extra.get("flag", [f"--{flag}"])
     return spelling
@@ -68,9 +68,11 @@ def _spell(name: str, field: Any) -> list[str]:
 
 def _plain_type(annotation: Any) -> Any:
     """Return the type that the command line reads; the configuration checks the value."""
-    if annotation is bool or get_origin(annotation) is Literal:
-        return annotation
     parts = get_args(annotation)
+    if annotation is bool or bool in parts:
+        return bool
+    if get_origin(annotation) is Literal:
+        return annotation
     if get_origin(annotation) is tuple and Ellipsis not in parts:
         return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))
     for plain in (int, float, Path):

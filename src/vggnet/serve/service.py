@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from vggnet.data.decode import decode_image
 from vggnet.engine.device import computing
 from vggnet.inference.predict import Classifier
-from vggnet.inference.read import choose_reading, decoding_side, see
+from vggnet.inference.read import choose_reading
+from vggnet.inference.reading import decoding_side, see
 from vggnet.serve.batching import Batcher, Images, Probabilities
 from vggnet.serve.limits import Limits
 from vggnet.serve.metrics import Metrics
