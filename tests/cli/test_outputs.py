@@ -42,6 +42,13 @@ def files(vggnet: Command) -> dict[str, bytes]:
         Path("images", name).mkdir(parents=True)
         for number in range(4):
             Image.new("L", (8, 8), number).save(f"images/{name}/{number}.png")
+    Path("images/compare.md").write_text("mine")
+    Image.new("L", (2, 2)).save("images/study.png")
+    return read_files()
+
+
+def read_files() -> dict[str, bytes]:
+    """Return the content of every file below the current folder."""
     return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
@@ -49,20 +56,22 @@ def files(vggnet: Command) -> dict[str, bytes]:
     ("arguments", "words"),
     [
         ("predict m.pth photo.png --show photo.png", "is an input of this command"),
-        ("predict m.pth other.png --show photo.png", "exists, and vggnet did not write it"),
+        ("predict m.pth other.png --show photo.png", "exists and does not look like"),
         ("predict m.pth photo.png --show m.pth", "is an input of this command"),
         ("predict m.pth photo.png --show n.safetensors", "must end with .png"),
         ("predict m.pth photo.png --show ./images/../photo.png", "is an input"),
         ("evaluate m.pth --mistakes m.pth", "is an input of this command"),
-        ("evaluate m.pth --confusion photo.png", "exists, and vggnet did not write it"),
+        ("evaluate m.pth --confusion photo.png", "exists and does not look like"),
         ("evaluate m.pth --mistakes x.png --confusion x.png", "is an input"),
         ("export n.safetensors --format safetensors -o n.safetensors", "is an input"),
-        ("export m.pth --format onnx -o photo.onnx", "exists, and vggnet did not write it"),
+        ("export m.pth --format onnx -o photo.onnx", "exists and does not look like"),
         ("export m.pth --format pt2 -o photo.png", "must end with .pt2"),
         ("export m.pth --format hub -o hub", "holds something else"),
         ("export m.pth --format hub -o .", "holds something else"),
-        ("data show mnist -o photo.png", "exists, and vggnet did not write it"),
-        ("data show images -o images/a/0.png", "exists, and vggnet did not write it"),
+        ("compare --steps 1 --repeats 1 -o images", "compare.md exists and does not look like"),
+        ("study depth --models vgg-mini -o images", "study.png exists and does not look like"),
+        ("data show mnist -o photo.png", "exists and does not look like"),
+        ("data show images -o images/a/0.png", "exists and does not look like"),
         ("data show mnist -o m.pth", "must end with .png"),
     ],
 )
@@ -73,7 +82,7 @@ def test_nothing_is_destroyed(
     done = vggnet(*arguments.split())
     assert done.code == 2
     assert words in done.err
-    assert {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()} == files
+    assert read_files() == files
 
 
 def test_a_link_to_an_input_is_the_input(vggnet: Command, files: dict[str, bytes]) -> None:

@@ -63,6 +63,7 @@ def test_ordinary_files_pass(made: tuple[Image.Image, bytes]) -> None:
     assert image.width * image.height <= cost.memory < (2 << 20) + 100 * cost.pixels
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about broken metadata
 @given(files(), st.data())
 def test_changed_files_never_hide_their_size(
     made: tuple[Image.Image, bytes], data: st.DataObject

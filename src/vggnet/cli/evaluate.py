@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggnet.cli import options
+from vggnet.cli import model_options as options
 from vggnet.cli.terminal import printable, warn
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: options.ModelPath,
+    model: options.ModelFile,
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +54,7 @@ def evaluate(
     force: options.Force = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
-    as_json: options.AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
     """Evaluate a model on the test set."""
     import json

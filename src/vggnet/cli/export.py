@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vggnet.cli import options
+from vggnet.cli import model_options as options
 from vggnet.cli.terminal import say, warn
 from vggnet.errors import ConfigError
 
@@ -17,7 +17,7 @@ _NOTABLE_LOSS = 0.1
 
 
 def export(
-    model: options.ModelPath,
+    model: options.ModelFile,
     kind: Annotated[
         Literal["onnx", "pt2", "safetensors", "hub"],
         typer.Option("--format", help="hub: a folder for Hugging Face's Hub."),
@@ -38,7 +38,7 @@ def export(
     classes: options.Classes = None,
     force: options.Force = False,
     threads: options.Threads = None,
-    as_json: options.AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
     """Export a model to ONNX, PyTorch, safetensors or a folder for the Hub.
 

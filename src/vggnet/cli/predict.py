@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vggnet.cli import options
+from vggnet.cli import model_options as options
 from vggnet.cli.terminal import printable, say, warn
 from vggnet.errors import ConfigError, ImageError
 
@@ -29,7 +29,7 @@ _MOST_SHOWN = 400
 
 
 def predict(
-    model: options.ModelPath,
+    model: options.ModelFile,
     images: Annotated[
         list[Path],
         typer.Argument(

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from vggnet.cli import options
+from vggnet.cli import model_options as options
 
 
 def serve(
-    model: options.ModelPath,
+    model: options.ModelFile,
     host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     allow_host: Annotated[

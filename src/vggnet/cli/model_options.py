@@ -1,4 +1,4 @@
-"""Options that several commands share, each defined once."""
+"""Options of every command that reads a model: the file, and what the file does not say."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vggnet.errors import ConfigError
 if TYPE_CHECKING:
     from vggnet.artifacts.model_file import Overrides
 
-ModelPath = Annotated[
+ModelFile = Annotated[
     Path,
     typer.Argument(
         help="Model file, weights of a VGG from another project (.pth, .ckpt, .safetensors), "
@@ -22,7 +22,7 @@ ModelPath = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing file that vggnet did not write.")
 ]
