@@ -91,8 +91,9 @@ def _resample(weight: Tensor, inputs: int, source: VGG) -> Tensor:
     channels = weight.shape[1] // side**2
     new = round((inputs / channels) ** 0.5)
     maps = weight.view(len(weight), channels, side, side)
-    resampled = F.interpolate(maps, (new, new), mode="bilinear", antialias=new < side)
-    return (resampled * (side / new) ** 2).flatten(1)
+    resampled: Tensor = F.interpolate(maps, (new, new), mode="bilinear", antialias=new < side)
+    scaled: Tensor = (resampled * (side / new) ** 2).flatten(1)
+    return scaled
 
 
 def _adapt_classes(
