@@ -14,7 +14,8 @@ from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import save_model
 from vggnet.config import ModelConfig
 from vggnet.data.matching import Learnt
-from vggnet.inference.read import Reading, choose_reading, find_inputs, predict_items
+from vggnet.inference.read import choose_reading, find_inputs, predict_items
+from vggnet.inference.reading import Reading
 from vggnet.model.vgg import build_network
 
 
