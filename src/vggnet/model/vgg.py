@@ -82,7 +82,7 @@ def _features(config: ModelConfig) -> Iterator[nn.Module]:
                     if config.batch_norm:
                         yield nn.BatchNorm2d(width)
                     if position == len(stage) - 1:
-                        # Maximum and ReLU commute; pooling first leaves ReLU a quarter of the values.
+                        # Max and ReLU commute; pooling first leaves ReLU a quarter of the values.
                         yield nn.MaxPool2d(2)
                     yield nn.ReLU(inplace=True)
         if stage[-1] == "lrn":
