@@ -22,9 +22,9 @@ from typing import Any
 from tune import read_settings
 
 import vggnet
-from vggnet.config import ModelConfig, build_config, differences
+from vggnet.config import ModelConfig, differences
 from vggnet.engine.environment import describe_environment
-from vggnet.recipes import resolve_config
+from vggnet.recipes import build_config, resolve_config
 
 FREE = {
     *("recipe", "data", "train.seed", "train.device", "train.threads", "train.kernels"),

@@ -109,7 +109,7 @@ def test_int8_that_costs_accuracy_is_warned_of(vggnet: Command, model: Path) -> 
     found = json.loads(done.out)
     lost = 100 * (found["accuracy_float"] - found["accuracy_int8"])
     assert lost > 1
-    assert f"warning: 8 bits cost {lost:.2f} points of accuracy" in done.err
+    assert f"warning: int8 costs {lost:.2f} points of accuracy" in done.err
 
 
 def test_pt2(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray) -> None:

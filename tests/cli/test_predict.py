@@ -143,7 +143,7 @@ def test_pixels_as_they_are(vggnet: Command, digit_model: Path, mnist: Dataset) 
 
 
 def test_a_row(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
-    """--split gives the number, its digits, and which of them is the least sure."""
+    """--split gives the number, its digits, and the least confident of them."""
     row = 255 - np.concatenate([np.pad(mnist.test.images[at, 0], 4) for at in range(5)], axis=1)
     Image.fromarray(row).resize((row.shape[1] * 3, row.shape[0] * 3)).save("row.png")
     (answer,) = json.loads(
@@ -153,7 +153,7 @@ def test_a_row(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
     shares = [digit["probability"] for digit in answer["digits"]]
     assert answer["least_sure"] == shares.index(min(shares))
     done = vggnet("predict", digit_model, "row.png", "--split")
-    assert f"{answer['number']}  (least sure: digit {answer['least_sure'] + 1}" in done.out
+    assert f"{answer['number']}  (least confident: digit {answer['least_sure'] + 1}" in done.out
 
 
 def test_what_the_network_saw(vggnet: Command, digit_model: Path, images: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_sheet_has_an_end(vggnet: Command, digit_model: Path, mnist: Dataset) 
     Image.fromarray(row).resize((row.shape[1] * 3, row.shape[0] * 3)).save("row.png")
     done = vggnet("predict", digit_model, *81 * ["row.png"], "--split", "--show", "seen.png")
     assert done.code == 0
-    assert done.err == "vggnet: warning: seen.png shows the first 400 of 405 answers\n"
+    assert done.err == "vggnet: warning: seen.png shows the first 400 of 405 predictions\n"
     with Image.open("seen.png") as sheet:
         assert sheet.height == int(110 * (50 * 1.85 + 0.5))  # 50 rows of eight
 
@@ -193,7 +193,7 @@ def test_many_images_are_answered_in_batches(
     [
         (["--top", "0"], 2, "--top"),
         (["--format", "xml"], 2, "--format"),
-        (["--split", "--no-prepare"], 2, "exclude each other"),
+        (["--split", "--no-prepare"], 2, "cannot be used with"),
         (["--device", "gpu"], 2, "gpu"),
     ],
 )

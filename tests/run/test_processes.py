@@ -1,4 +1,4 @@
-"""Several real processes stop together, go on together, and end as if nothing had been."""
+"""Several processes stop together, resume together, and end equal to an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 
 def start(folder: Path, *arguments: str, torchrun: bool = False) -> subprocess.Popen[str]:
-    """Start the command line as two processes, under its own launcher or torchrun."""
+    """Start two processes with our launcher or torchrun."""
     alone = [sys.executable, "-m", "vggnet", *arguments, "--nproc", "2"]
     return subprocess.Popen(
         [*TORCHRUN, "-m", "vggnet", *arguments] if torchrun else alone,
@@ -48,7 +48,7 @@ def start(folder: Path, *arguments: str, torchrun: bool = False) -> subprocess.P
 
 
 def workers(launcher: subprocess.Popen[str]) -> list[int]:
-    """Return the ids of the processes that train."""
+    """Return the ids of the training processes."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     return [pid for pid in map(int, children) if "train" in _command(pid)]
 
@@ -59,7 +59,7 @@ def _command(pid: int) -> str:
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The model file of a run by two processes that nothing happened to."""
+    """The end of the model file of an uninterrupted run of two processes."""
     folder = tmp_path_factory.mktemp("unbroken")
     launcher = start(folder, *TRAIN, "--name", "whole")
     out, err = launcher.communicate(timeout=120)
@@ -69,8 +69,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize("whom", ["one", "launcher", "torchrun"])
-def test_sigterm_saves_and_the_rest_is_the_same(tmp_path: Path, whom: str, unbroken: bytes) -> None:
-    """Sent to one process alone, to our launcher or to torchrun: saved, and resumed exactly."""
+def test_sigterm_saves_a_checkpoint(tmp_path: Path, whom: str, unbroken: bytes) -> None:
+    """Sent to one process, our launcher or torchrun: all stop, and the resumed run is equal."""
     launcher = start(tmp_path, *TRAIN, "--name", "cut", torchrun=whom == "torchrun")
     assert launcher.stdout is not None
     assert launcher.stdout.readline().startswith("custom on mnist")
@@ -79,7 +79,7 @@ def test_sigterm_saves_and_the_rest_is_the_same(tmp_path: Path, whom: str, unbro
     _, err = launcher.communicate(timeout=60)
     assert time.monotonic() - began < 30
     assert err.count("training was interrupted after step") == 1
-    if whom != "torchrun":  # which tells its own story, and ends with 1
+    if whom != "torchrun":  # which logs more, and exits with 1
         assert launcher.returncode in (130, 143), err
         assert "Traceback" not in err
     resumed = start(tmp_path, "train", "--resume", "runs/cut")
@@ -88,8 +88,8 @@ def test_sigterm_saves_and_the_rest_is_the_same(tmp_path: Path, whom: str, unbro
     assert (tmp_path / "runs/cut/model.safetensors").read_bytes()[-4000:] == unbroken
 
 
-def test_a_killed_process_is_started_again(tmp_path: Path, unbroken: bytes) -> None:
-    """Under --max-restarts the run goes on from its last checkpoint, to the same weights."""
+def test_a_killed_process_is_restarted(tmp_path: Path, unbroken: bytes) -> None:
+    """With --max-restarts the run resumes from its last checkpoint, to the same weights."""
     options = ("--name", "killed", "--max-restarts", "3", "--checkpoint-every", "10")
     launcher = start(tmp_path, *TRAIN, *options)
     assert launcher.stdout is not None
@@ -102,8 +102,8 @@ def test_a_killed_process_is_started_again(tmp_path: Path, unbroken: bytes) -> N
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_anywhere_it_ends_the_same(processes: int) -> None:
-    """Under every recipe, after the first step, mid-epoch, at its end and before the last step."""
+def test_a_killed_run_ends_the_same(processes: int) -> None:
+    """With every recipe: after the first step, mid-epoch, at its end, before the last step."""
     script = Path(__file__).parents[2] / "benchmarks" / "stress" / "resume_matrix.py"
     command = [sys.executable, script, "--processes", str(processes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -111,8 +111,8 @@ def test_killed_anywhere_it_ends_the_same(processes: int) -> None:
     assert done.stdout.count("equal") == 12
 
 
-def test_a_failure_is_told_once(tmp_path: Path) -> None:
-    """An error of the main process, which the other only feels, is one sentence."""
+def test_a_failure_is_reported_once(tmp_path: Path) -> None:
+    """An error of the main process, which ends the others too, is one line."""
     (tmp_path / "runs" / "taken").mkdir(parents=True)
     launcher = start(tmp_path, *TRAIN, "--name", "taken")
     out, err = launcher.communicate(timeout=60)
@@ -122,7 +122,7 @@ def test_a_failure_is_told_once(tmp_path: Path) -> None:
 
 
 def test_processes_that_would_share_a_gpu_are_refused(tmp_path: Path) -> None:
-    """One by its number for two processes is a mistake that is said before anything starts."""
+    """--device cuda:0 with two processes is an error before anything is written."""
     process = start(tmp_path, *TRAIN, "--device", "cuda:0")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2
@@ -131,8 +131,8 @@ def test_processes_that_would_share_a_gpu_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_place_without_an_address_is_named(tmp_path: Path) -> None:
-    """One of two processes that is not told where the other is says which variable is missing."""
+def test_a_missing_address_is_reported(tmp_path: Path) -> None:
+    """Without the address of the other process, the error names the missing variable."""
     places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     done = subprocess.run(
         [sys.executable, "-m", "vggnet", *TRAIN],
@@ -148,8 +148,8 @@ def test_a_place_without_an_address_is_named(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_other_images_than_the_main_process_has_are_refused(tmp_path: Path) -> None:
-    """As on a machine with an old copy: no step is taken, and the process that has them says so."""
+def test_processes_with_different_images_are_refused(tmp_path: Path) -> None:
+    """As on a machine with an old copy: no step is taken, and that process reports it."""
     places = {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -172,7 +172,7 @@ def test_other_images_than_the_main_process_has_are_refused(tmp_path: Path) -> N
         )
     said = [process.communicate(timeout=100)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
-    assert "process 1 finds other images of images than process 0" in said[1]
+    assert "process 1 has other images of images than process 0" in said[1]
     assert "Traceback" not in "".join(said)
     assert not list(tmp_path.rglob("*.pth"))
     assert not list(tmp_path.rglob("runs/*"))

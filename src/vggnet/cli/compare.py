@@ -129,7 +129,7 @@ def _settings(
     batch_size: int | None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Return layers of settings over the recipe's, and the flags that stand for them."""
-    from vggnet.config import load_overrides
+    from vggnet.recipes import load_overrides
 
     flags = {"--recipe": recipe, "--config": config, "--model": model, "--batch-size": batch_size}
     values: dict[str, dict[str, Any]] = {

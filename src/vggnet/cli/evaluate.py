@@ -1,4 +1,4 @@
-"""`vggnet evaluate`: how good a model file is, and what it gets wrong."""
+"""`vggnet evaluate`: the accuracy of a model file, and its errors."""
 
 from __future__ import annotations
 
@@ -7,48 +7,42 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggnet.cli.options import DataDir, Device, Download, Json, ModelFile, SkipBad, Threads
+
 if TYPE_CHECKING:
     from vggnet.engine.evaluate import Evaluation
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    model: ModelFile,
     dataset: Annotated[
         str | None,
         typer.Option(help="Dataset, or folder of images; default: the one trained on."),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds it in torchvision's layout.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option(help="Fetch a dataset that is not on this machine.")
-    ] = True,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave unreadable images of a folder out.")
-    ] = False,
+    data_dir: DataDir = None,
+    download: Download = True,
+    skip_bad: SkipBad = False,
     mistakes: Annotated[
-        Path | None,
-        typer.Option(help="Write the most confident errors to this PNG file."),
+        Path | None, typer.Option(help="Write the most confident errors to this PNG file.")
     ] = None,
     confusion: Annotated[
         Path | None, typer.Option(help="Write the confusion matrix to this PNG file.")
     ] = None,
-    shifts: Annotated[
+    tta: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=4,
             metavar="N",
-            help="Besides, average the answers to all shifts of up to N pixels, at most 4.",
+            help="Also report test-time augmentation over all shifts of up to N pixels (1 to 4).",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    shifts: Annotated[int | None, typer.Option(min=1, max=4, hidden=True)] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    as_json: Json = False,
 ) -> None:
-    """Evaluate a model file on the test set, ours or one that the article's script saved."""
+    """Evaluate a model file on the test set: ours, or one that the article's script saved."""
     import json
     import sys
 
@@ -65,28 +59,26 @@ def evaluate(
     test, warnings = load_to_evaluate(name, learnt, data_dir, download=download, skip_bad=skip_bad)
     for warning in warnings:
         print(f"vggnet: warning: {warning}", file=sys.stderr)
+    pixels = tta or shifts
     with computing("fp32", threads or usable_cores()):
         found = classifier.evaluate(test)
-        shifted = evaluate_tta(classifier, test, shifts) if shifts else None
+        augmented = evaluate_tta(classifier, test, pixels) if pixels else None
     if mistakes:
         render_mistakes(mistakes, test.images, found, classifier.classes)
     if confusion:
         render_confusion_matrix(confusion, found, classifier.classes)
     if as_json:
         summary = summarize(found, classifier.classes)
-        if shifted:
-            summary["shifted"] = {
-                "pixels": shifts,
-                "accuracy": shifted.accuracy,
-                "loss": shifted.loss,
-            }
+        if augmented:
+            figures = {"accuracy": augmented.accuracy, "loss": augmented.loss}
+            summary["shifted"] = {"pixels": pixels, **figures}
         print(json.dumps(summary))
         return
     _print(found, classifier.classes, test.source)
-    if shifts and shifted:
+    if pixels and augmented:
         print(
-            f"With the mean of {(2 * shifts + 1) ** 2} answers an image, to all shifts of up to "
-            f"{shifts} pixel{'s' if shifts > 1 else ''}: accuracy {100 * shifted.accuracy:.2f} %"
+            f"Test-time augmentation, {(2 * pixels + 1) ** 2} shifts of up to {pixels} "
+            f"pixel{'s' if pixels > 1 else ''}: accuracy {100 * augmented.accuracy:.2f} %"
         )
 
 

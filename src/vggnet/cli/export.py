@@ -1,4 +1,4 @@
-"""`vggnet export`: a model as a file for other programs."""
+"""`vggnet export`: a model file for other programs."""
 
 from __future__ import annotations
 
@@ -9,36 +9,35 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from vggnet.cli.options import DataDir, Json, ModelFile, Threads
 from vggnet.errors import ConfigError
 
 _NOTABLE_LOSS = 0.1
-"""Points of accuracy that quantization may cost without a warning."""
+"""Percentage points of accuracy that quantization may cost without a warning."""
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    model: ModelFile,
     kind: Annotated[
         Literal["onnx", "pt2", "safetensors", "hub"],
-        typer.Option("--format", help="hub: a folder as Hugging Face's Hub expects it."),
+        typer.Option("--format", help="hub: a folder for the Hugging Face Hub."),
     ] = "onnx",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantize to 8 bits, calibrated on training images.")
+        bool, typer.Option("--int8", help="Quantize to 8 bits; training images calibrate it.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: the model's name, here.")
+        Path | None,
+        typer.Option("--output", "-o", help="Default: the model's name, in this folder."),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds the dataset in torchvision's layout.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    data_dir: DataDir = None,
+    threads: Threads = None,
+    as_json: Json = False,
 ) -> None:
-    """Export a model for ONNX Runtime, PyTorch alone, or the Hub.
+    """Export a model for ONNX Runtime, for PyTorch without vggnet, or for the Hub.
 
-    The file takes images as uint8 (N, C, H, W) and gives logits and probabilities. It is
-    kept only if it answers 1,000 test images as the network does, at batches of 1 to 256.
+    The file takes images as uint8 (N, C, H, W) and returns logits and probabilities. It is
+    kept only if its predictions for 1,000 test images equal the network's, with batches of 1
+    to 256.
     """
     from vggnet.artifacts.export import FORMATS, check_place, export_model
     from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
@@ -48,15 +47,15 @@ def export(
     from vggnet.engine.device import computing, usable_cores
 
     if int8 and kind != "onnx":
-        raise ConfigError(f"--int8 is for --format onnx, not {kind}")
+        raise ConfigError(f"--int8 needs --format onnx, not {kind}")
     suffix = FORMATS[kind].suffix
     path = output or Path(f"{model.stem}{'_int8' if int8 else ''}{suffix or '_hub'}")
     if suffix and path.suffix != suffix:
-        raise ConfigError(f"{path}: a file of this format is named with {suffix}")
+        raise ConfigError(f"{path}: use the suffix {suffix} for --format {kind}")
     if os.path.realpath(path) == os.path.realpath(model):
-        raise ConfigError(f"{path} is the model itself; name another file with --output")
+        raise ConfigError(f"{path} is the model itself; choose another file with --output")
     loaded = load_model(model)
-    check_place(path, is_folder=not suffix)  # before the measuring, which takes a while
+    check_place(path, is_folder=not suffix)  # before the slow part
     count = threads or usable_cores()
     with computing("fp32", count):
         dataset = find_dataset(loaded.card, data_dir)
@@ -88,7 +87,7 @@ def _print(found: dict[str, Any], usage: str, as_json: bool) -> None:
         print(
             f"checked  {found['images']:,} {found['source']} "
             f"at batches of {', '.join(map(str, BATCH_SIZES))}: "
-            f"same classes, at most {found['worst']:.1e} apart\n"
+            f"same classes, maximum difference {found['worst']:.1e}\n"
             f"file     {found['path']} ({found['bytes'] / 1e6:.2f} MB)"
         )
     if "accuracy_int8" not in found:
@@ -103,5 +102,5 @@ def _print(found: dict[str, Any], usage: str, as_json: bool) -> None:
         )
     if before - after > _NOTABLE_LOSS:
         print(
-            f"vggnet: warning: 8 bits cost {before - after:.2f} points of accuracy", file=sys.stderr
+            f"vggnet: warning: int8 costs {before - after:.2f} points of accuracy", file=sys.stderr
         )

@@ -1,4 +1,4 @@
-"""`vggnet predict`: read images."""
+"""`vggnet predict`: classify images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vggnet.cli.options import Device, ModelFile, Threads
 from vggnet.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -17,47 +18,47 @@ if TYPE_CHECKING:
 NOTHING = "nothing drawn"
 
 _MANY = 32
-"""Images for which compiled kernels are worth their start."""
+"""Images from which on compiled kernels save more time than loading them takes."""
 
 _MOST_SHOWN = 400
-"""Images, or digits of rows, on the sheet of `--show`; more than that, and nothing opens it."""
+"""Images or digits on the sheet of `--show`; image viewers fail to open larger ones."""
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    model: ModelFile,
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Files, folders, or - for standard input; PNG, JPEG, WebP or BMP.",
+            help="PNG, JPEG, WebP or BMP files, folders, or - for standard input.",
             metavar="IMAGE...",
-            readable=False,  # one that is not is a problem of its own, and no wrong usage
+            readable=False,  # an unreadable file is reported with its image, not as wrong usage
         ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="Classes to name for each.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 3,
     style: Annotated[
-        Literal["table", "csv", "json"], typer.Option("--format", help="How to answer.")
+        Literal["table", "csv", "json"], typer.Option("--format", help="Output format.")
     ] = "table",
     split: Annotated[
-        bool, typer.Option("--split", help="Read a row of digits that do not touch each other.")
+        bool, typer.Option("--split", help="Read a row of digits that do not touch.")
     ] = False,
     prepare: Annotated[
         bool,
         typer.Option(
-            "--prepare/--no-prepare", help="Draw digits again as MNIST would, or take pixels as is."
+            "--prepare/--no-prepare",
+            help="Redraw digits in MNIST's style, or not.",
         ),
     ] = True,
     show: Annotated[
-        Path | None, typer.Option(help="Write what the network saw, and its answers, to this PNG.")
+        Path | None,
+        typer.Option(help="Write inputs and predictions to this PNG file."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
-    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
 ) -> None:
-    """Read images of digits, however they are drawn; or of what else a model was trained on.
+    """Classify images of digits, in any drawing style, or of what else the model was trained on.
 
-    Ink is told from paper, whichever is darker, and drawn again as MNIST's digits are.
-    An image that cannot be read is named at the end; the others are answered.
+    Works for dark ink on light paper and the reverse. Images that cannot be read are listed
+    at the end; the others are classified.
     """
     from vggnet.data.progress import track
     from vggnet.engine.device import computing, usable_cores
@@ -65,15 +66,15 @@ def predict(
     from vggnet.inference.read import Reading, choose_reading, find_images, read_images
 
     if split and not prepare:
-        raise ConfigError("--split and --no-prepare exclude each other")
+        raise ConfigError("--split cannot be used with --no-prepare")
     files = find_images(images)
-    # A few images are answered sooner than compiled kernels are loaded.
+    # Loading the compiled kernels takes longer than a few predictions without them.
     classifier = load(model, device, kernels="torch" if len(files) < _MANY else "auto")
     reading = choose_reading(classifier.learnt) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError(
-            "--split reads rows of characters; this model has not learnt any in MNIST's form, "
-            "28×28 pixels in grey, each class named by one character"
+            "--split needs a model trained on single characters in MNIST's format: 28×28 gray "
+            "pixels, and class names of one character"
         )
     sheet = _Sheet()
     problems: list[str] = []
@@ -81,7 +82,7 @@ def predict(
     def answers() -> Iterator[Answer]:
         chosen = Reading.ROW if split else reading
         found = read_images(classifier, files, chosen, top)
-        if not sys.stdout.isatty():  # there, the answers themselves show how far it is
+        if not sys.stdout.isatty():  # on a terminal, the predictions show the progress
             found = track(found, "reading", len(files))
         for answer in found:
             if answer.problem:
@@ -109,7 +110,7 @@ def _as_table(answers: Iterable[Answer], split: bool) -> Iterator[str]:
         elif split:
             guess = answer.guesses[answer.least_sure]
             yield (
-                f"{answer.path}  {answer.number}  (least sure: digit {answer.least_sure + 1}, "
+                f"{answer.path}  {answer.number}  (least confident: digit {answer.least_sure + 1}, "
                 f"{guess.label}, {100 * guess.probability:.1f} %)"
             )
         else:
@@ -171,24 +172,24 @@ _FORMATS: dict[str, Callable[[Iterable[Answer], bool], Iterator[str]]] = {
 
 
 class _Sheet:
-    """What the network saw, each with its answer."""
+    """The network's inputs, each with its prediction."""
 
     def __init__(self) -> None:
         self._shown: list[tuple[str, Guess]] = []
         self._count = 0
 
     def add(self, answer: Answer) -> None:
-        """Take a file's answer, as far as there is room."""
+        """Add the prediction for a file, if there is room."""
         name = Path(answer.path).name[-18:]
         room = _MOST_SHOWN - len(self._shown)
         self._shown += [(name, guess) for guess in answer.guesses[:room]]
         self._count += len(answer.guesses)
 
     def write(self, path: Path) -> None:
-        """Draw it, and warn if it does not hold everything.
+        """Write the sheet, and warn if not everything fits.
 
         Raises:
-            OutputError: It cannot be written.
+            OutputError: The file cannot be written.
             ImageError: There is nothing to draw.
         """
         import numpy as np
@@ -196,15 +197,15 @@ class _Sheet:
         from vggnet.artifacts.plots import render_sheet
 
         if not self._shown:
-            raise ImageError(f"nothing is drawn in any image, so {path} is not written")
+            raise ImageError(f"nothing is drawn in any image; {path} was not written")
         captions = [
             f"{name}\n{one.label} · {100 * one.probability:.0f} %" for name, one in self._shown
         ]
         images = np.stack([one.seen for _, one in self._shown])
-        render_sheet(path, images, captions, "What the network saw, and what it answers")
+        render_sheet(path, images, captions, "What the network sees, and what it predicts")
         if self._count > len(self._shown):
             print(
                 f"vggnet: warning: {path} shows the first {len(self._shown)} of "
-                f"{self._count:,} answers",
+                f"{self._count:,} predictions",
                 file=sys.stderr,
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vggnet.cli.flags import config_flags, nest_flags
+from vggnet.cli.options import config_flags, nest_flags
 
 if TYPE_CHECKING:
     from vggnet.study.ledger import Ledger
@@ -51,7 +51,7 @@ def depth(
     without which the deepest do not begin to learn; --width cuts the cost. Writes study.md,
     study.html, study.png and study.jsonl, a line a run. After Ctrl-C the same command goes on.
     """
-    from vggnet.config import load_overrides
+    from vggnet.recipes import load_overrides
 
     given: dict[str, Any] = nest_flags(flags)
     if recipe is not None:

@@ -1,0 +1,115 @@
+"""Options that several commands share, and those derived from the configuration's fields."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from vggnet.config import SECTIONS, DataConfig
+from vggnet.recipes import load_overrides
+
+
+def _describe(name: str) -> str | None:
+    return DataConfig.model_fields[name].description
+
+
+ModelFile = Annotated[
+    Path, typer.Argument(help="Model file, .pth or .safetensors.", metavar="MODEL")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Recipe = Annotated[
+    str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
+]
+DataDir = Annotated[Path | None, typer.Option(help=_describe("data_dir"))]
+Download = Annotated[bool, typer.Option(help=_describe("download"))]
+ImageSize = Annotated[int | None, typer.Option(min=8, max=1024, help=_describe("image_size"))]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help=_describe("skip_bad"))]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")]
+
+
+def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Callable[..., None]:
+    """Give a command one optional flag per field of the configuration.
+
+    The command takes them as `**flags`, None if not given; `read_settings` turns them into
+    nested settings. `omit` lists fields that get no flag, as section_name.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    derived = [
+        inspect.Parameter(
+            f"{section}_{name}",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                _plain_type(field.annotation) | None,
+                typer.Option(
+                    *_spell(name, field),
+                    help=field.description,
+                    rich_help_panel=f"Settings: {section}",
+                    show_default=False,
+                ),
+            ],
+        )
+        for section, fields in SECTIONS.items()
+        for name, field in fields.model_fields.items()
+        if _spell(name, field) and f"{section}_{name}" not in omit
+    ]
+    command.__signature__ = signature.replace(parameters=[*own, *derived])  # type: ignore[attr-defined]
+    return command
+
+
+def read_settings(
+    config: Path | None, recipe: str | None, flags: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a --config file, and those of the flags, which override them.
+
+    Raises:
+        ConfigError: The file cannot be read, or does not contain settings.
+    """
+    return load_overrides(config) if config else {}, nest_flags(flags) | (
+        {} if recipe is None else {"recipe": recipe}
+    )
+
+
+def nest_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags that were given, as settings nested by section."""
+    return {
+        section: {
+            name: flags[f"{section}_{name}"]
+            for name in fields.model_fields
+            if flags.get(f"{section}_{name}") is not None
+        }
+        for section, fields in SECTIONS.items()
+    }
+
+
+def _spell(name: str, field: Any) -> list[str]:
+    """Return the spellings of a field's flag; an empty list means that it has none."""
+    extra = field.json_schema_extra or {}
+    flag = name.replace("_", "-")
+    if field.annotation is bool:
+        return [f"--{flag}/--no-{flag}"]
+    spelling: list[str] = extra.get("flag", [f"--{flag}"])
+    return spelling
+
+
+def _plain_type(annotation: Any) -> Any:
+    """Return the type that the command line reads; the configuration checks the value."""
+    if annotation is bool or get_origin(annotation) is Literal:
+        return annotation
+    parts = get_args(annotation)
+    if get_origin(annotation) is tuple and Ellipsis not in parts:
+        return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))
+    for plain in (int, float, Path):
+        if annotation is plain or plain in parts:
+            return plain
+    return str
