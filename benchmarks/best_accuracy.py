@@ -1,40 +1,39 @@
-"""Train a recipe on all training images over several seeds; look once at the test set.
+"""Measure a recipe's test accuracy over several seeds, trained on all training images.
 
     python benchmarks/best_accuracy.py --output benchmarks/results/best_accuracy
     python benchmarks/best_accuracy.py --dataset fashion-mnist augment.flip=true train.epochs=30
 
-Nothing is chosen here: `benchmarks/tune.py` did that on held-out training images. Each
-run is `vggnet.train` itself, judged by the weights that it saves after its last step. A run
-that was cut short is gone on with when the command is given again, and a finished run has
-its line in OUTPUT.jsonl and is not done again. OUTPUT.md is written at the end.
+Nothing is selected here; `benchmarks/tune.py` selected the settings on held-out training images.
+Each run is `vggnet.train`, evaluated once with the weights after the last step. Repeat the command
+to resume an interrupted run. A finished run has a line in OUTPUT.jsonl and is not repeated. The
+script writes OUTPUT.md at the end.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from tune import read_settings
+from measuring import build_parser, render_accuracy, render_machine
+from tune import read_runs, read_settings
 
 import vggnet
 from vggnet.config import ModelConfig, differences
 from vggnet.engine.environment import describe_environment
 from vggnet.recipes import build_config, resolve_config
 
-FREE = {
+IGNORED = {
     *("recipe", "data", "train.seed", "train.device", "train.threads", "train.kernels"),
     *("model.in_channels", "model.num_classes", "model.image_size"),
 }
-"""Settings that differ from run to run, or that the data decide."""
+"""Settings that may differ between runs, or that the dataset determines."""
 
 
 def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Train one seed to its end, from its last checkpoint if it has one."""
+    """Train one seed to its end, from its last checkpoint if there is one."""
     name = f"{options.recipe}-{options.dataset}-{seed}"
     folder = options.runs / name
     settings = read_settings(" ".join(options.settings))
@@ -60,59 +59,53 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_runs(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Read what is there so far: one run a line, all of the training that is asked for."""
-    runs = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+def read_matching_runs(path: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Read the finished runs, which must have the dataset and settings of the options."""
+    runs = read_runs(path)
     layers = {"recipe": options.recipe}, read_settings(" ".join(options.settings))
     wanted = resolve_config(*layers)
     for run in runs:
-        changed = differences(build_config(run["config"]), wanted, FREE)
+        changed = differences(build_config(run["config"]), wanted, IGNORED)
         if run["dataset"] != options.dataset or changed:
-            sys.exit(f"{path} is of another dataset or other settings; name another --output")
+            sys.exit(f"{path} has runs with another dataset or other settings; change --output")
     return runs
 
 
-def report(runs: list[dict[str, Any]], command: str) -> str:
-    """Write the table of all runs, and their mean and spread."""
-    shares = [100 * run["accuracy"] for run in runs]
-    spread = f" ± {statistics.stdev(shares):.3f}" if len(shares) > 1 else ""
-    first, environment = runs[0], runs[-1]["environment"]
-    rows = [
-        f"| {run['seed']} | {share:.2f} | {run['training_seconds']:.0f} |"
-        for run, share in zip(runs, shares, strict=True)
-    ]
+def render(runs: list[dict[str, Any]]) -> str:
+    """Render the table of all runs with mean and standard deviation."""
+    first = runs[0]
+    rows = "".join(
+        f"| {run['seed']} | {100 * run['accuracy']:.2f} | {run['training_seconds']:.0f} |\n"
+        for run in runs
+    )
     model = ModelConfig.model_validate(first["config"]["model"])
-    return f"""# The recipe `{first["recipe"]}` on {first["dataset"]}
+    return f"""# Recipe `{first["recipe"]}` on {first["dataset"]}
 
-Test accuracy after the last step, mean ± standard deviation, n = {len(runs)} seeds:
-**{statistics.mean(shares):.3f}{spread} %**. Every seed that was trained is in the table.
+Test accuracy after the last step, mean ± standard deviation over all seeds that were trained:
+**{render_accuracy([run["accuracy"] for run in runs])}**.
 
-| seed | test accuracy % | seconds of training |
+| seed | test accuracy % | training seconds |
 |---|---|---|
-{chr(10).join(rows)}
-
+{rows}
 - network: {model.name}, {model.depth} layers, {first["config"]["train"]["epochs"]:g} epochs
-- machine: {environment["cpu"]}, {environment["cpu_isa"]}, {environment["usable_cores"]} cores
-- torch {environment["torch"]}, Python {environment["python"]}, {environment["system"]}
-- command: `{command}`
-"""
+{render_machine(environment=runs[-1]["environment"])}"""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("settings", nargs="*", help="over the recipe's: train.epochs=30")
+    parser = build_parser(__doc__)
+    parser.add_argument("settings", nargs="*", help="override the recipe: train.epochs=30")
     parser.add_argument("--recipe", default="best")
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="of the CPU; default: all cores")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs go")
-    parser.add_argument("--output", type=Path, default=Path("best_accuracy"), help="no suffix")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for the runs")
+    parser.set_defaults(output=Path("best_accuracy"))
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     lines = options.output.with_suffix(".jsonl")
-    done = {run["seed"] for run in read_runs(lines, options)}
+    done = {run["seed"] for run in read_matching_runs(lines, options)}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         if seed in done:
             continue
@@ -120,8 +113,7 @@ def main() -> None:
         with lines.open("a") as file:
             file.write(json.dumps(found) + "\n")
         print(f"seed {seed}: {100 * found['accuracy']:.2f} %", flush=True)
-    command = f"python benchmarks/best_accuracy.py {shlex.join(sys.argv[1:])}"
-    options.output.with_suffix(".md").write_text(report(read_runs(lines, options), command))
+    options.output.with_suffix(".md").write_text(render(read_matching_runs(lines, options)))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,15 @@
-"""What checkpoints cost, as a share of the training that they keep safe.
+"""Measure how much of the training time checkpoints take.
 
-    python benchmarks/checkpoint_cost.py
+    python benchmarks/checkpoint_cost.py --output benchmarks/results/checkpoint_cost
 
-For each network a real training state is saved `--saves` times, between steps as a run does
-it: read off the device, hashed, written, flushed, renamed, the oldest removed. Beside it
-stands what an epoch of 60,000 images takes, from as many steps timed in the same run. By
-default a run saves every 30 seconds, and at each epoch's end.
+For each network the script saves a real training state `--saves` times between steps, as a run
+does: copy from the device, hash, write, flush, rename, delete the oldest. It times the same
+number of training steps in the same run to express the cost as a share of an epoch of 60,000
+images. By default a run saves every 30 seconds and at the end of each epoch.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measuring import build_parser, render_machine, render_spread, write_report
 
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.config import Config
@@ -25,7 +25,6 @@ from vggnet.data.batches import Batches
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.engine.device import computing, usable_cores
-from vggnet.engine.environment import describe_environment
 from vggnet.engine.fit import TrainState, build_state, fit
 from vggnet.engine.session import Session
 from vggnet.engine.snapshot import Snapshot, take_snapshot
@@ -34,12 +33,20 @@ from vggnet.recipes import resolve_config
 from vggnet.run import fit_to_data
 
 IMAGES = 60_000
-PAUSE = 30.0
-"""Seconds between two checkpoints by default."""
+INTERVAL = 30.0
+"""Default seconds between two checkpoints."""
+
+NETWORKS = {
+    "vgg-mini": {"architecture": "vgg-mini"},
+    "VGG D, a quarter of the width": {"architecture": "vgg-d", "width": 0.25},
+}
 
 
 def measure(config: Config, saves: int) -> tuple[list[float], list[float], int]:
-    """Return the seconds of each save and of each step, and the bytes of a checkpoint."""
+    """Return the seconds of each save, the seconds of each step, and a checkpoint's bytes.
+
+    The first save and step are warm-up and left out.
+    """
     dataset = load_dataset("mnist")
     config = fit_to_data(config, dataset, Session())
     size = config.train.global_batch_size
@@ -53,53 +60,48 @@ def measure(config: Config, saves: int) -> tuple[list[float], list[float], int]:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         checkpoints = CheckpointFolder(Path(folder, "checkpoints"))
 
-        def between(state: TrainState) -> None:
-            began = time.perf_counter()
-            steps.append(began - ends[-1])
+        def save(state: TrainState) -> None:
+            started = time.perf_counter()
+            steps.append(started - ends[-1])
             snapshot = take_snapshot(state)
             history = torch.zeros(3 * IMAGES // size, 2, dtype=torch.float64)
             tensors = {**snapshot.tensors, "history": history}
             checkpoints.save(Snapshot(tensors, snapshot.values))
             ends.append(time.perf_counter())
-            seconds.append(ends[-1] - began)
+            seconds.append(ends[-1] - started)
 
-        for _ in fit(state, batches, between):
+        for _ in fit(state, batches, save):
             pass
         written = max(path.stat().st_size for path in checkpoints.path.iterdir())
     return seconds[1:], steps[1:], written
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--saves", type=int, default=51)
-    parser.add_argument("--output", type=Path)
+    parser = build_parser(__doc__)
+    parser.add_argument("--saves", type=int, default=51, help="the first is not counted")
     options = parser.parse_args()
-    found = describe_environment()
-    text = f"""# The cost of checkpoints
-
-- machine: {found["cpu"]}, {found["usable_cores"]} cores; torch {found["torch"]}
-- command: `python benchmarks/checkpoint_cost.py --saves {options.saves}`; the first is not counted
-
-| network | a checkpoint | to save it, ms, median (least to most) | of 30 s | of an epoch |
-|---|---|---|---|---|
-"""
-    for name, architecture in (("vgg-mini", "vgg-mini"), ("VGG D, a quarter as wide", "vgg-d")):
-        train = {"epochs": 1}
-        model = {"architecture": architecture}
-        if architecture != "vgg-mini":
-            model |= {"width": 0.25}
-        config = resolve_config({"train": train, "model": model})
+    figures = {}
+    rows = ""
+    for name, model in NETWORKS.items():
+        config = resolve_config({"train": {"epochs": 1}, "model": model})
         with computing("fp32", usable_cores()):
             saves, steps, written = measure(config, options.saves)
-        save, step = statistics.median(saves), statistics.median(steps)
-        epoch = step * IMAGES / config.train.global_batch_size
-        text += (
-            f"| {name} | {written / 1e6:.1f} MB | {1e3 * save:.1f} ({1e3 * min(saves):.1f} to "
-            f"{1e3 * max(saves):.1f}) | {100 * save / PAUSE:.2f} % | {100 * save / epoch:.2f} % |\n"
+        figures[name] = {"save_seconds": saves, "step_seconds": steps, "bytes": written}
+        save = statistics.median(saves)
+        epoch = statistics.median(steps) * IMAGES / config.train.global_batch_size
+        rows += (
+            f"| {name} | {written / 1e6:.1f} MB | {render_spread([1e3 * one for one in saves], 1)} "
+            f"| {100 * save / INTERVAL:.2f} % | {100 * save / epoch:.2f} % |\n"
         )
-    print(text)
-    if options.output:
-        options.output.write_text(text)
+    text = f"""# Cost of checkpoints
+
+Recipe `{config.recipe}`. Median (min to max) of {len(saves)} saves.
+
+| network | checkpoint | saving, ms | share of 30 s | share of an epoch |
+|---|---|---|---|---|
+{rows}
+{render_machine()}"""
+    write_report(options.output, text, figures)
 
 
 if __name__ == "__main__":

@@ -1,31 +1,27 @@
-"""How well `vggnet predict` reads images of digits made in many ways.
+"""Measure the accuracy of `vggnet predict` on images of digits in different drawing styles.
 
-    python benchmarks/drawing_styles.py MODEL [--split test] [--count 1000] [--output STEM]
+    python benchmarks/drawing_styles.py mnist_vggnet.pth --split test --count 2000 \
+        --output benchmarks/results/drawing_styles
 
-The same digits of MNIST are laid on sheets of paper in one kind after another, given to
-`prepare_digit` and the model, and counted. "as MNIST has them" are the digits themselves,
-unprepared; every kind should come within a point of it. Preparation was tuned on
-`--split train`, which takes the last training images; the test set is for the end.
+The script draws the same MNIST digits in each style, passes them through `prepare_digit` and the
+model, and reports the accuracy. The baseline is the original digits without preparation; every
+style should be within one point of it. Preparation was tuned with `--split train`, which takes the
+last training images; use the test set only at the end.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
-import shlex
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from measuring import build_parser, render_machine, write_report
 from PIL import Image, ImageFilter
 
 import vggnet
 from vggnet.data.decode import decode_image
-from vggnet.engine.environment import describe_environment
 from vggnet.inference.prepare import prepare_digit
 
 Floats = npt.NDArray[np.float32]
@@ -33,14 +29,14 @@ Random = np.random.Generator
 
 
 def enlarge(digit: Floats, by: float) -> Floats:
-    """Scale ink, 0 to 1, (28, 28)."""
+    """Enlarge a digit: float32 ink from 0 to 1, (28, 28) to (28·by, 28·by)."""
     side = round(28 * by)
     image = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     return np.asarray(image, np.float32).clip(0, 1)
 
 
 def reshape_strokes(digit: Floats, pixels: int) -> Floats:
-    """Thicken strokes (positive) or thin them, at four times MNIST's resolution."""
+    """Thicken (positive) or thin (negative) strokes at four times MNIST's resolution."""
     large = Image.fromarray((255 * enlarge(digit, 4)).astype(np.uint8))
     kind = ImageFilter.MaxFilter if pixels > 0 else ImageFilter.MinFilter
     return np.asarray(large.filter(kind(2 * abs(pixels) + 1)), np.float32) / 255
@@ -53,20 +49,20 @@ def sheet(
     top: int,
     left: int,
     paper: float | Floats = 250.0,
-    colour: tuple[float, float, float] = (20.0, 20.0, 25.0),
+    color: tuple[float, float, float] = (20.0, 20.0, 25.0),
 ) -> npt.NDArray[np.uint8]:
-    """Lay ink on paper: uint8, (H, W, 3)."""
-    whole = np.zeros((height, width, 1), np.float32)
-    whole[top : top + ink.shape[0], left : left + ink.shape[1], 0] = ink
-    ground = np.asarray(paper, np.float32)[..., np.newaxis]
-    laid = ground * (1 - whole) + np.array(colour, np.float32) * whole
-    return laid.clip(0, 255).astype(np.uint8)
+    """Draw ink on paper: uint8, (H, W, 3)."""
+    alpha = np.zeros((height, width, 1), np.float32)
+    alpha[top : top + ink.shape[0], left : left + ink.shape[1], 0] = ink
+    background = np.asarray(paper, np.float32)[..., np.newaxis]
+    blended = background * (1 - alpha) + np.array(color, np.float32) * alpha
+    return blended.clip(0, 255).astype(np.uint8)
 
 
-def middle(ink: Floats, **how: object) -> npt.NDArray[np.uint8]:
-    """Lay ink in the middle of a sheet twice as large."""
+def middle(ink: Floats, **options: object) -> npt.NDArray[np.uint8]:
+    """Draw ink in the middle of a sheet twice as large."""
     side = 2 * ink.shape[0]
-    return sheet(ink, side, side, side // 4, side // 4, **how)  # type: ignore[arg-type]
+    return sheet(ink, side, side, side // 4, side // 4, **options)  # type: ignore[arg-type]
 
 
 def clean(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
@@ -111,7 +107,7 @@ def jpeg(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
 
 
 def shadow(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
-    """Rough paper, half of it in a soft shadow at some angle."""
+    """Draw on grainy paper, half of it in a soft shadow at a random angle."""
     ink = enlarge(digit, 4)
     side = 2 * len(ink)
     rows, columns = np.mgrid[:side, :side] / side - 0.5
@@ -122,48 +118,53 @@ def shadow(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
     return middle(ink, paper=(225 * light + grain).astype(np.float32))
 
 
-def colour_ink(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
+def color_ink(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
     inks = ((200, 30, 40), (30, 60, 190), (20, 130, 60), (230, 120, 20))
-    return middle(enlarge(digit, 3), colour=inks[random.integers(len(inks))], paper=245.0)
+    return middle(enlarge(digit, 3), color=inks[random.integers(len(inks))], paper=245.0)
 
 
 def chalk(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
-    """Grainy strokes on a blackboard that is not evenly dark."""
+    """Draw grainy strokes on an unevenly dark blackboard."""
     ink = enlarge(digit, 4)
     ink = ink * random.uniform(0.55, 1, ink.shape).astype(np.float32)
     side = 2 * len(ink)
     board = 45 + 20 * np.mgrid[:side, :side][1] / side + random.normal(0, 5, (side, side))
-    return middle(ink, paper=board.astype(np.float32), colour=(225.0, 225.0, 215.0))
+    return middle(ink, paper=board.astype(np.float32), color=(225.0, 225.0, 215.0))
 
 
 def edge(digit: Floats, random: Random) -> npt.NDArray[np.uint8]:
-    """An image cut at the ink on one side."""
+    """Crop the image at the ink on one side."""
     ink = enlarge(digit, 4)
-    random.integers(4)  # drawn so when the published figures were made
+    random.integers(4)  # unused; keeps the random numbers of the published figures
     turns = int(random.integers(4))
     whole = np.rot90(ink, turns)
     whole = whole[np.flatnonzero((whole > 0.5).any(axis=1))[0] :]
     return np.ascontiguousarray(np.rot90(sheet(whole, *whole.shape, 0, 0), -turns))
 
 
-KINDS: tuple[Callable[[Floats, Random], npt.NDArray[np.uint8]], ...] = (
-    clean, inverted, corner, half, double, eightfold, thin_pen, marker, jpeg, shadow, colour_ink,
+Style = Callable[[Floats, Random], npt.NDArray[np.uint8]]
+"""Draws a digit, (H, W) in 0 to 1, as uint8, (H, W, 3)."""
+
+STYLES: tuple[Style, ...] = (
+    clean, inverted, corner, half, double, eightfold, thin_pen, marker, jpeg, shadow, color_ink,
     chalk, edge,
 )  # fmt: skip
 
 
-def make(kind: str, digit: npt.NDArray[np.uint8], seed: int) -> npt.NDArray[np.uint8]:
-    """Make one image: uint8, (H, W, 3), the same each time."""
-    (function,) = (one for one in KINDS if one.__name__ == kind)
-    return function(digit.astype(np.float32) / 255, np.random.default_rng(seed))
+def draw(
+    style: Style,
+    digit: npt.NDArray[np.uint8],
+    seed: int,
+) -> npt.NDArray[np.uint8]:
+    """Draw a digit in a style, deterministically: uint8, (H, W, 3)."""
+    return style(digit.astype(np.float32) / 255, np.random.default_rng(seed))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = build_parser(__doc__)
     parser.add_argument("model")
     parser.add_argument("--split", choices=["train", "test"], default="train")
     parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--output", type=Path, help="stem of the .md and .json to write")
     options = parser.parse_args()
     dataset = vggnet.load_dataset("mnist")
     if options.split == "train":
@@ -173,31 +174,27 @@ def main() -> None:
     examples = getattr(dataset, options.split)
     digits, labels = examples.images[chosen, 0], examples.labels[chosen]
     classifier = vggnet.load(options.model)
-    base = 100 * float((classifier.predict(digits).indices == labels).mean())
-    rows = {"as MNIST has them": base}
-    for kind in (one.__name__ for one in KINDS):
-        seen = [prepare_digit(make(kind, digit, at)) for at, digit in enumerate(digits)]
-        drawn = [at for at, one in enumerate(seen) if one is not None]
-        answers = classifier.predict(np.stack([seen[at] for at in drawn])).indices
-        rows[kind] = 100 * float((answers == labels[drawn]).sum()) / len(labels)
-        print(f"{kind:12} {rows[kind]:.2f}  {rows[kind] - base:+.2f}", flush=True)
-    found = describe_environment()
-    text = f"""# Images of digits, read
+    baseline = 100 * float((classifier.predict(digits).indices == labels).mean())
+    accuracies = {"original digits": baseline}
+    for style in STYLES:
+        prepared = [prepare_digit(draw(style, digit, at)) for at, digit in enumerate(digits)]
+        found = [at for at, one in enumerate(prepared) if one is not None]
+        predictions = classifier.predict(np.stack([prepared[at] for at in found])).indices
+        correct = float((predictions == labels[found]).sum())
+        accuracies[style.__name__] = 100 * correct / len(labels)
+    rows = "".join(
+        f"| {style.replace('_', ' ')} | {accuracy:.2f} | {accuracy - baseline:+.2f} |\n"
+        for style, accuracy in accuracies.items()
+    )
+    text = f"""# Drawing styles
 
-{options.count:,} {options.split} images of MNIST, drawn in each kind; accuracy in %.
+{options.count:,} {options.split} images of MNIST in each style; accuracy in %.
 
-| kind | accuracy | against the digits as MNIST has them, points |
+| style | accuracy | difference from the original digits, points |
 |---|---|---|
-"""
-    for kind, accuracy in rows.items():
-        text += f"| {kind.replace('_', ' ')} | {accuracy:.2f} | {accuracy - base:+.2f} |\n"
-    text += f"""
-- torch {found["torch"]}; `python benchmarks/drawing_styles.py {shlex.join(sys.argv[1:])}`
-"""
-    print(text)
-    if options.output:
-        options.output.with_suffix(".md").write_text(text)
-        options.output.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
+{rows}
+{render_machine(1)}"""
+    write_report(options.output, text, {"accuracy_percent": accuracies})
 
 
 if __name__ == "__main__":

@@ -1,121 +1,119 @@
-"""How fast a model file answers, by which engine: images a second, and one image's latency.
+"""Compare inference engines on one model file: images per second and latency of one image.
 
-    python benchmarks/inference.py MODEL [--rounds 15] [--threads N] [--output STEM]
+    python benchmarks/inference.py mnist_vggnet.pth --output benchmarks/results/inference
 
-The compiled kernels, torch's convolutions in the usual layout and channels last, and ONNX
-Runtime in float and in 8 bits take turns on the same test images in one process. Each takes
-uint8 images and gives probabilities, as an exported file does.
+The engines are the compiled kernels, torch's convolutions contiguous and channels last, and ONNX
+Runtime in float32 and int8. They take turns on the same test images in one process. Each takes
+uint8 images and returns probabilities, as an exported file does.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import shlex
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from measuring import (
+    build_parser,
+    interleave,
+    render_machine,
+    render_spread,
+    timed,
+    write_report,
+)
 
 import vggnet
 from vggnet.artifacts.export.int8 import quantize
 from vggnet.artifacts.export.onnx_file import open_onnx, write_onnx
-from vggnet.artifacts.export.program import ExportModule, Program, eager_program
+from vggnet.artifacts.export.program import EndToEndModel, Program, eager_program
 from vggnet.artifacts.model_file import load_model
 from vggnet.engine.device import computing, usable_cores
-from vggnet.engine.environment import describe_environment
 
 Pixels = npt.NDArray[np.uint8]
+Engine = Callable[[Pixels], object]
+
 BATCH = 128
-LATENCIES = 50
+SINGLES = 50
+"""Images that are predicted one by one to measure latency."""
 
 
-def channels_last(network: ExportModule) -> Program:
-    """Return the network with its filters laid out channels last, which torch follows."""
+def channels_last(network: EndToEndModel) -> Program:
+    """Return the network with channels-last weights, which makes torch compute channels last."""
     network.network.to(memory_format=torch.channels_last)
     return eager_program(network)
 
 
-def open_engines(
-    model: Path, folder: Path, calibration: Pixels, threads: int
-) -> dict[str, Callable[[Pixels], object]]:
-    """Make every engine ready to run."""
+def load_engines(model: Path, folder: Path, calibration: Pixels, threads: int) -> dict[str, Engine]:
+    """Load the model into every engine."""
     whole, small = folder / "float.onnx", folder / "int8.onnx"
-    write_onnx(whole, ExportModule(load_model(model)))
+    write_onnx(whole, EndToEndModel(load_model(model)))
     quantize(whole, small, calibration)
     classifier = vggnet.load(model, device="cpu", kernels="auto")
     return {
         "vggnet, compiled kernels": classifier.predict,
-        "torch": eager_program(ExportModule(load_model(model))),
-        "torch, channels last": channels_last(ExportModule(load_model(model))),
+        "torch": eager_program(EndToEndModel(load_model(model))),
+        "torch, channels last": channels_last(EndToEndModel(load_model(model))),
         "ONNX Runtime": open_onnx(whole, threads),
         "ONNX Runtime, int8": open_onnx(small, threads),
     }
 
 
-def timed(run: Callable[[Pixels], object], pixels: Pixels, size: int) -> float:
-    """Return the seconds of all images, `size` at a time."""
-    started = time.perf_counter()
-    for start in range(0, len(pixels), size):
-        run(pixels[start : start + size])
-    return time.perf_counter() - started
+def seconds_of(engine: Engine, pixels: Pixels, size: int) -> float:
+    """Return the seconds that all images take in batches of `size`."""
+    batches = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+    return timed(lambda: [engine(batch) for batch in batches])
+
+
+def measure_engines(
+    engines: dict[str, Engine], pixels: Pixels, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Return the images per second and the milliseconds of one image, per engine and round."""
+    many, singles = pixels[: 10 * BATCH], pixels[:SINGLES]
+    for engine in engines.values():
+        seconds_of(engine, pixels[:BATCH], BATCH)
+        seconds_of(engine, pixels[:3], 1)
+    rates = {
+        name: lambda run=engine: len(many) / seconds_of(run, many, BATCH)
+        for name, engine in engines.items()
+    }
+    latencies = {
+        name: lambda run=engine: 1e3 * seconds_of(run, singles, 1) / SINGLES
+        for name, engine in engines.items()
+    }
+    return interleave(rates, rounds), interleave(latencies, rounds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = build_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=usable_cores())
-    parser.add_argument("--output", type=Path, help="stem of the .md and .json to write")
     options = parser.parse_args()
     mnist = vggnet.load_dataset("mnist")
-    pixels, few = mnist.test.images[: 10 * BATCH], mnist.test.images[:LATENCIES]
     with tempfile.TemporaryDirectory() as folder, computing("fp32", options.threads):
         calibration = mnist.train.images[::60]
-        engines = open_engines(options.model, Path(folder), calibration, options.threads)
-        rates: dict[str, list[float]] = {name: [] for name in engines}
-        latencies: dict[str, list[float]] = {name: [] for name in engines}
-        for run in engines.values():
-            timed(run, pixels[:BATCH], BATCH)
-            timed(run, few[:3], 1)
-        for _ in range(options.rounds):
-            for name, run in engines.items():
-                rates[name].append(len(pixels) / timed(run, pixels, BATCH))
-                latencies[name].append(1000 * timed(run, few, 1) / LATENCIES)
-    found = describe_environment()
-    torchs = statistics.median(rates["torch, channels last"])
+        engines = load_engines(options.model, Path(folder), calibration, options.threads)
+        rates, latencies = measure_engines(engines, mnist.test.images, options.rounds)
+    baseline = statistics.median(rates["torch, channels last"])
+    rows = "".join(
+        f"| {name} | {render_spread(rates[name], 0)} "
+        f"| {statistics.median(rates[name]) / baseline:.2f} "
+        f"| {render_spread(latencies[name], 3)} |\n"
+        for name in engines
+    )
     text = f"""# Inference
 
-{options.rounds} interleaved rounds; medians (least to most).
+Median (min to max) of {options.rounds} interleaved rounds.
 
-| | images/s, batch {BATCH} | over torch, channels last | one image, ms |
+| | images/s, batch {BATCH} | ratio to torch, channels last | one image, ms |
 |---|---|---|---|
-"""
-    for name in engines:
-        ratio = statistics.median(rates[name]) / torchs
-        text += f"| {name} | {spread(rates[name], 0)} | {ratio:.2f} "
-        text += f"| {spread(latencies[name], 3)} |\n"
-    text += f"""
-- machine: {found["cpu"]}, {found["cpu_isa"]}, {options.threads} threads; torch {found["torch"]}
-- command: `python benchmarks/inference.py {shlex.join(sys.argv[1:])}`
-"""
-    print(text)
-    if options.output:
-        options.output.with_suffix(".md").write_text(text)
-        record = {"environment": found, "images_per_second": rates, "latency_ms": latencies}
-        options.output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-
-
-def spread(values: list[float], digits: int) -> str:
-    """Write median (least to most)."""
-    middle, least, most = statistics.median(values), min(values), max(values)
-    return f"{middle:,.{digits}f} ({least:,.{digits}f} to {most:,.{digits}f})"
+{rows}
+{render_machine(options.threads)}"""
+    write_report(options.output, text, {"images_per_second": rates, "latency_ms": latencies})
 
 
 if __name__ == "__main__":

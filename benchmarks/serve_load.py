@@ -1,23 +1,21 @@
-"""How much one `vggnet serve` answers, what it refuses under too much, and what it keeps.
+"""Measure the throughput, overload behavior and memory of `vggnet serve`.
 
-    python benchmarks/serve_load.py MODEL
+    python benchmarks/serve_load.py mnist_vggnet.pth --output benchmarks/results/serve_load
 
-Starts the server on a free port of this machine and asks it from this process:
+The script starts a server on a free port and sends requests from this process:
 
-1. `--requests` images (a PNG of a digit) over 32 connections, and as many requests to
-   `/healthz`, which does nothing, in alternating rounds on the same server;
-2. images from three times as many connections as the server lets wait: some must get 503,
-   every other one its answer;
-3. what its memory grew by over all of it.
+1. `--requests` images (a PNG of a digit) over 32 connections, in rounds that alternate with as
+   many requests to `/healthz`, which computes nothing;
+2. images over three times as many connections as the server's queue holds. Some must get 503, all
+   others 200.
 
-Clients and server share the cores, so the rates are less than a server alone would reach.
+It also reports the server's memory before and after. Clients and server share the cores, so a
+server on its own would be faster.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import statistics
 import subprocess
 import sys
@@ -28,10 +26,10 @@ from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from measuring import build_parser, render_machine, write_report
 from PIL import Image, ImageOps
 
 from vggnet.data.storage import load_test
-from vggnet.engine.environment import describe_environment
 from vggnet.serve.limits import Limits
 
 CONNECTIONS = 32
@@ -41,15 +39,15 @@ TOO_MANY = 3 * Limits().waiting_images // Limits().file_weight
 
 @dataclass
 class Load:
-    """What some requests came to."""
+    """Responses to some requests."""
 
     seconds: float = 0.0
     latencies: list[float] = field(default_factory=list)
-    """Seconds of each answer of 200."""
+    """Seconds of each response with status 200."""
     statuses: Counter[int] = field(default_factory=Counter)
 
     def summary(self) -> dict[str, object]:
-        """Return rate and quantiles as plain values."""
+        """Return rates and quantiles as plain values."""
         quantiles = statistics.quantiles(self.latencies, n=100)
         return {
             "requests": self.statuses.total(),
@@ -62,7 +60,7 @@ class Load:
 
 
 async def ask(url: str, request: bytes, count: int, connections: int, load: Load) -> None:
-    """Send a request `count` times, each connection's next one after its answer."""
+    """Send a request `count` times; each connection waits for the response before the next."""
     address = urlsplit(url)
     left = iter(range(count))
 
@@ -83,7 +81,7 @@ async def ask(url: str, request: bytes, count: int, connections: int, load: Load
 
 
 async def read_status(reader: asyncio.StreamReader) -> int:
-    """Read one answer, and return its status."""
+    """Read one response and return its status."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
     await reader.readexactly(int(length))
@@ -91,7 +89,7 @@ async def read_status(reader: asyncio.StreamReader) -> int:
 
 
 def build_requests(url: str) -> tuple[bytes, bytes]:
-    """Return a request with an image of 280×280 pixels, and one that asks for nothing."""
+    """Return a request with an image of 280×280 pixels, and a health check."""
     host = urlsplit(url).netloc
     digit = Image.fromarray(load_test("mnist").images[0, 0])
     file = BytesIO()
@@ -111,9 +109,9 @@ def memory_mib(process: int) -> float:
 
 
 async def measure(url: str, process: int, requests: int) -> dict[str, object]:
-    """Run the three parts against a server."""
+    """Load a server and return the figures."""
     image, nothing = build_requests(url)
-    await ask(url, image, 200, CONNECTIONS, Load())  # compiles and fills what is kept
+    await ask(url, image, 200, CONNECTIONS, Load())  # warm-up
     before = memory_mib(process)
     loads = {"predict": Load(), "nothing": Load()}
     for _ in range(ROUNDS):
@@ -128,8 +126,8 @@ async def measure(url: str, process: int, requests: int) -> dict[str, object]:
     }
 
 
-def render(result: dict[str, dict[str, object]], command: str) -> str:
-    """Return the figures as a Markdown page."""
+def render(result: dict[str, dict[str, object]]) -> str:
+    """Render the figures as Markdown."""
     rows = "\n".join(
         f"| {title} | {row['requests']:,} | {row['statuses']} | {row['requests_per_second']} "
         f"| {row['p50_ms']} | {row['p99_ms']} |"
@@ -140,29 +138,25 @@ def render(result: dict[str, dict[str, object]], command: str) -> str:
         )
         for row in [result[name]]
     )
-    found, memory = describe_environment(), result["memory_mib"]
+    memory = result["memory_mib"]
     return f"""# Serving under load
 
-Images of 280×280 pixels as PNG against an endpoint that does nothing, in {ROUNDS} alternating
-rounds, then more than the server takes on. Clients and server share the machine. Quantiles are
-of the answers of 200.
+Images of 280×280 pixels as PNG and health checks in {ROUNDS} alternating rounds, then an overload.
+Clients and server share the machine. Quantiles are of responses with status 200.
 
 | | requests | statuses | requests/s | p50, ms | p99, ms |
 |---|---|---|---|---|---|
 {rows}
 
-- memory of the server: {memory["before"]} MiB before, {memory["after"]} MiB after all of them
-- machine: {found["cpu"]}, {found["usable_cores"]} cores; torch {found["torch"]}, \
-Python {found["python"]}
-- command: `{command}`
-"""
+The server used {memory["before"]} MiB before and {memory["after"]} MiB after all requests.
+
+{render_machine()}"""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = build_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--requests", type=int, default=5000)
-    parser.add_argument("--output", type=Path, help="Markdown; the JSON goes beside it.")
     options = parser.parse_args()
     command = [sys.executable, "-m", "vggnet", "serve", str(options.model), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
@@ -172,11 +166,7 @@ def main() -> None:
             result = asyncio.run(measure(url, server.pid, options.requests))
         finally:
             server.terminate()
-    text = render(result, f"python benchmarks/serve_load.py MODEL --requests {options.requests}")
-    print(text)
-    if options.output:
-        options.output.write_text(text)
-        options.output.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+    write_report(options.output, render(result), result)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,29 @@
-"""What the training loop adds to forward, backward and optimizer, and how fast they run.
+"""Measure the overhead of the training loop over forward, backward and optimizer.
 
-    python benchmarks/training_speed.py
+    python benchmarks/training_speed.py --output benchmarks/results/training_speed
 
-Three things are timed in turn, `--rounds` times: `fit` over `--steps` steps as `vggnet
-train` runs it; the bare forward, backward and optimizer of as many steps on one batch that
-lies ready; and a 2048³ single-precision matrix product. The bare loop's share of `fit`
-says what everything else costs; FLOPs come from torch's own counter.
+Each round times three things in turn: `--steps` steps of `fit`, as `vggnet train` runs it; as
+many steps of forward, backward and optimizer alone, on one batch that is already prepared; and
+a 2048³ float32 matrix product. The difference between the first two is the overhead. FLOPs come
+from torch's counter.
 """
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
+from measuring import (
+    build_parser,
+    interleave,
+    render_machine,
+    render_spread,
+    timed,
+    write_report,
+)
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,7 +32,6 @@ from vggnet.data.batches import Batches
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.engine.device import computing, usable_cores
-from vggnet.engine.environment import describe_environment
 from vggnet.engine.fit import TrainState, build_state, fit
 from vggnet.engine.session import Session
 from vggnet.model.vgg import build_network
@@ -39,7 +42,7 @@ SIDE = 2048
 
 
 def count_flops(config: Config, batch_size: int) -> int:
-    """Count the floating-point operations of one training step, a multiply-add as two."""
+    """Count the FLOPs of one training step; a multiply-add counts as two."""
     network = build_network(config.model, 0)
     images = torch.zeros(batch_size, 1, config.model.image_size, config.model.image_size)
     with FlopCounterMode(display=False) as counter:
@@ -48,7 +51,7 @@ def count_flops(config: Config, batch_size: int) -> int:
 
 
 def bare_steps(state: TrainState, batches: Batches, steps: int) -> Callable[[], None]:
-    """Return the bare computation of some steps on one batch, the first."""
+    """Return a function that computes some steps on the first batch, without the loop."""
     batch = next(batches.in_order())
     smoothing = state.config.label_smoothing
 
@@ -65,19 +68,11 @@ def bare_steps(state: TrainState, batches: Batches, steps: int) -> Callable[[], 
     return run
 
 
-def timed(run: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = build_parser(__doc__)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--kernels", choices=["auto", "winograd", "torch"], default="auto")
-    parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     config = resolve_config({"train": {"kernels": options.kernels, "epochs": 1}})
     size = config.train.global_batch_size
@@ -98,45 +93,35 @@ def main() -> None:
         tasks = {"fit": whole, "bare": bare, "sgemm": lambda: left @ right}
         for task in tasks.values():
             task()
-        seconds: dict[str, list[float]] = {name: [] for name in tasks}
-        for _ in range(options.rounds):
-            for name, task in tasks.items():
-                seconds[name].append(timed(task))
+        measures = {name: partial(timed, task) for name, task in tasks.items()}
+        seconds = interleave(measures, options.rounds)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    overheads = [
-        1 - bare / whole for bare, whole in zip(seconds["bare"], seconds["fit"], strict=True)
-    ]
+    pairs = zip(seconds["bare"], seconds["fit"], strict=True)
+    overheads = [100 * (1 - bare / whole) for bare, whole in pairs]
     flops = count_flops(config, size)
     achieved = flops * options.steps / median["fit"] / 1e9
     peak = 2 * SIDE**3 / median["sgemm"] / 1e9
-    found = describe_environment()
+    ms = {name: [1e3 * value / options.steps for value in seconds[name]] for name in tasks}
     text = f"""# Training speed
 
-`fit` on vgg-mini, batch {size}, {options.steps} steps, kernels {options.kernels}; medians of
-{options.rounds} interleaved rounds (least to most).
+Recipe `{config.recipe}` on vgg-mini: batch {size}, {options.steps} steps, kernels \
+{options.kernels}. Median (min to max) of {options.rounds} interleaved rounds.
 
 | | |
 |---|---|
-| step of `fit`, ms | {_spread(seconds["fit"], options.steps)} |
-| bare forward, backward and optimizer, ms | {_spread(seconds["bare"], options.steps)} |
-| everything else, share of the step | {100 * statistics.median(overheads):.1f} % \
-({100 * min(overheads):.1f} to {100 * max(overheads):.1f}) |
-| FLOPs a step, by torch's counter | {flops / 1e9:.2f} G |
+| step of `fit`, ms | {render_spread(ms["fit"], 2)} |
+| forward, backward and optimizer alone, ms | {render_spread(ms["bare"], 2)} |
+| overhead, % of the step | {render_spread(overheads, 1)} |
+| FLOPs per step, by torch's counter | {flops / 1e9:.2f} G |
 | achieved, GFLOP/s of direct convolution | {achieved:.0f} |
 | {SIDE}³ sgemm, GFLOP/s | {peak:.0f} |
 | achieved, share of sgemm | {100 * achieved / peak:.0f} % |
 
-- machine: {found["cpu"]}, {found["cpu_isa"]}, {found["usable_cores"]} cores; torch {found["torch"]}
-- command: `python benchmarks/training_speed.py {shlex.join(sys.argv[1:])}`
-"""
-    print(text)
-    if options.output:
-        options.output.write_text(text)
+FLOPs are those of direct convolution. Winograd's algorithm needs fewer, so the share of sgemm can
+exceed 100 %.
 
-
-def _spread(values: list[float], steps: int) -> str:
-    ms = [1000 * value / steps for value in values]
-    return f"{statistics.median(ms):.2f} ({min(ms):.2f} to {max(ms):.2f})"
+{render_machine()}"""
+    write_report(options.output, text, {"seconds": seconds, "flops_per_step": flops})
 
 
 if __name__ == "__main__":

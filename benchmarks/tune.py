@@ -1,14 +1,14 @@
-"""Choose the settings of a recipe on held-out training images.
-
-Each seed holds out its own 5,000 of the 60,000 training images, trains on the other
-55,000, and reads the accuracy on those 5,000 once, after the last step. The test set is
-never loaded. Candidates are settings laid over the recipe's; seeds are interleaved.
+"""Select the settings of a recipe on held-out training images.
 
     python benchmarks/tune.py --seeds 10 --output benchmarks/results/tune_fast.jsonl \
         'train.epochs=1' 'train.epochs=1 train.global_batch_size=64 train.peak_lr=0.003'
 
-Each line of the output is one run, and a run whose line is there is not done again;
-`--summary FILE` prints the table of a file.
+Each seed holds out its own 5,000 of the 60,000 training images, trains on the other 55,000 and
+evaluates on the 5,000 once, after the last step. The script never loads the test set. A candidate
+overrides settings of the recipe. Seeds are the outer loop, so candidates alternate.
+
+Each line of the output is one run; runs that have a line are not repeated. `--summary FILE`
+prints a file's table.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import LabeledImages, hold_out
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
-from vggnet.engine.device import accelerated, computing, usable_cores
+from vggnet.engine.device import computing, usable_cores
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import build_state, fit
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
+from vggnet.kernels import accelerate
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG, build_network
 from vggnet.recipes import DEFAULT_RECIPE, resolve_config
@@ -54,12 +55,12 @@ def read_settings(text: str) -> dict[str, dict[str, Any]]:
 
 
 def read_candidate(recipe: str, text: str, seed: int) -> Config:
-    """Lay settings over a recipe's."""
+    """Return the recipe's configuration with a candidate's settings and a seed."""
     return resolve_config({"recipe": recipe}, read_settings(text), {"train": {"seed": seed}})
 
 
 def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
-    """Train once; return what the held-out images say, and the seconds that training took."""
+    """Train once; return the metrics on the held-out images and the training seconds."""
     train, held_out = hold_out(examples, HELD_OUT, config.train.seed)
     assert held_out is not None
 
@@ -68,7 +69,7 @@ def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
         return Batches(part, CPU, preprocessing, batch_size=size, augment=config.augment)
 
     def judge(network: VGG) -> Evaluation:
-        folded = accelerated(fold_batch_norm(network.eval()), config.train.kernels)
+        folded = accelerate(fold_batch_norm(network.eval()), config.train.kernels)
         return evaluate(folded, batches(held_out, BATCH_SIZE), Session())
 
     with computing("fp32", usable_cores()):
@@ -89,10 +90,10 @@ def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
 
 
 def calibrated_loss(found: Evaluation) -> float:
-    """Return the loss under the one temperature that makes it least.
+    """Return the loss at the temperature that minimizes it.
 
-    It ranks candidates with less noise than the accuracy, which hangs on a dozen images,
-    and does not punish smoothed labels for the modest logits that they ask for.
+    It ranks candidates with less noise than accuracy, which depends on a dozen images, and does
+    not penalize the small logits that label smoothing causes.
     """
     logits, labels = torch.from_numpy(found.logits), torch.from_numpy(found.labels)
     factors = [2 ** (step / 8) for step in range(-16, 25)]
@@ -100,7 +101,7 @@ def calibrated_loss(found: Evaluation) -> float:
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
-    """Read what is there so far: one run a line."""
+    """Read the finished runs, one per line."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -111,11 +112,11 @@ def summarize(path: Path) -> None:
         runs[run["candidate"]].append(run)
     rows = []
     for candidate, group in runs.items():
-        shares = [100 * run["accuracy"] for run in group]
-        spread = statistics.stdev(shares) if len(shares) > 1 else float("nan")
+        percent = [100 * run["accuracy"] for run in group]
+        spread = statistics.stdev(percent) if len(percent) > 1 else float("nan")
         seconds = statistics.median(run["seconds"] for run in group)
-        rows.append((statistics.mean(shares), spread, len(shares), seconds, candidate))
-    print("| settings over the recipe's | n | held-out accuracy % | sd | se | median seconds |")
+        rows.append((statistics.mean(percent), spread, len(percent), seconds, candidate))
+    print("| settings | n | held-out accuracy % | sd | se | median seconds |")
     print("|---|---|---|---|---|---|")
     for mean, spread, n, seconds, candidate in sorted(rows, reverse=True):
         error = spread / math.sqrt(n)
@@ -140,7 +141,7 @@ def main() -> None:
     done = set()
     for run in read_runs(options.output):
         if {name: run.get(name, asked[name]) for name in asked} != asked:
-            parser.error(f"{options.output} is of another recipe or dataset; name another --output")
+            parser.error(f"{options.output} has runs of another recipe or dataset; change --output")
         done.add((run["candidate"], run["seed"]))
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for candidate in options.candidates:

@@ -23,6 +23,7 @@ ROOMS = (
     "artifacts",
     "inference",
     "run",
+    "report",
     "compare",
     "study",
     "serve",

@@ -1,17 +1,16 @@
-"""Kill a training run again and again, and see what it has lost.
+"""Kill a training run again and again and check what is lost.
 
     python benchmarks/stress/kill_loop.py --kills 1000
 
-A child process trains a tiny network with a checkpoint after every step and is ended by
-SIGKILL: in the middle of writing a file, before it is flushed, before it is renamed, before
-the manifest, during pruning, or at a random time. The next child goes on from what it
-finds. After every kill the checkpoints must load, and at most the step under way may be
-lost; when the run comes to its end, its state must be, bit for bit, that of a run that
-nobody killed. How far a child comes in a random time is the machine's to say: while kills
-are left, another run follows.
+A child process trains a tiny network with a checkpoint after every step and is killed by SIGKILL:
+in the middle of writing a file, before the flush, before the rename, before the manifest, while
+deleting old checkpoints, or at a random time. The next child resumes. After every kill the
+checkpoints must load, and at most the current step may be lost. At its end the run's state must
+equal, bit for bit, that of a run that was not killed. The script starts more runs until it has
+made all kills.
 
-Children are forked from a process that has imported torch and computed nothing, so that a
-kill takes milliseconds.
+Children are forked from a process that has imported torch but computed nothing, so a kill takes
+milliseconds.
 """
 
 from __future__ import annotations
@@ -50,9 +49,12 @@ from vggnet.run.training import Training
 EPOCHS = 8
 
 STEPS = 16
-"""Steps in an epoch."""
+"""Steps per epoch."""
 
 BATCH = 16
+
+RANDOM_TIME = "at a random time"
+FINISHED = "finished before the kill"
 
 CALLS = {
     "mid-write": (os, "fdopen", 2),
@@ -61,17 +63,17 @@ CALLS = {
     "before the manifest": (os, "fdopen", 2),
     "during pruning": (Path, "unlink", 4),
 }
-"""Where to kill: the function that is called there, and how often one checkpoint calls it."""
+"""Kill points: the function that is called there, and how often one checkpoint calls it."""
 
 
 class Steps(Reporter):
-    """Leaves the number of the last step where it survives its process."""
+    """Writes the last step's number to memory that outlives the process."""
 
     def __init__(self, memory: mmap.mmap) -> None:
         self.memory = memory
 
     def stepped(self, step: int, total: int) -> None:
-        """Write it down."""
+        """Store the number of the step."""
         self.memory[:8] = step.to_bytes(8, "little")
 
 
@@ -80,7 +82,7 @@ def die(*arguments: object, **options: object) -> None:
 
 
 class HalfFile:
-    """A file whose writer is killed when half is on the disk."""
+    """A file that kills its process after writing half of the content."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -92,14 +94,14 @@ class HalfFile:
         self.file.close()
 
     def write(self, content: bytes) -> None:
-        """Write half, and die."""
+        """Write half of the content, then kill the process."""
         self.file.write(content[: len(content) // 2])
         self.file.flush()
         die()
 
 
-def arm(point: str, checkpoints: int, dice: random.Random) -> None:
-    """Make this process kill itself at a point of the writing of its nth checkpoint."""
+def kill_at(point: str, checkpoints: int, dice: random.Random) -> None:
+    """Make this process kill itself at a kill point while it writes its nth checkpoint."""
     owner, name, calls = CALLS[point]
     original: Callable[..., Any] = getattr(owner, name)
     which = 1 if point == "before the manifest" else dice.randrange(calls)
@@ -119,7 +121,7 @@ def arm(point: str, checkpoints: int, dice: random.Random) -> None:
 
 
 def train(plan: Plan, memory: mmap.mmap) -> None:
-    """Go on from the latest checkpoint to the end, as a resumed run does."""
+    """Train from the latest checkpoint to the end, as a resumed run does."""
     folder = plan.output.parent
     reporter = Steps(memory)
     if any(folder.glob("checkpoints/*.json")):
@@ -128,15 +130,15 @@ def train(plan: Plan, memory: mmap.mmap) -> None:
     Training(plan, CheckpointSchedule("1"), reporter).run(RunFolder(folder))
 
 
-def load_what_the_optimizer_loads() -> None:
-    """Import before the forks what torch imports at the first step, which takes a second."""
+def import_optimizer() -> None:
+    """Import before forking what torch imports at the first step, which takes a second."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     parameter.grad = torch.zeros(1)
     torch.optim.Adam([parameter], fused=True).step()
 
 
 def fork(run: Callable[[], None]) -> int:
-    """Run something in a child process, and return the child's id."""
+    """Run a function in a child process and return the child's id."""
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -146,16 +148,17 @@ def fork(run: Callable[[], None]) -> int:
         run()
         code = 0
     except BaseException as error:
-        print(f"a child failed: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"child failed: {type(error).__name__}: {error}", file=sys.stderr)
     finally:
         os._exit(code)
 
 
 def build_plan(folder: Path) -> Plan:
-    """Plan a run in a folder of its own."""
+    """Plan a run in a new folder."""
     mnist = load_dataset("mnist")
     images = mnist.train.take(np.arange(STEPS * BATCH), "some")
-    dataset = Dataset("mnist", mnist.classes, images, images, mnist.sha256)
+    few = mnist.test.take(np.arange(8), "few")  # plots of more mistakes take most of the time
+    dataset = Dataset("mnist", mnist.classes, images, few, mnist.sha256)
     settings = {
         "model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5},
         "train": {"epochs": EPOCHS, "global_batch_size": BATCH, "kernels": "torch"},
@@ -168,7 +171,7 @@ def build_plan(folder: Path) -> Plan:
 
 
 def latest(folder: Path) -> tuple[int, list[str]]:
-    """Return the step of the latest whole checkpoint, 0 for none, and any damage found."""
+    """Return the step of the latest valid checkpoint, 0 for none, and any damage found."""
     path = folder / "checkpoints"
     if not path.exists() or not any(path.glob("*.json")):
         return 0, []
@@ -177,17 +180,17 @@ def latest(folder: Path) -> tuple[int, list[str]]:
 
 
 def kill_once(plan: Plan, memory: mmap.mmap, dice: random.Random) -> tuple[str, int]:
-    """Kill one child, and return where, and how many steps that cost.
+    """Kill one child; return the kill point and the number of lost steps.
 
     Raises:
-        AssertionError: The child died of something else, or a checkpoint does not load.
+        AssertionError: The child failed, or a checkpoint does not load.
     """
-    point = dice.choice([*CALLS, "at a random time"])
+    point = dice.choice([*CALLS, RANDOM_TIME])
     seed = dice.random()
 
     def run() -> None:
         if point in CALLS:
-            arm(point, random.Random(seed).randint(1, 3), random.Random(seed))
+            kill_at(point, random.Random(seed).randint(1, 3), random.Random(seed))
         train(plan, memory)
 
     child = fork(run)
@@ -195,9 +198,9 @@ def kill_once(plan: Plan, memory: mmap.mmap, dice: random.Random) -> tuple[str, 
         time.sleep(dice.uniform(0, 0.15))
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"a resume failed: {point}"
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"resuming failed: {point}"
     if not os.WIFSIGNALED(status):
-        return "finished before", 0
+        return FINISHED, 0
     try:
         step, damage = latest(plan.output.parent)
     except CheckpointError as error:
@@ -207,14 +210,14 @@ def kill_once(plan: Plan, memory: mmap.mmap, dice: random.Random) -> tuple[str, 
 
 
 def finish(plan: Plan, memory: mmap.mmap) -> Snapshot:
-    """Train to the end in a child that nobody kills, and return the state there."""
+    """Train to the end in a child that is not killed; return the final state."""
     child = fork(lambda: train(plan, memory))
-    assert os.waitpid(child, 0)[1] == 0, "a run did not come to its end"
+    assert os.waitpid(child, 0)[1] == 0, "a run did not finish"
     return CheckpointFolder(plan.output.parent / "checkpoints").load_latest()[0]
 
 
 def same_state(one: Snapshot, other: Snapshot) -> bool:
-    """Say whether two states have the same tensors, bit for bit."""
+    """Return whether two states have bitwise equal tensors."""
     return one.tensors.keys() == other.tensors.keys() and all(
         torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items()
     )
@@ -226,31 +229,31 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    load_what_the_optimizer_loads()
+    import_optimizer()
     dice = random.Random(options.seed)
     points: collections.Counter[str] = collections.Counter()
     lost: collections.Counter[int] = collections.Counter()
     memory = mmap.mmap(-1, 8)
     with tempfile.TemporaryDirectory() as temporary:
-        whole = finish(build_plan(Path(temporary, "whole")), memory)
-        ends = []
+        expected = finish(build_plan(Path(temporary, "undisturbed")), memory)
+        equal = []
         while points.total() < options.kills:
-            plan = build_plan(Path(temporary, f"cut-{len(ends)}"))
-            memory[:8] = bytes(8)  # the last run's steps
+            plan = build_plan(Path(temporary, f"killed-{len(equal)}"))
+            memory[:8] = bytes(8)  # reset the last run's steps
             while points.total() < options.kills:
                 point, cost = kill_once(plan, memory, dice)
-                if point == "finished before":
+                if point == FINISHED:
                     break
                 points[point] += 1
                 lost[cost] += 1
-            ends.append(same_state(finish(plan, memory), whole))
+            equal.append(same_state(finish(plan, memory), expected))
     for point, count in sorted(points.items()):
         print(f"{count:5} kills {point}")
     for cost, count in sorted(lost.items()):
         print(f"{count:5} times {cost} steps lost")
     steps = EPOCHS * STEPS
-    print(f"{sum(ends)} of {len(ends)} runs of {steps} steps end as one that was not killed")
-    sys.exit(not all(ends) or max(lost, default=0) > 1)
+    print(f"{sum(equal)} of {len(equal)} runs of {steps} steps equal the undisturbed run")
+    sys.exit(not all(equal) or max(lost, default=0) > 1)
 
 
 if __name__ == "__main__":

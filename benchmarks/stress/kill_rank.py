@@ -1,10 +1,10 @@
-"""Kill one of two processes at a random step, again and again, under `--max-restarts 3`.
+"""Kill one of two processes at a random step and let `--max-restarts 3` restart them.
 
     python benchmarks/stress/kill_rank.py --runs 20
 
-Each run is `vggnet train --nproc 2` as a user types it. After a random number of steps rank 1
-is ended by SIGKILL; torchrun starts both again, and they go on from the last checkpoint. Every
-run must end with exit code 0, one account, and the weights of a run that nobody disturbed.
+Each run is `vggnet train --nproc 2`, as a user types it. The script kills rank 1 by SIGKILL at a
+random step. torchrun restarts both processes, which resume from the last checkpoint. Every run
+must end with exit code 0, one summary, and the weights of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 EPOCHS = 1
 STEPS = 469
-"""Steps of the article's recipe in an epoch, at 128 images each."""
+"""Steps per epoch of the article's recipe, with 128 images each."""
 
 TRAIN = [sys.executable, "-m", "vggnet", "train", "--recipe", "article", "--stages", "8/8"]
 TRAIN += ["--hidden", "8", "--threads", "1", "--epochs", str(EPOCHS), "--nproc", "2"]
@@ -30,13 +30,13 @@ TRAIN += ["--max-restarts", "3", "--checkpoint-every", "10", "--name", "run"]
 
 
 def rank_one(launcher: int) -> int | None:
-    """Return the process of rank 1, by what torchrun told it."""
+    """Return the process id of rank 1, which has RANK=1 in its environment."""
     for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
         try:
-            told = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+            environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"RANK=1" in told:
+        if b"RANK=1" in environment:
             return int(child)
     return None
 
@@ -48,10 +48,10 @@ def newest_step(folder: Path) -> int:
 
 
 def run(folder: Path, kill_at: int | None) -> tuple[int, str]:
-    """Train, kill rank 1 once a step is past, and return when that was and the weights' hash.
+    """Train and kill rank 1 after a step; return the step of the kill and the weights' hash.
 
     Raises:
-        SystemExit: The run failed, or told its end more or less than once.
+        SystemExit: The run failed, or did not print exactly one summary.
     """
     launcher = subprocess.Popen(
         TRAIN, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -68,7 +68,7 @@ def run(folder: Path, kill_at: int | None) -> tuple[int, str]:
     if kill_at is not None and not killed:
         raise SystemExit(f"the run ended before step {kill_at}")
     weights = (folder / "runs/run/model.safetensors").read_bytes()
-    size = int.from_bytes(weights[:8], "little")  # the header tells the time, the rest does not
+    size = int.from_bytes(weights[:8], "little")  # the header contains the time
     return killed, hashlib.sha256(weights[8 + size :]).hexdigest()
 
 
@@ -79,13 +79,13 @@ def main() -> None:
     options = parser.parse_args()
     dice = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        _, whole = run(Path(folder), None)
+        _, expected = run(Path(folder), None)
     for number in range(1, options.runs + 1):
         with tempfile.TemporaryDirectory() as folder:
             killed, weights = run(Path(folder), dice.randrange(0, STEPS - 40))
-        same = "equal" if weights == whole else "DIFFERENT"
+        same = "equal" if weights == expected else "DIFFERENT"
         print(f"run {number}: killed after step {killed}, finished, weights {same}", flush=True)
-        if weights != whole:
+        if weights != expected:
             sys.exit(1)
 
 

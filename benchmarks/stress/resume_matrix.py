@@ -1,20 +1,22 @@
-"""Kill two processes that train together at every kind of place, and let them go on.
+"""Kill two processes that train together at four points of a run and resume.
 
     python benchmarks/stress/resume_matrix.py
 
-Both are ended by SIGKILL once a checkpoint was saved after the first step, in the middle of an
-epoch, at an epoch's end, and before the last step; two new ones go on from it. Each time the
-end state must be, bit for bit, that of two processes that nobody killed: weights, averages,
-optimizer, sums and history. With `--processes 1` one alone does it.
+The script kills both processes by SIGKILL after the checkpoint of the first step, in the middle of
+an epoch, at the end of an epoch, and before the last step. Two new processes resume. The final
+state must equal, bit for bit, that of two processes that were not killed: weights, averaged
+weights, optimizer, sums and history. `--processes 1` does the same with one process.
 
-Processes are forked from one that has imported torch and computed nothing, and joined by
-gloo as torchrun's are.
+Processes are forked from one that has imported torch but computed nothing, and connected by gloo,
+as torchrun's are.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -24,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kill_loop import fork, load_what_the_optimizer_loads
+from kill_loop import fork, import_optimizer
 
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.artifacts.run_folder import RunFolder
@@ -41,7 +43,7 @@ from vggnet.run.training import Training
 
 IMAGES, BATCH, EPOCHS = 245, 32, 2
 STEPS = -(-IMAGES // BATCH)
-"""In an epoch, of which the last has fewer images, and an odd number."""
+"""Steps per epoch. The last one has fewer images, an odd number."""
 
 PLACES = {
     "after the first step": 1,
@@ -52,19 +54,19 @@ PLACES = {
 
 
 class KillAfter(Reporter):
-    """Kills its process in the step after one, when that one's checkpoint is safe."""
+    """Kills its process in the step after the given one, whose checkpoint is then on disk."""
 
     def __init__(self, step: int | None) -> None:
         self.last = step
 
     def stepped(self, step: int, total: int) -> None:
-        """Die here, if it is time."""
+        """Kill the process if the step is past."""
         if self.last is not None and step > self.last:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train(recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
-    """Train in this process and those beside it, from the start or the latest checkpoint."""
+    """Train as one rank, from the start or the latest checkpoint."""
     with open_session() as session:
         plan = build_plan(recipe, path, dataset, session)
         reporter = KillAfter(stop)
@@ -76,7 +78,7 @@ def train(recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
 
 
 def build_plan(recipe: str, path: Path, dataset: Dataset, session: Session) -> Plan:
-    """Plan two epochs of a tiny network under a recipe."""
+    """Plan two epochs of a tiny network with a recipe."""
     settings = {
         "model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5},
         "train": {"epochs": EPOCHS, "global_batch_size": BATCH, "kernels": "torch"},
@@ -92,14 +94,15 @@ def latest(path: Path) -> Snapshot:
     return CheckpointFolder(path / "checkpoints").load_latest()[0]
 
 
-def together(processes: int, recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
-    """Train by several processes, and wait for them.
+def train_together(
+    processes: int, recipe: str, path: Path, dataset: Dataset, stop: int | None
+) -> None:
+    """Train with several processes and wait for them.
 
     Raises:
-        SystemExit: One failed that should not.
+        SystemExit: A process failed, or none was killed that should be.
     """
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     children = []
     for rank in range(processes):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
@@ -110,11 +113,23 @@ def together(processes: int, recipe: str, path: Path, dataset: Dataset, stop: in
     if stop is None and any(codes):
         raise SystemExit(f"{recipe}, {path.name}: the processes ended with {codes}")
     if stop is not None and -signal.SIGKILL not in codes:
-        raise SystemExit(f"{recipe}, {path.name}: nobody was killed: {codes}")
+        raise SystemExit(f"{recipe}, {path.name}: no process was killed: {codes}")
+
+
+def free_port() -> int:
+    """Return an unused port below those that systems give to sockets that ask for any port.
+
+    Another process cannot get it by chance before a rank listens on it.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("localhost", port))
+            return port
 
 
 def differences(one: Snapshot, other: Snapshot) -> list[str]:
-    """Return the names of what is not equal."""
+    """Return the names of tensors that differ."""
     names = sorted(one.tensors.keys() | other.tensors.keys())
     return [
         name
@@ -131,25 +146,26 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", default=["article", "fast", "best"])
     options = parser.parse_args()
     torch.set_num_threads(1)
-    load_what_the_optimizer_loads()
+    import_optimizer()
     mnist = load_dataset("mnist")
     images = mnist.train.take(np.arange(IMAGES), "some")
-    dataset = Dataset("mnist", mnist.classes, images, images, mnist.sha256)
+    few = mnist.test.take(np.arange(8), "few")  # plots of more mistakes take most of the time
+    dataset = Dataset("mnist", mnist.classes, images, few, mnist.sha256)
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         for recipe in options.recipes:
-            whole = Path(temporary, f"{recipe}-whole")
-            whole.mkdir()
-            together(options.processes, recipe, whole, dataset, None)
+            undisturbed = Path(temporary, f"{recipe}-undisturbed")
+            undisturbed.mkdir()
+            train_together(options.processes, recipe, undisturbed, dataset, None)
             for place, step in PLACES.items():
                 path = Path(temporary, f"{recipe}-{step}")
                 path.mkdir()
-                together(options.processes, recipe, path, dataset, step)
+                train_together(options.processes, recipe, path, dataset, step)
                 found = latest(path).values["step"]
                 if found != step:
                     raise SystemExit(f"{path.name}: the checkpoint is of step {found}")
-                together(options.processes, recipe, path, dataset, None)
-                different = differences(latest(path), latest(whole))
+                train_together(options.processes, recipe, path, dataset, None)
+                different = differences(latest(path), latest(undisturbed))
                 failed += bool(different)
                 verdict = f"differs in {', '.join(different)}" if different else "equal"
                 print(f"{recipe:8} {place:22} {verdict}", flush=True)

@@ -173,10 +173,19 @@ class DataConfig(_Section):
     """Download the dataset if it is not on this machine."""
 
     image_size: int | None = Field(None, ge=8, le=1024)
-    """Height and width to resize a folder's images to; default: their own size, or 32."""
+    """Height and width to resize your own images to; default: their size up to 64, else 32."""
 
     skip_bad: bool = False
     """Skip images that cannot be read instead of stopping."""
+
+    common_classes: bool = False
+    """Skip classes that are not in both the training and the test split."""
+
+    bit_depth: int | None = Field(None, ge=1, le=16)
+    """Bits per value of 16-bit images; default: what the dataset's largest value needs."""
+
+    cache: bool | None = None
+    """Keep decoded images on disk instead of in memory; default: if they take over 1 GiB."""
 
     validation_size: int = Field(0, ge=0)
     """Number of training images to hold out for validation after each epoch."""

@@ -1,4 +1,4 @@
-"""Files go where their path leads, and nothing that is no file is replaced by one."""
+"""Atomic writes follow links, never replace a pipe, and survive Windows' file rules."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from vggnet.artifacts.atomic import check_writable, put_in_place, write_file
 from vggnet.artifacts.plots import render_sheet
 from vggnet.errors import OutputError
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 
 
 @pytest.fixture
 def pipe(tmp_path: Path) -> Path:
-    """A pipe with a name."""
+    """A named pipe."""
     path = tmp_path / "pipe"
     os.mkfifo(path)
     return path
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_symbolic_link_is_followed(tmp_path: Path, there: bool) -> None:
-    """The file that it points to, in another folder, is written; the link stays one."""
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_symbolic_link_is_followed(tmp_path: Path, exists: bool) -> None:
+    """The link's target, in another folder, is written; the link stays a link."""
     (tmp_path / "far").mkdir()
     file, link = tmp_path / "far" / "file", tmp_path / "link"
-    if there:
+    if exists:
         file.write_bytes(b"earlier")
     link.symlink_to(Path("far", "file"))
     check_writable(link)
@@ -43,8 +43,8 @@ def test_a_symbolic_link_is_followed(tmp_path: Path, there: bool) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_link_to_nowhere_is_found_out_early(tmp_path: Path) -> None:
-    """Where the folder behind a link is missing, the check says so as the writing does."""
+def test_a_broken_link_is_reported_early(tmp_path: Path) -> None:
+    """A link into a missing folder fails in the check with the same message as in the write."""
     link = tmp_path / "link"
     link.symlink_to(Path("missing", "file"))
     with pytest.raises(OutputError, match=f"cannot write {link}: No such file"):
@@ -54,8 +54,9 @@ def test_a_link_to_nowhere_is_found_out_early(tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
+@needs_pipes
 def test_a_pipe_is_written_to(pipe: Path, tmp_path: Path) -> None:
-    """Bytes and images arrive at its reader, through a link as well, and it stays a pipe."""
+    """A reader receives bytes and images, also through a link, and the pipe stays a pipe."""
     link = tmp_path / "link"
     link.symlink_to(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
@@ -69,16 +70,18 @@ def test_a_pipe_is_written_to(pipe: Path, tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
+@needs_pipes
 def test_no_file_is_moved_over_a_pipe(pipe: Path, tmp_path: Path) -> None:
-    """What was written already, and can only be renamed, is refused."""
+    """A finished file cannot be renamed to a pipe's path."""
     (tmp_path / "made").write_bytes(b"content")
     with pytest.raises(OSError, match="is a pipe or a device"):
         put_in_place(tmp_path / "made", pipe)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+@needs_pipes
 def test_a_pipe_whose_reader_leaves(pipe: Path) -> None:
-    """What it does not take is an error of one sentence."""
+    """A broken pipe is an OutputError."""
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
 
     def leave(file: object) -> None:
@@ -87,3 +90,49 @@ def test_a_pipe_whose_reader_leaves(pipe: Path) -> None:
 
     with pytest.raises(OutputError, match=f"cannot write to {pipe}: Broken pipe"):
         write_file(pipe, leave)
+
+
+def test_only_handles_open_for_writing_are_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to flush a read-only handle, so none is ever passed to fsync."""
+    fcntl = pytest.importorskip("fcntl")
+    flushed = []
+
+    def flush(descriptor: int) -> None:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            flushed.append(fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    write_file(tmp_path / "file", b"content")
+    assert flushed == [os.O_RDWR]
+
+
+@pytest.mark.parametrize(("code", "failures"), [(5, 3), (32, 3), (5, 99), (None, 1)])
+def test_a_file_held_by_a_virus_scanner_is_replaced_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | None, failures: int
+) -> None:
+    """Windows' "access denied" and "in use" are retried for a second, other errors never."""
+    path = tmp_path / "file"
+    path.write_bytes(b"earlier")
+    rename, attempts = os.replace, []
+
+    def replace(source: str, target: str) -> None:
+        attempts.append(source)
+        if len(attempts) <= failures:
+            error = PermissionError(13, "Access is denied")
+            error.winerror = code  # type: ignore[attr-defined]
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    if code and failures < 10:
+        write_file(path, b"content")
+        assert path.read_bytes() == b"content"
+        assert len(attempts) == failures + 1
+    else:
+        with pytest.raises(OutputError, match="Access is denied; an existing file is unchanged"):
+            write_file(path, b"content")
+        assert path.read_bytes() == b"earlier"
+        assert len(attempts) == (8 if code else 1)
+    assert list(tmp_path.iterdir()) == [path]

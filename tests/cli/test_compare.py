@@ -1,4 +1,4 @@
-"""`vggnet compare` as a person meets it: a whole run, mistakes, Ctrl-C, results side by side."""
+"""`vggnet compare` end to end: a complete run, wrong usage, Ctrl-C, results side by side."""
 
 from __future__ import annotations
 
@@ -23,24 +23,28 @@ AS_TYPED = (
     "import signal; from vggnet.cli import main; "
     "signal.signal(signal.SIGINT, signal.default_int_handler); main()"
 )
-"""The program with Ctrl-C as a terminal gives it; a shell's background jobs are deaf to it."""
+"""The program as in a terminal: background jobs of a shell ignore Ctrl-C."""
 
 TINY = "[model]\nstages = [[8], [8]]\nhidden = [8]\n"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
-    """It leaves three files, says that a CPU has but itself, and how to bring a GPU in."""
+    """It writes three files, compares CPU settings, and says how to add a GPU."""
     Path("tiny.toml").write_text(TINY)
-    done = vggnet("compare", "--config", "tiny.toml", "--steps", 3, "--repeats", 2, "--threads", 1)
+    typed = "compare --config tiny.toml --hidden 16 --steps 3 --repeats 2 --threads 1"
+    done = vggnet(*typed.split())
     assert done.code == 0, done.err
-    assert "Only a CPU was measured, so it is compared with itself" in done.out
-    options = "--config tiny.toml --steps 3 --repeats 2"
+    assert "Only the CPU was measured: " in done.out
+    options = "--config tiny.toml --hidden 16 --steps 3 --repeats 2"
     assert f"vggnet compare --devices cpu,cuda {options} --output gpu" in done.out
     assert "vggnet compare compare.json gpu/compare.json --output both" in done.out
     assert "repeat 2 of 2" in done.err
     result = load_result(Path("compare.json"))
     assert result.complete
+    assert result.config.model.hidden == (16,)
+    assert result.command == f"vggnet {typed}"
+    assert f"| command | vggnet {typed} |" in Path("compare.md").read_text()
     assert result.flops_per_image == result.counted_flops_per_image
     strict = [row for row in result.rows if row.strict]
     assert [(row.setting.threads, len(row.seconds), row.steps) for row in strict] == [(1, 2, 3)]
@@ -56,9 +60,9 @@ def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
 
 
 def test_json_and_results_side_by_side(vggnet: Command) -> None:
-    """`--json` prints the result alone; two such files give one report and stay as they are.
+    """`--json` prints only the result; two result files give one report and are not changed.
 
-    Images that a configuration holds out are trained on by no row.
+    No row trains on validation images.
     """
     Path("tiny.toml").write_text(TINY + "[data]\nvalidation_size = 5000\n")
     flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
@@ -74,7 +78,7 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
     done = vggnet("compare", "laptop.json", "compare.json", *price, "--output", "new/both")
     assert done.code == 0, done.err
     assert "laptop: cpu" in done.out
-    assert "cost of a model" in Path("new/both/compare.md").read_text()
+    assert "cost of a run" in Path("new/both/compare.md").read_text()
     assert Path("compare.json").read_bytes() == before
     assert load_result(Path("laptop.json")) == result
     assert "laptop: cpu" in Path("new/both/compare.html").read_text()
@@ -90,7 +94,7 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
         ("--steps 3 --epochs 1", 2, "exclude each other"),
         ("--devices cpu,cpu", 2, "--devices names cpu twice"),
         ("--devices gpu", 2, "unknown kind of device 'gpu'"),
-        ("--devices cpu:x", 2, "no device"),
+        ("--devices cpu:x", 2, "not a device"),
         ("--devices auto", 2, "unknown kind of device 'auto'"),
         ("--threads 1,1", 2, "names a count twice"),
         ("--threads 0", 2, "counts from 1"),
@@ -103,13 +107,15 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
         ("--sweep depth", 2, "depth"),
         ("--data-dir nowhere", 1, "no mnist in nowhere"),
         ("missing.json", 1, "cannot read missing.json"),
-        ("page.json", 1, "page.json is no result"),
-        ("page.json --steps 3", 2, "--steps and result files exclude each other"),
+        ("page.json", 1, "page.json is not a result"),
+        ("page.json --steps 3", 2, "--steps cannot be used with result files"),
+        ("page.json --data-dir here", 2, "--data-dir cannot be used with result files"),
+        ("page.json --json --no-flip", 2, "--json, --no-flip cannot be used with result files"),
         ("--output page.json/reports", 1, "cannot make the folder"),
     ],
 )
-def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, words: str) -> None:
-    """Each is refused before anything is measured, and no report is written."""
+def test_wrong_usage_is_explained(vggnet: Command, arguments: str, code: int, words: str) -> None:
+    """Wrong usage ends before anything is measured, without a traceback or a report."""
     Path("page.json").write_text("<!doctype html>")
     done = vggnet("compare", *arguments.split())
     assert done.code == code, done.err
@@ -121,7 +127,7 @@ def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, wor
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_missing_gpu_is_an_error(vggnet: Command) -> None:
-    """`--devices cpu,cuda` without one says why, and what to do instead."""
+    """`--devices cpu,cuda` without a GPU says why and what to do instead."""
     done = vggnet("compare", "--devices", "cpu,cuda")
     assert done.code == 2
     assert "--devices cuda: torch" in done.err
@@ -132,7 +138,7 @@ def test_a_missing_gpu_is_an_error(vggnet: Command) -> None:
 def test_an_interrupted_comparison_keeps_what_it_has(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Ctrl-C after the first repeat leaves a result marked partial, beside an earlier one."""
+    """Ctrl-C after the first repeat writes a partial result and keeps an earlier file."""
     (tmp_path / "tiny.toml").write_text(TINY)
     (tmp_path / "compare.json").write_bytes(b"earlier")
     command = [sys.executable, "-c", AS_TYPED, "compare", "--config", "tiny.toml"]
@@ -154,7 +160,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(
     with process.stderr:
         rest = process.stderr.read()
     assert process.wait(60) == 130
-    assert "what was measured so far is kept" in rest
+    assert "the measurements so far are kept" in rest
     assert "Traceback" not in rest
     result = load_result(tmp_path / "compare-partial.json")
     assert not result.complete
@@ -166,26 +172,26 @@ def test_an_interrupted_comparison_keeps_what_it_has(
 def test_what_was_measured_survives_an_error(
     vggnet: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Too little memory for the last part ends a comparison with what there is, and exit code 1."""
+    """Running out of memory late keeps the result so far, with exit code 1."""
 
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 256.00 MiB.")
 
-    monkeypatch.setattr(torch, "mm", full)  # of which the peak is measured
+    monkeypatch.setattr(torch, "mm", full)  # used to measure the peak
     Path("tiny.toml").write_text(TINY)
     done = vggnet("compare", "--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
     assert done.code == 1
     assert "out of memory: CUDA out of memory." in done.err
-    assert "what was measured so far is kept" in done.err
+    assert "the measurements so far are kept" in done.err
     result = load_result(Path("compare-partial.json"))
     assert [len(row.seconds) for row in result.rows if row.strict] == [1]
 
 
 def test_reports_need_no_torch(tmp_path: Path) -> None:
-    """Reading results and writing the page import neither torch nor NumPy."""
+    """Reading results and rendering reports imports neither torch nor NumPy."""
     script = (
         "import sys\n"
-        "import vggnet.compare.page, vggnet.compare.markdown, vggnet.compare.report\n"
+        "import vggnet.compare.report, vggnet.report.html, vggnet.report.terminal\n"
         "heavy = {'torch', 'numpy', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -1,4 +1,4 @@
-"""`vggnet study depth`, end to end on a few images."""
+"""`vggnet study depth` end to end, on a few images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLAGS = ("study", "depth", "--dataset", "digits", "--width", "0.02", "--threads"
 
 @pytest.fixture
 def digits(mnist: Dataset, tmp_path: Path) -> Path:
-    """A folder of IDX files with a few of MNIST's images."""
+    """A folder of IDX files with a few MNIST images."""
     folder = tmp_path / "digits"
     folder.mkdir()
     for stem, examples, count in (("train", mnist.train, 320), ("t10k", mnist.test, 100)):
@@ -34,7 +34,7 @@ def digits(mnist: Dataset, tmp_path: Path) -> Path:
 
 
 def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:
-    """Every run leaves a line and a model; what is done is not done again, nor otherwise."""
+    """Every run writes a line and a model; finished runs are not repeated or mixed."""
     flags = (*FLAGS, "--models", "vgg-mini,A", "--seeds", "2", "--epochs", "1")
     done = vggnet(*flags)
     assert done.code == 0, done.err
@@ -49,7 +49,7 @@ def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:
         assert one["images"] == 320
     for name in ("study.md", "study.html", "study.png"):
         assert Path("study", name).stat().st_size > 1000
-    assert "on digits, at 1 epochs each" in done.out
+    assert "on digits with 1 epoch" in done.out
     before = ledger.read_bytes()
     assert vggnet(*flags).code == 0
     assert ledger.read_bytes() == before
@@ -60,7 +60,7 @@ def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:
     assert fewer.code == 0
     assert ledger.read_bytes() == before
     assert "1 of" not in fewer.out
-    for one in lines:  # as they were written before there was such a setting
+    for one in lines:  # as in files from before this setting existed
         del one["settings"]["train.average_decay"]
     ledger.write_text("".join(f"{json.dumps(one)}\n" for one in lines))
     old = vggnet(*flags)
@@ -68,7 +68,7 @@ def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:
 
 
 def test_ctrl_c_keeps_what_is_done(digits: Path, tmp_path: Path) -> None:
-    """The study stops at a step, reports what it has, and goes on from there to its end."""
+    """The study stops at a step, and the same command resumes it to its end."""
     command = [sys.executable, "-m", "vggnet", *FLAGS, "--models", "vgg-mini", "--seeds", "2"]
     command += ["--epochs", "15"]
     process = subprocess.Popen(
@@ -86,7 +86,7 @@ def test_ctrl_c_keeps_what_is_done(digits: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
-    assert "interrupted with 0 of 2 runs done; the same command goes on" in err
+    assert "interrupted with 0 of 2 runs done; the same command continues" in err
     checkpoints = tmp_path / "study" / "runs" / "vgg-mini-seed0" / "checkpoints"
     assert any(checkpoints.iterdir())
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -95,8 +95,8 @@ def test_ctrl_c_keeps_what_is_done(digits: Path, tmp_path: Path) -> None:
     assert len((tmp_path / "study" / "study.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_study_outlives_the_reader_of_its_lines(digits: Path, tmp_path: Path) -> None:
-    """As `vggnet study depth | head`: all runs are done, and the report is written."""
+def test_a_study_survives_the_end_of_its_pipe(digits: Path, tmp_path: Path) -> None:
+    """With `vggnet study depth | head`, all runs finish and the report is written."""
     command = [sys.executable, "-m", "vggnet", *FLAGS, "--models", "vgg-mini", "--seeds", "2"]
     process = subprocess.Popen(
         [*command, "--epochs", "1"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -117,15 +117,15 @@ def test_a_study_outlives_the_reader_of_its_lines(digits: Path, tmp_path: Path) 
     ("arguments", "code", "words"),
     [
         ("--models Q", 2, "unknown model 'Q'"),
-        ("--models A --seed 3", 2, "a study sets train.seed itself; see --seeds"),
-        ("--models A --model vgg-b", 2, "see --models"),
+        ("--models A --seed 3", 2, "a study sets train.seed itself; use --seeds"),
+        ("--models A --model vgg-b", 2, "use --models"),
         ("--seeds 0", 2, "--seeds"),
         ("--width 0", 2, "model.width"),
         ("--dataset nowhere", 2, "unknown dataset 'nowhere'"),
     ],
 )
-def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, words: str) -> None:
-    """Wrong usage ends with 2, without a traceback."""
+def test_wrong_usage_is_explained(vggnet: Command, arguments: str, code: int, words: str) -> None:
+    """Wrong usage ends with exit code 2 and a clear message."""
     done = vggnet("study", "depth", *arguments.split())
     assert done.code == code, done.err
     assert words in done.err

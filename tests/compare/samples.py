@@ -1,4 +1,4 @@
-"""Results made up for tests, and marked so in every one: nothing in them was measured."""
+"""Invented results for tests, marked as such; nothing in them was measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vggnet.compare.result import Accelerator, Machine, Parts, Result, Row, Sett
 from vggnet.config import SECTIONS
 from vggnet.recipes import resolve_config
 
-HOST = "MADE UP FOR A TEST"
+HOST = "INVENTED FOR A TEST"
 
 
 def make_row(
@@ -18,7 +18,7 @@ def make_row(
     mistakes: tuple[int, ...] = (1, 2, 3),
     **changes: Any,
 ) -> Row:
-    """Make a strict row up; `changes` go to its setting, or else to the row."""
+    """Invent a strict row; `changes` apply to its setting or to the row."""
     setting = {
         "device": device,
         "precision": "fp32",
@@ -46,7 +46,7 @@ def make_row(
 
 
 def make_result(*rows: Row, host: str = HOST, **changes: Any) -> Result:
-    """Make a machine's result up; those that name a section of the recipe change it."""
+    """Invent a result; `changes` apply to the recipe's sections or to the result."""
     config = resolve_config({name: changes.pop(name, {}) for name in SECTIONS})
     machine = Machine(
         host=host,
@@ -84,6 +84,6 @@ def make_result(*rows: Row, host: str = HOST, **changes: Any) -> Result:
 
 
 def make_point(x: float, seconds: float, device: str = "cpu") -> SweepPoint:
-    """Make a point of a sweep over batch sizes up."""
+    """Invent a point of a sweep over batch sizes."""
     setting = make_row(device, global_batch_size=int(x)).setting
     return SweepPoint(setting=setting, images=1000, seconds=(seconds,), sweep="batch", x=x)

@@ -1,4 +1,4 @@
-"""A comparison that was interrupted gives what was done of it."""
+"""An interrupted comparison returns what is done."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from vggnet.compare.comparison import Comparison
-from vggnet.compare.observer import Observer
-from vggnet.compare.plan import Plan
+from vggnet.compare.plan import ComparisonPlan, Observer
 from vggnet.data.dataset import Dataset
 from vggnet.recipes import resolve_config
 
@@ -15,18 +14,18 @@ TINY = {"model": {"stages": [[8], [8]], "hidden": [8]}, "train": {"global_batch_
 
 
 class CtrlC(Observer):
-    """Interrupts the second repeat with gradients off, as Ctrl-C in `torch.no_grad` can."""
+    """Interrupts the second repeat with gradients off, like Ctrl-C inside `torch.no_grad`."""
 
     def began(self, what: str) -> None:
-        """Raise what SIGINT raises."""
+        """Raise KeyboardInterrupt in the second repeat."""
         if what.startswith("repeat 2 of"):
             torch.set_grad_enabled(False)
             raise KeyboardInterrupt
 
 
 def test_an_interrupt_within_no_grad_loses_nothing(mnist: Dataset) -> None:
-    """The first repeat is in the result although torch was left with gradients off."""
-    plan = Plan(
+    """The result has the first repeat, although gradients are still switched off."""
+    plan = ComparisonPlan(
         config=resolve_config(TINY),
         dataset=mnist,
         devices=(torch.device("cpu"),),
@@ -34,7 +33,6 @@ def test_an_interrupt_within_no_grad_loses_nothing(mnist: Dataset) -> None:
         steps=2,
         repeats=3,
         sweep=None,
-        options="",
     )
     comparison = Comparison(plan, CtrlC())
     try:

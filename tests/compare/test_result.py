@@ -1,4 +1,4 @@
-"""A result file is read back whole, or refused with a sentence."""
+"""A result file loads completely or is refused with a clear message."""
 
 from __future__ import annotations
 
@@ -20,28 +20,37 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    """What is written is what is read."""
+    """A saved result loads unchanged."""
     result = make_result(make_row(joules=(1.0, 2.0, 3.0)), sweep=(make_point(8, 1.0),))
     path = tmp_path / "r.json"
     path.write_text(result.model_dump_json())
     assert load_result(path) == result
 
 
+def test_a_file_of_schema_1_loads(tmp_path: Path) -> None:
+    """A file of version 0.1, which has no command, loads."""
+    values = json.loads(make_result().model_dump_json())
+    del values["command"]
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({**values, "schema_version": 1}))
+    assert load_result(path).command is None
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda v: v.update(schema_version=2), "newer than this vggnet reads"),
-        (lambda v: v.pop("schema_version"), "is no result"),
-        (lambda v: v.update(schema_version=True), "is no result"),
+        (lambda v: v.update(schema_version=3), "this vggnet reads up to 2"),
+        (lambda v: v.pop("schema_version"), "is not a result"),
+        (lambda v: v.update(schema_version=True), "is not a result"),
         (lambda v: v["rows"][0].update(seconds=[-1.0, 1.0, 1.0]), "rows.0.seconds.0"),
         (lambda v: v["rows"][0].update(seconds=[float("nan")]), "rows.0.seconds.0"),
         (lambda v: v["rows"][0].update(seconds=[float("inf")]), "rows.0.seconds.0"),
         (lambda v: v["rows"][0].update(seconds=[]), "rows.0.seconds"),
         (lambda v: v["rows"][0].update(seconds=["1"]), "rows.0.seconds.0"),
         (lambda v: v["rows"][0].update(steps=3), "2 step losses for 3 steps"),
-        (lambda v: v["rows"][0].update(images=10**6), "more images than the steps can hold"),
-        (lambda v: v["rows"][0].update(mistakes=[5, 5]), "each once"),
-        (lambda v: v["rows"][0].update(mistakes=[1000]), "a mistake numbered 1000"),
+        (lambda v: v["rows"][0].update(images=10**6), "more images than the steps can process"),
+        (lambda v: v["rows"][0].update(mistakes=[5, 5]), "ascending order without repeats"),
+        (lambda v: v["rows"][0].update(mistakes=[1000]), "mistake 1000 of only 1000"),
         (lambda v: v["rows"][0].update(joules=[1.0]), "1 energies for 3 repeats"),
         (lambda v: v["rows"][0]["setting"].update(device="<b>"), "rows.0.setting.device"),
         (lambda v: v.update(rows=[]), "rows"),
@@ -55,7 +64,7 @@ def test_round_trip(tmp_path: Path) -> None:
     ],
 )
 def test_nonsense_is_refused(tmp_path: Path, change: Change, words: str) -> None:
-    """A value that no measurement gives is named with its place."""
+    """An impossible value is refused, and the message says where it is."""
     values = json.loads(make_result().model_dump_json())
     change(values)
     path = tmp_path / "r.json"
@@ -67,25 +76,25 @@ def test_nonsense_is_refused(tmp_path: Path, change: Change, words: str) -> None
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "is no result"),
-        (b"<!doctype html><html></html>", "is no result"),
-        (b"[1, 2]", "is no result"),
+        (b"", "is not a result"),
+        (b"<!doctype html><html></html>", "is not a result"),
+        (b"[1, 2]", "is not a result"),
         (b'{"schema_version": 1,, }', "is damaged"),
-        (b'{"schema_version": "1"}', "is no result"),
-        (b"\xff\xfe\x00", "is no result"),
+        (b'{"schema_version": "1"}', "is not a result"),
+        (b"\xff\xfe\x00", "is not a result"),
         (b'{"a":' * 100_000, "damaged"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
-    """HTML, another JSON, or no text at all is no result, and says so."""
+    """HTML, other JSON and binary files are refused as such."""
     path = tmp_path / "r.json"
     path.write_bytes(content)
     with pytest.raises(ResultFileError, match=words):
         load_result(path)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    """A file that is not there, and a folder, are named."""
+def test_missing_files_are_refused(tmp_path: Path) -> None:
+    """A missing file and a folder are refused with the reason."""
     with pytest.raises(ResultFileError, match=r"nowhere\.json: No such file"):
         load_result(tmp_path / "nowhere.json")
     with pytest.raises(ResultFileError, match="cannot read"):
@@ -94,7 +103,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 @given(cut=st.integers(1, 3000))
 def test_a_truncated_file_is_refused(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
-    """Wherever a copy was cut off, the file is refused as an error for people."""
+    """A file that was cut off anywhere is refused with our own error."""
     content = make_result().model_dump_json().encode()
     path = tmp_path_factory.getbasetemp() / "cut.json"
     path.write_bytes(content[: max(0, len(content) - cut)])
@@ -103,7 +112,7 @@ def test_a_truncated_file_is_refused(tmp_path_factory: pytest.TempPathFactory, c
 
 
 def test_the_schema_is_documented() -> None:
-    """docs/compare-schema.md names every field of every record."""
+    """docs/compare-schema.md mentions every field of every record."""
     text = (Path(__file__).parents[2] / "docs" / "compare-schema.md").read_text()
     schema = Result.model_json_schema()
     records = {"Result": schema, **schema["$defs"]}

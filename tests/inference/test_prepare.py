@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from drawing_styles import KINDS, make
+from drawing_styles import STYLES, Style, clean, draw, half
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,17 +27,17 @@ def classifier(digit_model: Path) -> Classifier:
     return vggnet.load(digit_model, kernels="torch")
 
 
-@pytest.mark.parametrize("kind", [one.__name__ for one in KINDS])
+@pytest.mark.parametrize("style", STYLES, ids=lambda style: style.__name__)
 def test_kinds_are_read_as_well_as_clean_digits(
-    kind: str, classifier: Classifier, mnist: Dataset
+    style: Style, classifier: Classifier, mnist: Dataset
 ) -> None:
     """Of 25 test digits in each kind at most one fewer is right than of MNIST's own pixels."""
     digits, labels = mnist.test.images[:25, 0], mnist.test.labels[:25]
-    clean = (classifier.predict(digits).indices == labels).sum()
-    seen = [prepare_digit(make(kind, digit, at)) for at, digit in enumerate(digits)]
+    right = (classifier.predict(digits).indices == labels).sum()
+    seen = [prepare_digit(draw(style, digit, at)) for at, digit in enumerate(digits)]
     assert all(one is not None for one in seen)
     found = classifier.predict(np.stack([one for one in seen if one is not None]))
-    assert (found.indices == labels).sum() >= clean - 1
+    assert (found.indices == labels).sum() >= right - 1
 
 
 def test_mnist_stays_what_it_is(mnist: Dataset) -> None:
@@ -85,7 +85,7 @@ def test_half_the_size_does_not_matter_much(mnist: Dataset) -> None:
     """Digits of 10 pixels, whose strokes are one pixel wide, come out nearly as large ones do."""
     apart = []
     for at, digit in enumerate(mnist.test.images[:100, 0]):
-        seen, expected = (prepare_digit(make(kind, digit, at)) for kind in ("half", "clean"))
+        seen, expected = (prepare_digit(draw(style, digit, at)) for style in (half, clean))
         assert seen is not None
         assert expected is not None
         apart.append(np.abs(seen.astype(int) - expected).mean())

@@ -1,42 +1,36 @@
-"""What the kernels' tests share: one compiled library, networks, and when to skip."""
+"""Shared by the kernels' tests: networks, new processes, and when to skip."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from vggnet.errors import KernelError
 
-# Before anything asks for the cache: the tests compile for themselves and leave nothing behind.
-_folder = tempfile.TemporaryDirectory(prefix="vggnet-test-cache-")
-os.environ["VGGNET_CACHE_DIR"] = _folder.name
-
-
-def pytest_unconfigure() -> None:
-    """Remove the tests' cache."""
-    _folder.cleanup()
+from .small import answer
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _kernels() -> None:
     from vggnet.kernels.build import find_compiler
-    from vggnet.kernels.machine import widest_vector
+    from vggnet.kernels.loading import find_processor
 
     try:
         find_compiler()
-        widest_vector()
+        find_processor()
     except KernelError as error:
         pytest.skip(f"compiled kernels cannot be tested here: {error}")
 
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    """Use one thread where a test does not say how many, and leave the number as it was.
+    """Use one thread unless a test sets another number, and restore the number afterwards.
 
     On a busy machine a team waits for its slowest thread: the tests took twice as long with two.
     """
@@ -46,44 +40,33 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class Network(nn.Module):
-    """A small VGG: two stages of two convolutions, as the package's builder makes them."""
+@pytest.fixture(scope="session")
+def start() -> Callable[..., Callable[[], Any]]:
+    """Start functions in new processes, which have imported the package but not used it.
 
-    def __init__(
-        self, size: int = 12, *, norm: bool = False, relu_first: bool = False, width: int = 16
-    ) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        channels = 1
-        for stage in (width, 2 * width):
-            for position in range(2):
-                layers.append(nn.Conv2d(channels, stage, 3, padding=1))
-                channels = stage
-                if norm:
-                    layers.append(nn.BatchNorm2d(stage))
-                tail: list[nn.Module] = [nn.ReLU(inplace=True)]
-                if position == 1:
-                    tail = [*tail, nn.MaxPool2d(2)] if relu_first else [nn.MaxPool2d(2), *tail]
-                layers += tail
-        self.features = nn.Sequential(*layers)
-        side = size // 2 // 2
-        self.classifier = nn.Sequential(
-            nn.Linear(channels * side * side, 24), nn.ReLU(inplace=True), nn.Linear(24, 10)
+    A server process imports it once, and forks for each call. `start(function, *arguments,
+    cache=folder, CXX=command)` returns a function that waits for the result.
+    """
+    server = get_context("forkserver")
+    server.set_forkserver_preload(["vggnet.kernels", "torch.nn.parallel", answer.__module__])
+
+    def begin(
+        function: Callable[..., Any], *arguments: object, cache: Path | None = None, **changes: str
+    ) -> Callable[[], Any]:
+        results, sender = server.Pipe(duplex=False)
+        environment = {**os.environ, **({"VGGNET_CACHE_DIR": str(cache)} if cache else {})}
+        process = server.Process(
+            target=answer, args=(sender, {**environment, **changes}, function, arguments)
         )
+        process.start()
+        sender.close()
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images (N, 1, S, S) to logits (N, 10)."""
-        return self.classifier(self.features(images).flatten(1))
+        def wait() -> Any:
+            try:
+                return results.recv()
+            finally:
+                process.join(60)
 
+        return wait
 
-@pytest.fixture
-def network() -> type[Network]:
-    """Give the class of small networks."""
-    return Network
-
-
-def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
-    """Return the L2 norm of the error, relative to the exact values' (0 for no elements)."""
-    norm = exact.norm().item()
-    error = (found.double() - exact).norm().item()
-    return error / norm if norm else error
+    return begin

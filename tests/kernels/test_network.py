@@ -1,4 +1,4 @@
-"""An accelerated network is the network: same function, same parameters, same names."""
+"""An accelerated network has the same function, parameters and names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vggnet.errors import ConfigError, KernelError
-from vggnet.kernels import accelerate, keep_memory, status
+from vggnet.kernels import accelerate, keep_memory, kernels_of, status
+from vggnet.kernels.loading import find_processor
 from vggnet.kernels.network import FusedConvolution, fuse
 
-from .conftest import Network
+from .small import Network
 
 
 def train(module: nn.Module, steps: int, size: int = 12) -> list[Tensor]:
-    """Take a few steps of SGD on fixed images; return the losses."""
+    """Run a few steps of SGD on fixed images; return the losses."""
     generator = torch.Generator().manual_seed(3)
     images = torch.randn(8, 1, size, size, generator=generator)
     labels = torch.randint(0, 10, (8,), generator=generator)
@@ -37,10 +38,10 @@ def train(module: nn.Module, steps: int, size: int = 12) -> list[Tensor]:
 @pytest.mark.parametrize("relu_first", [False, True])
 @pytest.mark.parametrize("norm", [False, True])
 def test_training_is_the_same(norm: bool, relu_first: bool, size: int) -> None:
-    """Ten steps give the losses of the plain network, whichever of pool and ReLU comes first."""
+    """Ten steps give the same losses, with pool or ReLU first."""
     torch.manual_seed(0)
     plain = Network(size, norm=norm, relu_first=relu_first)
-    accelerated = accelerate(copy.deepcopy(plain), mode="winograd")
+    accelerated = accelerate(copy.deepcopy(plain), "winograd")
     expected, found = train(plain, 10, size), train(accelerated, 10, size)
     torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
     for name, buffer in plain.named_buffers():
@@ -53,16 +54,16 @@ def test_evaluation_is_the_same(norm: bool) -> None:
     torch.manual_seed(0)
     network = Network(28, norm=norm)
     train(network, 3, 28)
-    accelerated = accelerate(network, mode="winograd").eval()
+    accelerated = accelerate(network, "winograd").eval()
     images = torch.randn(5, 1, 28, 28)
     with torch.inference_mode():
         torch.testing.assert_close(accelerated(images), network(images), rtol=1e-4, atol=1e-5)
 
 
-def test_parameters_and_names_are_the_networks() -> None:
-    """State dict, parameters and buffers have the network's names and are its very tensors."""
+def test_parameters_and_names_are_shared() -> None:
+    """State dict, parameters and buffers are the network's tensors under the same names."""
     network = Network(norm=True)
-    accelerated = accelerate(network, mode="winograd")
+    accelerated = accelerate(network, "winograd")
     assert list(accelerated.state_dict()) == list(network.state_dict())
     for ours, theirs in zip(accelerated.parameters(), network.parameters(), strict=True):
         assert ours is theirs
@@ -72,9 +73,9 @@ def test_parameters_and_names_are_the_networks() -> None:
 
 
 def test_train_and_eval_reach_the_network() -> None:
-    """The mode set on one is the mode of both."""
+    """Setting the mode of the accelerated network sets that of the network."""
     network = Network(norm=True)
-    accelerated = accelerate(network, mode="winograd")
+    accelerated = accelerate(network, "winograd")
     accelerated.eval()
     assert not any(module.training for module in network.modules())
     accelerated.train()
@@ -82,8 +83,8 @@ def test_train_and_eval_reach_the_network() -> None:
 
 
 def test_copies_are_independent() -> None:
-    """A deep copy and a pickled copy compute the same with parameters of their own."""
-    accelerated = accelerate(Network(), mode="winograd")
+    """A deep copy and a pickled copy compute the same with separate parameters."""
+    accelerated = accelerate(Network(), "winograd")
     images = torch.randn(2, 1, 12, 12)
     expected = accelerated(images)
     for other in (copy.deepcopy(accelerated), pickle.loads(pickle.dumps(accelerated))):
@@ -94,8 +95,8 @@ def test_copies_are_independent() -> None:
     assert torch.equal(accelerated(images), expected)
 
 
-def test_odd_layers_are_torchs() -> None:
-    """1×1 convolutions, odd channels and response norm run by torch among the kernels."""
+def test_torch_computes_other_layers() -> None:
+    """Torch computes 1×1 convolutions, odd channels and response norm between the kernels."""
     torch.manual_seed(0)
     network = Network(size=12, width=16)
     network.features = nn.Sequential(
@@ -103,14 +104,14 @@ def test_odd_layers_are_torchs() -> None:
         nn.Conv2d(16, 20, 3, padding=1), nn.ReLU(), nn.Conv2d(20, 24, 1), nn.ReLU(),
         nn.Conv2d(24, 32, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
     )  # fmt: skip
-    accelerated = accelerate(network, mode="winograd")
+    accelerated = accelerate(network, "winograd")
     assert [isinstance(step, FusedConvolution) for step in accelerated.steps].count(True) == 2
     images = torch.randn(3, 1, 12, 12)
     torch.testing.assert_close(accelerated(images), network(images), rtol=1e-4, atol=1e-5)
 
 
-def test_tiny_images_are_torchs() -> None:
-    """Where a tile would save no multiplication, a layer gives torch's own bits."""
+def test_torch_computes_tiny_images() -> None:
+    """If a tile saves no multiplications, a layer returns torch's bits."""
     torch.manual_seed(0)
     layers = [nn.Conv2d(32, 32, 3, padding=1), nn.ReLU()]
     (step,) = fuse(layers)
@@ -121,7 +122,7 @@ def test_tiny_images_are_torchs() -> None:
 
 
 def test_a_first_stage_of_one_convolution() -> None:
-    """VGG A's first stage, one convolution of 3 channels and its pool, is computed right."""
+    """VGG A's first stage, one convolution of 3 channels and a pool, works."""
     torch.manual_seed(0)
     network = Network(size=12)
     network.features = nn.Sequential(
@@ -129,21 +130,21 @@ def test_a_first_stage_of_one_convolution() -> None:
         nn.Conv2d(16, 32, 3, padding=1), nn.MaxPool2d(2), nn.ReLU(),
     )  # fmt: skip
     images = torch.randn(3, 3, 12, 12)
-    found = accelerate(network, mode="winograd")(images)
+    found = accelerate(network, "winograd")(images)
     torch.testing.assert_close(found, network(images), rtol=1e-4, atol=1e-5)
 
 
-def test_what_the_kernels_cannot_compute() -> None:
-    """In float64 "winograd" refuses and "auto" gives the network back."""
+def test_networks_without_a_kernel() -> None:
+    """In float64, "winograd" raises an error and "auto" returns the network."""
     network = Network().double()
-    with pytest.raises(KernelError, match="no layer of this network fits"):
-        accelerate(network, mode="winograd")
+    with pytest.raises(KernelError, match="no layer of this network has a compiled kernel"):
+        accelerate(network, "winograd")
     assert accelerate(network) is network
 
 
 def test_a_network_moved_later_still_computes() -> None:
-    """Turned to float64 or run under autocast after the fact, it computes by torch."""
-    accelerated = accelerate(Network(), mode="winograd")
+    """Torch computes it after conversion to float64 or under autocast."""
+    accelerated = accelerate(Network(), "winograd")
     images = torch.randn(2, 1, 12, 12)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert accelerated(images).dtype == torch.bfloat16
@@ -151,15 +152,17 @@ def test_a_network_moved_later_still_computes() -> None:
 
 
 def test_modes() -> None:
-    """Mode "torch" is the network itself; an unknown mode is refused with the known ones."""
+    """Mode "torch" returns the network; an unknown mode raises an error with the valid ones."""
     network = Network()
-    assert accelerate(network, mode="torch") is network
+    assert accelerate(network, "torch") is network
+    assert kernels_of(network) == "torch"
+    assert kernels_of(nn.Sequential(accelerate(network))) == "winograd"
     with pytest.raises(ConfigError, match="auto, winograd, torch"):
-        accelerate(network, mode="fast")
+        accelerate(network, "fast")
 
 
 def test_status_says_what_is_in_use() -> None:
-    """The status names the compiler and the file, or says that torch was asked for."""
+    """The status names the compiler and the file, or says that torch was selected."""
     found = status()
     assert found.in_use == "winograd"
     assert found.compiler
@@ -169,44 +172,41 @@ def test_status_says_what_is_in_use() -> None:
     assert status("torch").in_use == "torch"
 
 
-@pytest.mark.parametrize("size", [12, 13])
-def test_torch_compile_traces_it(size: int) -> None:
-    """torch.compile takes the accelerated network as one graph and gets the same gradients."""
-    accelerated = accelerate(Network(size), mode="winograd")
-    images = torch.randn(2, 1, size, size)
-    expected = accelerated(images)
-    expected.sum().backward()
-    gradients = [parameter.grad.clone() for parameter in accelerated.parameters()]
-    accelerated.zero_grad()
-    found = torch.compile(accelerated, backend="aot_eager", fullgraph=True)(images)
-    found.sum().backward()
-    torch.testing.assert_close(found, expected)
-    for parameter, gradient in zip(accelerated.parameters(), gradients, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient)
+def test_the_original_network_is_kept() -> None:
+    """`network` is the original, with plain convolutions, for export and torch.compile."""
+    network = Network()
+    assert accelerate(network, "winograd").network is network
 
 
-def test_export_takes_the_network() -> None:
-    """torch.export of `.network` sees plain convolutions."""
-    accelerated = accelerate(Network(), mode="winograd").eval()
-    program = torch.export.export(accelerated.network, (torch.randn(2, 1, 12, 12),))
-    targets = {str(node.target) for node in program.graph.nodes}
-    assert "aten.conv2d.default" in targets
-    assert not any("vggnet" in target for target in targets)
+def test_the_processor_is_read_once() -> None:
+    """The processor's flags are parsed once, not for each convolution."""
+    assert find_processor() is find_processor()
 
 
-def test_keep_memory_is_taken_by_glibc() -> None:
-    """Under glibc mallopt accepts both thresholds; elsewhere it is left alone."""
+def test_arm_uses_neon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Linux for aarch64 the vectors are NEON's; other processors have no kernels."""
+    for machine, widths in (("aarch64", (4,)), ("riscv64", None)):
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        if widths:
+            assert find_processor.__wrapped__().widths == widths
+        else:
+            with pytest.raises(KernelError, match=f"Linux on {machine}"):
+                find_processor.__wrapped__()
+
+
+def test_keep_memory_needs_glibc() -> None:
+    """Only glibc has the thresholds, and it accepts both."""
     import platform
 
     assert keep_memory() == (platform.libc_ver()[0] == "glibc")
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
-def test_torchs_default_type_is_not_the_kernels(kind: torch.dtype) -> None:
-    """Whatever type torch makes tensors of by default, float32 stays float32, forward and back."""
+def test_torchs_default_type_does_not_matter(kind: torch.dtype) -> None:
+    """Whatever torch's default type is, float32 stays float32, forward and backward."""
     torch.manual_seed(0)
     network = Network(norm=True)
-    accelerated = accelerate(copy.deepcopy(network), mode="winograd")
+    accelerated = accelerate(copy.deepcopy(network), "winograd")
     images = torch.randn(4, 1, 12, 12)
     expected = network(images)
     expected.sum().backward()
@@ -222,21 +222,21 @@ def test_torchs_default_type_is_not_the_kernels(kind: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("channels", [2, 3, 5, 8])
-def test_images_of_other_channels_are_refused(channels: int) -> None:
-    """As torch refuses them, and in its words."""
+def test_images_with_other_channels_raise_an_error(channels: int) -> None:
+    """The error is torch's own."""
     network = Network()
     images = torch.randn(2, channels, 12, 12)
     with pytest.raises(RuntimeError, match="channels"):
         network(images)
     with pytest.raises(RuntimeError, match="channels"):
-        accelerate(network, mode="winograd")(images)
+        accelerate(network, "winograd")(images)
 
 
 @pytest.mark.parametrize("norm", [False, True])
 def test_saved_tensors_may_come_back_in_another_layout(norm: bool) -> None:
-    """Hooks that keep values and not strides, as those that save to a disk, change no gradient."""
+    """Hooks that keep values but not strides, such as saving to disk, change no gradient."""
     torch.manual_seed(0)
-    accelerated = accelerate(Network(norm=norm), mode="winograd")
+    accelerated = accelerate(Network(norm=norm), "winograd")
     images = torch.randn(4, 1, 12, 12)
 
     def gradients() -> list[Tensor]:
@@ -252,8 +252,8 @@ def test_saved_tensors_may_come_back_in_another_layout(norm: bool) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_a_convolution_of_another_class_is_left_alone() -> None:
-    """What a subclass computes is not known."""
+def test_torch_computes_subclasses_of_convolutions() -> None:
+    """A subclass of Conv2d may compute anything, so no kernel replaces it."""
 
     class Doubled(nn.Conv2d):
         def forward(self, images: Tensor) -> Tensor:

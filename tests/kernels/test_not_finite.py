@@ -1,4 +1,4 @@
-"""NaN and infinity arrive where torch's would, and nowhere else."""
+"""NaN and infinity appear exactly where torch's convolutions put them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from vggnet.kernels import reference
-from vggnet.kernels.library import NONE, RELU, RELU_POOL, Convolved
-from vggnet.kernels.operations import convolve, convolve_backward
+from vggnet.kernels.library import NONE, RELU, RELU_POOL, Activated
+from vggnet.kernels.operations import Convolve, gradients_of
 
 BAD = (math.nan, math.inf, -math.inf)
 
 
 def same_places(found: Tensor, expected: Tensor) -> bool:
-    """Whether NaN, inf and -inf stand at the same places."""
+    """Whether NaN, inf and -inf are at the same places."""
     return all(
         torch.equal(place(found), place(expected))
         for place in (torch.isnan, torch.isposinf, torch.isneginf)
@@ -24,7 +24,7 @@ def same_places(found: Tensor, expected: Tensor) -> bool:
 
 
 def layer(inputs: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Make images (2, inputs, 9, 10), weight and bias."""
+    """Return images (2, inputs, 9, 10), weight and bias."""
     torch.manual_seed(0)
     return torch.randn(2, inputs, 9, 10), torch.randn(16, inputs, 3, 3), torch.randn(16)
 
@@ -35,10 +35,10 @@ def layer(inputs: int) -> tuple[Tensor, Tensor, Tensor]:
     ("inputs", "activation"), [(1, NONE), (1, RELU), (16, NONE), (16, RELU), (16, RELU_POOL)]
 )
 def test_forward(inputs: int, activation: int, where: int, bad: float) -> None:
-    """One bad pixel, weight or bias spoils the outputs that torch's convolution spoils."""
+    """One bad pixel, weight or bias affects the same outputs as in torch's convolution."""
     tensors = layer(inputs)
     tensors[where].view(-1)[tensors[where].numel() // 3] = bad
-    found, _ = convolve(*tensors, activation)
+    found = Convolve.apply(*tensors, activation)
     expected = reference.forward(*tensors, activation).outputs
     assert not torch.isfinite(expected).all() or bad == -math.inf
     assert same_places(found, expected)
@@ -48,39 +48,33 @@ def test_forward(inputs: int, activation: int, where: int, bad: float) -> None:
 @pytest.mark.parametrize("where", ["gradients", "images", "weight"])
 @pytest.mark.parametrize("activation", [NONE, RELU, RELU_POOL])
 def test_backward(activation: int, where: str, bad: float) -> None:
-    """One bad number spoils the gradients that torch's backward pass spoils."""
+    """One bad number affects the same gradients as in torch's backward pass."""
     images, weight, bias = layer(16)
     convolved = reference.forward(images, weight, bias, activation)
     gradients = torch.randn(convolved.outputs.shape)
-    spoilt = {"gradients": gradients, "images": images, "weight": weight}[where]
-    spoilt.view(-1)[spoilt.numel() // 3] = bad
-    found = convolve_backward(
-        gradients, images, weight, convolved.outputs, convolved.choice, activation, True, True
-    )
-    expected = reference.backward(gradients, images, weight, convolved, activation, (True, True))
-    for ours, theirs in zip(found, expected, strict=True):
+    affected = {"gradients": gradients, "images": images, "weight": weight}[where]
+    affected.view(-1)[affected.numel() // 3] = bad
+    given = (gradients, convolved, images, weight, (True, True))
+    for ours, theirs in zip(gradients_of(*given), reference.backward(*given), strict=True):
         assert same_places(ours, theirs)
 
 
 def test_the_gradient_passes_a_nan_in_relu() -> None:
-    """Where ReLU gave NaN torch lets the gradient through; so do the kernels."""
+    """Where the output of ReLU is NaN, the gradient passes, as in torch."""
     images, weight, bias = layer(16)
     outputs = reference.forward(images, weight, bias, RELU).outputs
     outputs[0, 3, 4, 5] = math.nan
-    gradients = torch.randn(outputs.shape)
     empty = torch.empty((0, 0, 0, 0), dtype=torch.uint8)
-    found = convolve_backward(gradients, images, weight, outputs, empty, RELU, True, True)
-    expected = reference.backward(
-        gradients, images, weight, Convolved(outputs, empty), RELU, (True, True)
-    )
-    for ours, theirs in zip(found, expected, strict=True):
+    convolved = Activated(outputs, empty, RELU)
+    given = (torch.randn(outputs.shape), convolved, images, weight, (True, True))
+    for ours, theirs in zip(gradients_of(*given), reference.backward(*given), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
 
 
 def test_large_values_do_not_overflow() -> None:
-    """Where only Winograd's intermediate sums overflow, the result is torch's finite one."""
+    """If only Winograd's intermediate sums overflow, the result is torch's finite one."""
     images, weight = torch.full((1, 16, 8, 8), 1e37), torch.full((16, 16, 3, 3), 1e-3)
     images[..., ::2] *= -1
-    found, _ = convolve(images, weight, None, NONE)
+    found = Convolve.apply(images, weight, None, NONE)
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found, reference.forward(images, weight, None, NONE).outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -26,7 +27,7 @@ from safetensors.torch import save
 from conftest import lay_out
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.config import Config
-from vggnet.data.catalog import CATALOG, CatalogEntry, SplitFiles
+from vggnet.data.catalog import CATALOG, CatalogEntry, idx_pair
 from vggnet.data.dataset import Dataset
 from vggnet.engine.snapshot import Snapshot
 from vggnet.errors import (
@@ -72,33 +73,77 @@ def settings(recipe: str = "article", **train: Any) -> Config:
     return resolve_config({"recipe": recipe}, TINY, {"train": {**TINY["train"], **train}})
 
 
-def stop_after(step: int, config: Config, name: str) -> Path:
-    """Train, interrupt after a step, and return the run folder."""
+class SharedRuns:
+    """Trains every run once, and gives each test a copy of it in the current folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: dict[tuple[str, str, int | None], TrainResult | None] = {}
+
+    def finished(self, config: Config, name: str = "unbroken") -> TrainResult:
+        """Return the result of a run that nothing interrupted."""
+        result = self._copy(config, name, None)
+        assert result is not None
+        return result
+
+    def stopped(self, step: int, config: Config, name: str = "stopped") -> Path:
+        """Return the folder of a run that a signal stopped after a step."""
+        self._copy(config, name, step)
+        return Path("runs") / name
+
+    def _copy(self, config: Config, name: str, step: int | None) -> TrainResult | None:
+        key = (config.model_dump_json(), name, step)
+        place = self.folder / str([*self.made, key].index(key))
+        if key not in self.made:
+            shutil.copytree(self.folder / "data", place / "data")
+            with contextlib.chdir(place):
+                self.made[key] = _train(config, name, step)
+        for part in ("runs", f"{name}.pth"):
+            if (place / part).is_dir():
+                shutil.copytree(place / part, part, dirs_exist_ok=True)
+            elif (place / part).exists():
+                shutil.copy(place / part, part)
+        return self.made[key]
+
+
+def _train(config: Config, name: str, step: int | None) -> TrainResult | None:
+    options = Options(name=name, output=Path(f"{name}.pth"))
+    if step is None:
+        return run(config, options)
     with pytest.raises(InterruptedTrainingError, match=f"--resume runs/{name}"):
-        run(config, Options(name=name, output=Path(f"{name}.pth")), StopAt(step))
-    return Path("runs") / name
+        run(config, options, StopAt(step))
+    return None
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mnist: Dataset) -> Path:
-    """Run in an empty folder, with a small dataset that the catalog knows as "few"."""
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, mnist: Dataset) -> Iterator[SharedRuns]:
+    """Runs on a small dataset, which the catalog knows as "few" and `data` contains."""
+    folder = tmp_path_factory.mktemp("shared")
     few = Dataset(
         "few",
         mnist.classes,
         mnist.train.take(np.arange(295), "few"),
-        mnist.test.take(np.arange(60), "few"),
+        mnist.test.take(np.arange(8), "few"),
         "",
     )
-    raw = lay_out(tmp_path / "data", few, zipped=False)
+    raw = lay_out(folder / "data", few, zipped=False)
     splits = [
-        SplitFiles(images, _sha256(raw / images), labels, _sha256(raw / labels))
+        idx_pair(images, labels, _sha256(raw / images), _sha256(raw / labels))
         for images, labels in (
             (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte") for stem in ("train", "t10k")
         )
     ]
     entry = CatalogEntry("few", "MNIST", mnist.classes, *splits, "as MNIST")
-    monkeypatch.setitem(CATALOG, "few", entry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CATALOG, "few", entry)
+        yield SharedRuns(folder)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: SharedRuns) -> Path:
+    """Run in a folder with nothing but the dataset."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(shared.folder / "data", "data")
     return tmp_path
 
 
@@ -136,18 +181,18 @@ def strip(table: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("recipe", ["article", "fast", "best"])
-def test_an_interrupted_run_equals_an_uninterrupted_one(recipe: str) -> None:
+def test_an_interrupted_run_equals_an_uninterrupted_one(recipe: str, shared: SharedRuns) -> None:
     """Interrupted after the first step, mid-epoch, at an epoch's end, before the last step; twice.
 
     `fast` has Muon's momentum, and `best` everything else that a checkpoint can contain: batch
     norm, augmentation, averaged weights.
     """
     config = settings(recipe)
-    unbroken = run(config, Options(name="unbroken", output=Path("unbroken.pth")))
-    for step in (1, STEPS + 3, STEPS, 2 * STEPS, 3 * STEPS - 1):
-        folder = stop_after(step, config, f"stopped-{step}")
+    unbroken = shared.finished(config)
+    for step in (1, STEPS + 3, STEPS, 3 * STEPS - 1):
+        folder = shared.stopped(step, config, f"stopped-{step}")
         assert_same(resume_run(folder), unbroken)
-    folder = stop_after(2, config, "twice")
+    folder = shared.stopped(2, config, "twice")
     with pytest.raises(InterruptedTrainingError, match="after step 13"):
         resume_run(folder, reporter=StopAt(13))
     assert_same(resume_run(folder), unbroken)
@@ -179,11 +224,11 @@ LOSSES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("field", LOSSES)
-def test_every_field_of_a_checkpoint_matters(field: str) -> None:
+def test_every_field_of_a_checkpoint_matters(field: str, shared: SharedRuns) -> None:
     """If any field of the checkpoint is reset, resuming fails or gives another result."""
     config = settings("fast" if field == "momentum" else "best")
-    unbroken = run(config, Options(name="unbroken", output=Path("unbroken.pth")))
-    folder = stop_after(STEPS + 3, config, "stopped")
+    unbroken = shared.finished(config)
+    folder = shared.stopped(STEPS + 3, config)
     checkpoints = CheckpointFolder(folder / "checkpoints")
     snapshot, _ = checkpoints.load_latest()
     LOSSES[field](snapshot.tensors, snapshot.values)
@@ -194,18 +239,18 @@ def test_every_field_of_a_checkpoint_matters(field: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["config", "dataset_sha256", "circumstances", "epochs", "scaler"])
-def test_a_missing_value_is_reported(value: str) -> None:
+def test_a_missing_value_is_reported(value: str, shared: SharedRuns) -> None:
     """A checkpoint that lacks a value is refused, and the error names the value."""
-    folder = stop_after(3, settings(), "stopped")
+    folder = shared.stopped(3, settings())
     _tamper(folder, lambda values: values.pop(value))
     with pytest.raises(CheckpointError, match=f"{value}: Field required"):
         resume_run(folder)
 
 
 @pytest.mark.parametrize("field", ["sums", "history", "network.", "averaged.", "optimizer."])
-def test_a_missing_tensor_is_reported(field: str) -> None:
+def test_a_missing_tensor_is_reported(field: str, shared: SharedRuns) -> None:
     """A checkpoint that lacks a tensor is refused."""
-    folder = stop_after(3, settings("best"), "stopped")
+    folder = shared.stopped(3, settings("best"))
     checkpoints = CheckpointFolder(folder / "checkpoints")
     snapshot, _ = checkpoints.load_latest()
     name = next(name for name in snapshot.tensors if name.startswith(field))
@@ -216,25 +261,24 @@ def test_a_missing_tensor_is_reported(field: str) -> None:
         resume_run(folder)
 
 
-def test_more_epochs_with_a_constant_rate_give_the_longer_run() -> None:
+def test_more_epochs_with_a_constant_rate_give_the_longer_run(shared: SharedRuns) -> None:
     """A run of 1 epoch, resumed with --epochs 3, equals a run of 3; fewer epochs are refused."""
-    longer = run(settings(), Options(name="longer", output=Path("longer.pth")))
+    longer = shared.finished(settings())
     for epochs in (1, 1.5):
-        name = f"first-{epochs}"
-        folder = run(settings(epochs=epochs), Options(name=name, output=Path("m.pth"))).folder
+        folder = shared.finished(settings(epochs=epochs), f"first-{epochs}").folder
         resumed = resume_run(folder, [{"train": {"epochs": 3}}])
         assert _same_tensors(resumed.output, longer.output)
         assert [one.step for one in resumed.epochs][-2:] == [2 * STEPS, 3 * STEPS]
         with pytest.raises(ConfigError, match="more than the"):
             resume_run(folder, [{"train": {"epochs": 2}}])
-    folder = stop_after(3, settings("fast"), "linear")
+    folder = shared.stopped(3, settings("fast"), "linear")
     with pytest.raises(ConfigError, match=r"train.epochs was 3.* and is now 4"):
         resume_run(folder, [{"train": {"epochs": 4}}])
 
 
-def test_a_finished_run_is_left_alone() -> None:
+def test_a_finished_run_is_left_alone(shared: SharedRuns) -> None:
     """Resuming it reports that it is finished, and changes no byte of its files."""
-    result = run(settings(epochs=1), Options(name="done", output=Path("done.pth")))
+    result = shared.finished(settings(epochs=1), "done")
 
     def contents() -> dict[Path, bytes]:
         files = [path for path in result.folder.rglob("*") if path.is_file()]
@@ -246,9 +290,9 @@ def test_a_finished_run_is_left_alone() -> None:
     assert contents() == before
 
 
-def test_a_run_killed_while_saving_its_model_saves_it_when_resumed() -> None:
+def test_a_run_killed_while_saving_its_model_saves_it_when_resumed(shared: SharedRuns) -> None:
     """With all steps taken and no test result, only the evaluation is repeated."""
-    result = run(settings(epochs=1), Options(name="done", output=Path("done.pth")))
+    result = shared.finished(settings(epochs=1), "done")
     expected = result.output.read_bytes()
     (result.folder / "test.json").unlink()
     result.output.unlink()
@@ -268,47 +312,56 @@ def test_a_run_killed_while_saving_its_model_saves_it_when_resumed() -> None:
         ({"train": {"precision": "bf16"}}, "train.precision"),
     ],
 )
-def test_another_training_is_refused(changed: dict[str, Any], words: str) -> None:
-    """The error names the setting that changed; repeating an old value is fine."""
-    folder = stop_after(3, settings(), "stopped")
+def test_another_training_is_refused(
+    changed: dict[str, Any], words: str, shared: SharedRuns
+) -> None:
+    """A setting that makes it another training is named."""
+    folder = shared.stopped(3, settings())
     with pytest.raises(ConfigError, match=words):
         resume_run(folder, [changed])
+
+
+def test_a_repeated_setting_is_accepted(shared: SharedRuns) -> None:
+    """Settings that equal those of the run do not prevent resuming."""
+    folder = shared.stopped(3, settings())
     resume_run(folder, [{"train": {"peak_lr": 0.001}, "recipe": "article"}])
 
 
-def test_another_dataset_is_refused() -> None:
+def test_another_dataset_is_refused(shared: SharedRuns) -> None:
     """The images are compared by hash."""
-    folder = stop_after(3, settings(), "stopped")
+    folder = shared.stopped(3, settings())
     _tamper(folder, lambda values: values.update(dataset_sha256="0" * 64))
     with pytest.raises(ConfigError, match="the dataset has changed"):
         resume_run(folder)
 
 
-def test_the_images_may_be_moved() -> None:
+def test_the_images_may_be_moved(shared: SharedRuns) -> None:
     """`--data-dir` may change, because images are compared by hash."""
     shutil.copytree("data", "elsewhere")
-    unbroken = run(settings(), Options(name="unbroken", output=Path("unbroken.pth")))
-    folder = stop_after(3, settings(), "stopped")
+    unbroken = shared.finished(settings())
+    folder = shared.stopped(3, settings())
     assert_same(resume_run(folder, [{"data": {"data_dir": "elsewhere"}}]), unbroken)
 
 
-@pytest.mark.parametrize("key", ["threads", "torch", "processor", "kernels", "vggnet"])
-def test_changes_that_affect_the_last_bits_are_warnings(key: str) -> None:
+def test_changes_that_affect_the_last_bits_are_warnings(shared: SharedRuns) -> None:
     """Other threads, versions or machines give a warning, and the run continues."""
-    folder = stop_after(3, settings(), "stopped")
-    _tamper(folder, lambda values: values["circumstances"].update({key: "other"}))
+    folder = shared.stopped(3, settings())
+    keys = {"threads", "torch", "processor", "kernels", "vggnet"}
+    _tamper(folder, lambda values: values["circumstances"].update(dict.fromkeys(keys, "other")))
     reporter = StopAt(0)
     resume_run(folder, reporter=reporter)
-    assert len(reporter.warnings) == 1
-    assert reporter.warnings[0].startswith(f"{key} was other and is now ")
+    assert len(reporter.warnings) == len(keys)
+    named = {warning.partition(" was other and is now ")[0] for warning in reporter.warnings}
+    assert named == keys
 
 
-def test_batch_norm_fixes_the_number_of_processes() -> None:
+def test_batch_norm_fixes_the_number_of_processes(shared: SharedRuns) -> None:
     """With batch norm, another number of processes is refused; without it, it is a warning."""
     for batch_norm in (False, True):
         config = settings()
         model = config.model.model_copy(update={"batch_norm": batch_norm})
-        folder = stop_after(3, config.model_copy(update={"model": model}), f"norm-{batch_norm}")
+        config = config.model_copy(update={"model": model})
+        folder = shared.stopped(3, config, f"norm-{batch_norm}")
         _tamper(folder, lambda values: values["circumstances"].update(processes=2))
         if batch_norm:
             with pytest.raises(ConfigError, match="the run had 2 processes and now has 1"):
@@ -317,10 +370,10 @@ def test_batch_norm_fixes_the_number_of_processes() -> None:
             resume_run(folder)
 
 
-def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used() -> None:
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(shared: SharedRuns) -> None:
     """The result is the same; if both are damaged, the error names both."""
-    unbroken = run(settings(), Options(name="unbroken", output=Path("unbroken.pth")))
-    folder = stop_after(STEPS + 3, settings(), "stopped")
+    unbroken = shared.finished(settings())
+    folder = shared.stopped(STEPS + 3, settings())
     newest = max((folder / "checkpoints").glob("*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-1])
     reporter = StopAt(0)
@@ -352,12 +405,10 @@ def test_only_two_checkpoints_stay() -> None:
     ]
 
 
-def test_checkpoints_change_nothing() -> None:
+def test_checkpoints_change_nothing(shared: SharedRuns) -> None:
     """Saving at every step or only at the end of epochs gives the same bits."""
     often = Options(name="often", output=Path("often.pth"), checkpoint_every="1")
-    assert_same(
-        run(settings(), often), run(settings(), Options(name="rare", output=Path("rare.pth")))
-    )
+    assert_same(run(settings(), often), shared.finished(settings()))
 
 
 @pytest.fixture
@@ -404,10 +455,14 @@ def remount(disk: Path, how: str) -> None:
     ids=["full", "read-only"],
 )
 def test_a_full_or_read_only_disk_loses_no_run(
-    disk: Path, spoil: Callable[[Path], None], repair: Callable[[Path], None], words: str
+    disk: Path,
+    spoil: Callable[[Path], None],
+    repair: Callable[[Path], None],
+    words: str,
+    shared: SharedRuns,
 ) -> None:
     """The run ends with an error and an intact checkpoint; resumed later, it ends equal."""
-    unbroken = run(settings(), Options(name="unbroken", output=Path("unbroken.pth")))
+    unbroken = shared.finished(settings())
     options = Options(runs=disk, name="cut", output=Path("cut.pth"), checkpoint_every="1")
     with pytest.raises(OutputError, match=rf"{words}.*Resume from step 10: .*--resume") as caught:
         run(settings(), options, SpoilAt(11, lambda: spoil(disk)))
@@ -436,7 +491,8 @@ def test_a_folder_of_images_may_be_moved(here: Path) -> None:
         {"recipe": "article"}, TINY, {"data": {"dataset": "images", "data_dir": None}},
         {"data": {"validation_size": 0}, "train": {"global_batch_size": 8, "epochs": 2}},
     )  # fmt: skip
-    folder = stop_after(3, config, "moved")
+    _train(config, "moved", 3)
+    folder = Path("runs/moved")
     shutil.move("images", "elsewhere")
     (here / "elsewhere" / "a" / "0.png").rename(here / "0.png")
     with pytest.raises(ConfigError, match="the dataset has changed"):
@@ -445,18 +501,20 @@ def test_a_folder_of_images_may_be_moved(here: Path) -> None:
     assert resume_run(folder, [{"data": {"dataset": "elsewhere"}}]).epochs[-1].epoch == 2
 
 
-def test_a_run_can_end_at_its_last_checkpoint(here: Path) -> None:
+def test_a_run_can_end_at_its_last_checkpoint(shared: SharedRuns) -> None:
     """If --epochs ends a run where it was interrupted, its results are of those steps."""
-    folder = stop_after(3, settings(), "short")
+    folder = shared.stopped(3, settings(), "short")
     result = resume_run(folder, [{"train": {"epochs": 3 / STEPS}}])
     assert [epoch.step for epoch in result.epochs] == [3]
     assert (folder / "curves.png").is_file()
     assert (folder / "test.json").is_file()
 
 
-def test_a_run_that_cannot_resume_stays_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_cannot_resume_stays_finished(
+    shared: SharedRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Errors are found before the previous results are removed."""
-    folder = run(settings(epochs=1), Options(name="done", output=Path("done.pth"))).folder
+    folder = shared.finished(settings(epochs=1), "done").folder
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match="needs an extra"):
         resume_run(folder, [{"train": {"epochs": 2}}], Options(tensorboard=True))
@@ -509,9 +567,11 @@ class LoseFolder(Reporter):
     ],
     ids=["deleted", "moved", "parent deleted"],
 )
-def test_a_lost_run_folder_is_made_again(lose: Callable[[], object], every: str) -> None:
+def test_a_lost_run_folder_is_made_again(
+    lose: Callable[[], object], every: str, shared: SharedRuns
+) -> None:
     """The run ends as usual, with all its files, and can be resumed."""
-    unbroken = run(settings(), Options(name="unbroken", output=Path("unbroken.pth")))
+    unbroken = shared.finished(settings())
     kept = shutil.copytree(unbroken.folder, "unbroken")
     reporter = LoseFolder(STEPS + 2, lose)
     options = Options(name="lost", output=Path("lost.pth"), checkpoint_every=every)
@@ -526,14 +586,14 @@ def test_a_lost_run_folder_is_made_again(lose: Callable[[], object], every: str)
         resume_run(result.folder)
 
 
-def test_weights_are_saved_where_they_can_be() -> None:
+def test_weights_are_saved_where_they_can_be(shared: SharedRuns) -> None:
     """With a run folder that cannot be made again, training ends, and --output is written."""
 
     def lose() -> None:
         shutil.rmtree("runs")
         Path("runs").touch()
 
-    unbroken = run(settings(), Options(name="unbroken", output=Path("unbroken.pth")))
+    unbroken = shared.finished(settings())
     reporter = LoseFolder(STEPS + 2, lose)
     options = Options(name="lost", output=Path("lost.pth"))
     with pytest.raises(OutputError, match=r"the trained weights are in lost\.pth"):
@@ -607,9 +667,9 @@ class Enough(Reporter):
             raise KeyboardInterrupt
 
 
-def test_invalid_values_never_end_in_a_traceback() -> None:
+def test_invalid_values_never_end_in_a_traceback(shared: SharedRuns) -> None:
     """A checkpoint with a valid manifest, but another value or tensor, resumes or is refused."""
-    folder = stop_after(STEPS + 3, settings("best"), "stopped")
+    folder = shared.stopped(STEPS + 3, settings("best"))
     valid, _ = CheckpointFolder(folder / "checkpoints").load_latest()
 
     @given(data=st.data())

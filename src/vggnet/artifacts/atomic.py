@@ -1,4 +1,4 @@
-"""Files that are either whole or not there."""
+"""Write files atomically: a path holds either its old content or the complete new content."""
 
 from __future__ import annotations
 
@@ -6,44 +6,49 @@ import contextlib
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from vggnet.errors import OutputError
 
+_HELD_UP = (5, 32)
+"""Windows errors for a file that another program, such as a virus scanner, has open."""
+_RETRIES = 8
+"""Attempts to replace such a file, with pauses that add up to about one second."""
+
 
 def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its place, flush it to the disk, and rename it there.
+    """Write to a temporary file in the same folder, flush it to disk, rename it to `path`.
 
-    Whatever fails, and whenever the process is killed, `path` is either what it was
-    before or the whole new file. Where it is a symbolic link, that holds for the file that it
-    points to; a pipe or a device is written to as it is.
+    If the write fails or the process is killed, `path` keeps its old content. A symbolic
+    link is followed. A pipe or a device is written to directly.
 
     Args:
-        path: Where it shall stand.
-        content: Its bytes, or what writes them to a binary file.
+        path: The file.
+        content: Its bytes, or a function that writes them to a binary file.
 
     Raises:
-        OutputError: It cannot be written; a file at `path` is untouched.
+        OutputError: The file cannot be written; `path` is unchanged.
     """
-    if _is_pipe_or_device(path):
+    if is_pipe_or_device(path):
         _write_into(path, content)
         return
     temporary: Path | None = None
     try:
         if path.is_dir():
             raise IsADirectoryError(None, "is a folder")
-        place = _follow(path)
-        handle, name = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
+        target = _follow(path)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             _write(file, content)
         temporary.chmod(0o666 & ~_umask())
-        put_in_place(temporary, place)
+        put_in_place(temporary, target)
     except OSError as error:
         raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; what stood there is untouched"
+            f"cannot write {path}: {error.strerror or error}; an existing file is unchanged"
         ) from None
     finally:
         if temporary is not None:
@@ -52,22 +57,22 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Non
 
 
 def put_in_place(written: Path, path: Path) -> None:
-    """Flush a file that was written beside its place to the disk, and rename it there.
+    """Flush a complete file to disk and rename it to `path`, on the same file system.
 
     Raises:
-        OSError: It cannot be, or a pipe or device stands there; `path` is untouched.
+        OSError: The rename fails, or `path` is a pipe or a device; `path` is unchanged.
     """
-    if _is_pipe_or_device(path):
+    if is_pipe_or_device(path):
         raise OSError(None, "is a pipe or a device; name a file")
-    with written.open("rb") as file:
+    with written.open("r+b") as file:  # Windows flushes only files that are open for writing
         os.fsync(file.fileno())
-    place = _follow(path)
-    written.replace(place)
-    _flush_folder(place.parent)
+    target = _follow(path)
+    _replace(written, target)
+    _flush_folder(target.parent)
 
 
 def check_writable(path: Path) -> None:
-    """Find out before hours of training, not after, whether `path` can be written.
+    """Check before hours of training that `path` can be written.
 
     Raises:
         OutputError: It cannot.
@@ -77,7 +82,7 @@ def check_writable(path: Path) -> None:
             raise IsADirectoryError(None, "is a folder; name a file in it")
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(None, "is write-protected")
-        if not _is_pipe_or_device(path):
+        if not is_pipe_or_device(path):
             with tempfile.TemporaryFile(dir=_follow(path).parent):
                 pass
     except OSError as error:
@@ -85,10 +90,10 @@ def check_writable(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, unless it is there.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
-        OutputError: It cannot be made.
+        OutputError: The folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -96,7 +101,8 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from None
 
 
-def _is_pipe_or_device(path: Path) -> bool:
+def is_pipe_or_device(path: Path) -> bool:
+    """Return whether `path` exists and is neither a regular file nor a folder."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -105,7 +111,7 @@ def _is_pipe_or_device(path: Path) -> bool:
 
 
 def _follow(path: Path) -> Path:
-    """Return what a symbolic link points to; a rename would put a file in the link's place."""
+    """Return the target of a symbolic link; a rename would replace the link itself."""
     return Path(os.path.realpath(path))
 
 
@@ -124,6 +130,18 @@ def _write(file: BinaryIO, content: bytes | Callable[[BinaryIO], object]) -> Non
         content(file)
 
 
+def _replace(written: Path, target: Path) -> None:
+    """Rename a file; wait if Windows says that another program has the target open."""
+    for attempt in range(1, _RETRIES + 1):
+        try:
+            written.replace(target)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _HELD_UP or attempt == _RETRIES:
+                raise
+            time.sleep(0.01 * 2 ** (attempt - 1))
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -131,7 +149,7 @@ def _umask() -> int:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, on systems where folders can be flushed."""
+    """Flush the rename itself to disk, on systems that can flush folders."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

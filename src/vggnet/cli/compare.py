@@ -1,217 +1,185 @@
-"""`vggnet compare`: the same training timed on each device, and results side by side."""
+"""`vggnet compare`: time the same training on each device, or report results side by side."""
 
 from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vggnet.cli.model_options import Force
+from vggnet.cli.options import config_flags, nest_flags
 from vggnet.errors import ConfigError, VggnetError
 
 if TYPE_CHECKING:
-    from vggnet.compare.plan import Plan
+    from vggnet.compare.plan import ComparisonPlan
     from vggnet.compare.result import Result
-    from vggnet.compare.section import Report
+    from vggnet.report.document import Report
 
 _PLAIN = r"[A-Za-z0-9._=,/:+-]{1,200}"
-DEFAULT_STEPS = 100
-DEFAULT_REPEATS = 5
+_MEASURED = ("train_device", "train_precision", "train_kernels", "train_threads", "train_epochs")
+"""Settings that a comparison varies itself."""
+_LOCAL = ("devices", "threads", "sweep", "data_data_dir", "output", "price", "force", "as_json")
+"""Options that do not change the work of a row."""
+_REPORT = ("files", "output", "price", "force")
+"""Options that apply to result files."""
 
 
+@partial(config_flags, omit=_MEASURED)
 def compare(
+    context: typer.Context,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Results of several machines, to report side by side.", metavar="[FILE.json]..."
+            help="Result files of several machines, to report side by side.",
+            metavar="[FILE.json]...",
         ),
     ] = None,
     devices: Annotated[
-        str | None, typer.Option(help="cpu,cuda or the like; default: every kind that is here.")
+        str | None,
+        typer.Option(help="Devices, such as cpu,cuda; default: every available kind."),
     ] = None,
     recipe: Annotated[
-        str | None,
-        typer.Option(help="Settings to start from: fast (the default), best or article."),
+        str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML or JSON file of settings to lay over the recipe's.")
+        Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=10**6, help=f"Steps a row; default: {DEFAULT_STEPS}.")
+        int | None, typer.Option(min=1, max=10**6, help="Steps per repeat; default: 100.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="Epochs a row, instead of --steps.")] = None,
-    repeats: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Times each row is measured; default: 5.")
+    epochs: Annotated[
+        float | None, typer.Option(help="Epochs per repeat, instead of --steps.")
     ] = None,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Repeats of each setting.")] = 5,
     threads: Annotated[
-        str | None, typer.Option(help="CPU threads to try: 1,2,4; default: up to all cores.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", "-b", help="Images a step, common to all rows.")
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="Member of the VGG family.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds the dataset in torchvision's layout.")
+        str | None,
+        typer.Option(help="CPU thread counts, such as 1,2,4; default: 1, 2, 4 … all cores."),
     ] = None,
     sweep: Annotated[
         Literal["batch", "width", "none"] | None,
         typer.Option(
-            help="Find from which batch size or network width a device wins; "
-            "default: batch where there is no GPU, else none."
+            help="Measure a range of batch sizes or network widths; "
+            "default: batch without a GPU, otherwise none."
         ),
     ] = None,
     price: Annotated[
-        str | None, typer.Option(help="Of an hour, to state costs: cpu=0.10,cuda=1.80.")
+        str | None, typer.Option(help="Prices per hour, to report costs: cpu=0.10,cuda=1.80.")
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for compare.json, .md and .html.")
     ] = Path(),
+    force: Force = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON instead of the table.")
     ] = False,
+    **flags: Any,
 ) -> None:
-    """Time the same training on every device, and say how much faster which is, and why.
+    """Time the same training on every device, and report speedups and where the time goes.
 
-    Without a GPU, thread counts and batch sizes of the CPU are compared. With FILEs,
-    nothing is measured: results of several machines are reported side by side.
+    Without a GPU, compares CPU thread counts, kernels and batch sizes. With FILEs, measures
+    nothing and reports the results of several machines side by side.
     """
-    from vggnet.artifacts.atomic import check_writable, make_folder
+    from vggnet.artifacts.atomic import make_folder
+    from vggnet.artifacts.outputs import HTML, MARKDOWN, RESULT, check_output
     from vggnet.compare.report import build_report
-    from vggnet.compare.result import load_result
 
     prices = _read_prices(price)
-    measuring = {
-        "--devices": devices,
-        "--recipe": recipe,
-        "--config": config,
-        "--steps": steps,
-        "--epochs": epochs,
-        "--repeats": repeats,
-        "--threads": threads,
-        "--batch-size": batch_size,
-        "--model": model,
-        "--sweep": sweep,
-    }
     if files:
-        if given := [flag for flag, value in measuring.items() if value is not None]:
-            raise ConfigError(f"{', '.join(given)} and result files exclude each other")
-        if as_json:
-            raise ConfigError("--json prints what is measured; result files are JSON already")
+        if given := [flag for name, flag, _ in _given(context) if name not in _REPORT]:
+            raise ConfigError(
+                f"{', '.join(given)} cannot be used with result files: nothing is measured"
+            )
+        from vggnet.compare.result import load_result
+
         results = list(zip(_name_sources(files), map(load_result, files), strict=True))
         make_folder(output)
+        for kind in (HTML, MARKDOWN):
+            check_output(output / f"compare{kind.suffixes[0]}", kind, files, force)
         _write(build_report(results, prices, files[0]), None, output, "compare", quiet=False)
         return
-    layers = _settings(recipe, config, model, data_dir, batch_size)
-    plan = _plan(layers, devices, threads, steps, epochs, repeats or DEFAULT_REPEATS, sweep)
+    counts = _read_threads(threads) if threads is not None else None
+
+    from vggnet.recipes import load_overrides, resolve_config
+
+    chosen = {**nest_flags(flags), **({} if recipe is None else {"recipe": recipe})}
+    settings = resolve_config(load_overrides(config) if config else {}, chosen)
+
+    from vggnet.compare.plan import plan_comparison
+
+    plan = plan_comparison(
+        settings,
+        devices=devices.split(",") if devices is not None else None,
+        threads=counts,
+        steps=steps,
+        epochs=epochs,
+        repeats=repeats,
+        sweep=sweep,
+    )
+    plan = replace(plan, options=_same_work(context, plan), command=_command_line())
     make_folder(output)
-    check_writable(output / "compare.json")
+    for stem in ("compare", "compare-partial"):
+        for kind in (RESULT, HTML, MARKDOWN):
+            check_output(output / f"{stem}{kind.suffixes[0]}", kind, force=force)
     result, code = _measure(plan, quiet=as_json)
     stem = "compare" if result.complete else "compare-partial"
     report = build_report([("", result)], prices, output / f"{stem}.json")
     _write(report, result, output, stem, as_json)
     if as_json:
-        print(json.dumps(result.model_dump(mode="json")))  # ASCII, whatever the terminal takes
+        print(json.dumps(result.model_dump(mode="json")))  # ASCII, for any terminal
     if code:
         raise typer.Exit(code)
 
 
-def _settings(
-    recipe: str | None,
-    config: Path | None,
-    model: str | None,
-    data_dir: Path | None,
-    batch_size: int | None,
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return layers of settings over the recipe's, and the flags that stand for them."""
-    from vggnet.recipes import load_overrides
-
-    flags = {"--recipe": recipe, "--config": config, "--model": model, "--batch-size": batch_size}
-    values: dict[str, dict[str, Any]] = {
-        "model": {"architecture": model},
-        "data": {"data_dir": data_dir},
-        "train": {"global_batch_size": batch_size},
-    }
-    given: dict[str, Any] = {
-        section: {name: value for name, value in fields.items() if value is not None}
-        for section, fields in values.items()
-    }
-    if recipe is not None:
-        given["recipe"] = recipe
-    layers = [load_overrides(config) if config else {}, given]
-    words = [
-        # Only what needs no quoting: the report prints these words as a command to copy.
-        f"{flag} {value if re.fullmatch(_PLAIN, str(value)) else 'FILE'}"
-        for flag, value in flags.items()
-        if value is not None
-    ]
-    return layers, words
+def _given(context: typer.Context) -> Iterator[tuple[str, str, Any]]:
+    """Yield the name, flag and value of every option on the command line."""
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if source and source.name == "COMMANDLINE":
+            value = context.params[option.name or ""]
+            flags = option.secondary_opts if value is False else option.opts
+            yield option.name or "", flags[0], value
 
 
-def _plan(
-    layers: tuple[list[dict[str, Any]], list[str]],
-    devices: str | None,
-    threads: str | None,
-    steps: int | None,
-    epochs: float | None,
-    repeats: int,
-    sweep: Literal["batch", "width", "none"] | None,
-) -> Plan:
-    """Settle what is compared, and refuse what cannot be before anything is measured."""
-    from vggnet.recipes import resolve_config
-
-    config = resolve_config(*layers[0])
-    if steps is not None and epochs is not None:
-        raise ConfigError("--steps and --epochs exclude each other")
-    if epochs is not None and not 0 < epochs <= 1000:
-        raise ConfigError(f"--epochs must lie above 0 and not above 1000, not {epochs:g}")
-    counts = _read_threads(threads) if threads is not None else None
-
-    from vggnet.compare.plan import Plan, choose_devices, default_threads
-    from vggnet.data.dataset import hold_out
-    from vggnet.data.storage import load_configured
-    from vggnet.engine.schedule import count_steps
-    from vggnet.engine.session import Session
-    from vggnet.run import fit_to_data
-
-    chosen = choose_devices(devices.split(",") if devices is not None else None)
-    dataset = load_configured(config.data)
-    config = fit_to_data(config, dataset, Session())
-    train, _ = hold_out(dataset.train, config.data.validation_size, config.train.seed)
-    dataset = replace(dataset, train=train)
-    size = config.train.global_batch_size
-    if epochs is not None:
-        steps = count_steps(epochs, -(-len(dataset.train) // size))
-    steps = steps or DEFAULT_STEPS
-    only_cpu = all(device.type == "cpu" for device in chosen)
-    kind = sweep or ("batch" if only_cpu else "none")
-    words = [*layers[1], f"--steps {steps}", f"--repeats {repeats}"]
-    return Plan(
-        config=config,
-        dataset=dataset,
-        devices=chosen,
-        threads=counts or default_threads(),
-        steps=steps,
-        repeats=repeats,
-        sweep=None if kind == "none" else kind,
-        options=" ".join(words),
-    )
+def _same_work(context: typer.Context, plan: ComparisonPlan) -> str:
+    """Return the flags that request the same work on another machine."""
+    words = []
+    for name, flag, value in _given(context):
+        if name not in (*_LOCAL, "steps", "epochs", "repeats"):
+            values = (
+                () if isinstance(value, bool) else value if isinstance(value, tuple) else (value,)
+            )
+            # The report prints these words as a command to copy: no value that needs quotes.
+            plain = [text if re.fullmatch(_PLAIN, text) else "FILE" for text in map(str, values)]
+            words.append(" ".join([flag, *plain]))
+    words += [f"--steps {plan.steps}", f"--repeats {plan.repeats}"]
+    return " ".join(words)
 
 
-def _measure(plan: Plan, quiet: bool) -> tuple[Result, int]:
-    """Carry the comparison out; what ends it early, as Ctrl-C does, leaves what is done.
+def _command_line() -> str:
+    from vggnet.compare.result import printable
+
+    return printable(shlex.join(["vggnet", *sys.argv[1:]]))[:400]
+
+
+def _measure(plan: ComparisonPlan, quiet: bool) -> tuple[Result, int]:
+    """Run the comparison; if something ends it early, such as Ctrl-C, keep what is done.
 
     Returns:
-        The result, and the exit code.
+        The result and the exit code.
 
     Raises:
-        KeyboardInterrupt: There is none yet, when Ctrl-C or SIGTERM comes.
-        VggnetError: Nor when something goes wrong.
+        KeyboardInterrupt: Ctrl-C or SIGTERM arrived before the first result.
+        VggnetError: An error occurred before the first result.
     """
     from vggnet.cli.compare_progress import TerminalObserver
     from vggnet.compare.comparison import Comparison
@@ -225,32 +193,31 @@ def _measure(plan: Plan, quiet: bool) -> tuple[Result, int]:
                 raise
             # 128 + SIGINT, as shells report it
             code = error.exit_code if isinstance(error, VggnetError) else 130
-            observer.warned(f"{str(error) or 'interrupted'}; what was measured so far is kept")
+            observer.warned(f"{str(error) or 'interrupted'}; the measurements so far are kept")
         result = comparison.result()
     assert result is not None
     return result, code
 
 
 def _write(report: Report, result: Result | None, output: Path, stem: str, quiet: bool) -> None:
-    """Write the files, and print what a terminal has room for."""
+    """Write the files, and print a summary."""
     from vggnet.artifacts.atomic import write_file
-    from vggnet.compare.markdown import render_markdown
-    from vggnet.compare.page import render_html
+    from vggnet.report.html import render_html
+    from vggnet.report.markdown import render_markdown
+    from vggnet.report.terminal import print_report
 
-    contents = {".md": render_markdown(report), ".html": render_html(report)}
+    contents = {".md": render_markdown(report), ".html": render_html(report, "vggnet compare")}
     if result:
         contents = {".json": result.model_dump_json(indent=1) + "\n", **contents}
     paths = [output / f"{stem}{suffix}" for suffix in contents]
     for path, content in zip(paths, contents.values(), strict=True):
         write_file(path, content.encode())
     if not quiet:
-        from vggnet.cli.compare_progress import print_report
-
         print_report(report, paths)
 
 
 def _name_sources(files: list[Path]) -> list[str]:
-    """Call each file by its name, or by its folder where that is compare.json."""
+    """Name each file; a compare.json takes the name of its folder."""
     names = [
         file.stem if file.stem != "compare" else file.resolve().parent.name or "compare"
         for file in files
@@ -267,9 +234,7 @@ def _read_prices(text: str | None) -> dict[str, float]:
     for part in text.split(",") if text is not None else ():
         found = re.fullmatch(r"\s*(cpu|mps|(?:cuda|xpu)(?::\d+)?)\s*=\s*(\d+(?:\.\d+)?)\s*", part)
         if not found:
-            raise ConfigError(
-                f"--price {part!r}: write a device and its price an hour, as cpu=0.10"
-            )
+            raise ConfigError(f"--price {part!r}: write a device and its price, as in cpu=0.10")
         if found[1] in prices:
             raise ConfigError(f"--price names {found[1]} twice")
         prices[found[1]] = float(found[2])
@@ -280,7 +245,7 @@ def _read_threads(text: str) -> tuple[int, ...]:
     """Read "1,2,4"."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and 1 <= int(part) <= 4096 for part in parts):
-        raise ConfigError(f"--threads {text!r}: write counts from 1 to 4096, as 1,2,4")
+        raise ConfigError(f"--threads {text!r}: write counts from 1 to 4096, as in 1,2,4")
     counts = tuple(sorted(int(part) for part in parts))
     if len(set(counts)) < len(counts):
         raise ConfigError(f"--threads {text!r} names a count twice")
@@ -289,7 +254,7 @@ def _read_threads(text: str) -> tuple[int, ...]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM, as a batch system sends it, do what Ctrl-C does."""
+    """Treat SIGTERM, which batch systems send, like Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

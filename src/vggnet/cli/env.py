@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vggnet.cli.options import Json
+from vggnet.cli.model_options import Json
 
 
 def env(as_json: Json = False) -> None:

@@ -1,4 +1,4 @@
-"""`vggnet evaluate`: the accuracy of a model file, and its errors."""
+"""`vggnet evaluate`: accuracy of a model on the test set, per class, and its errors."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vggnet.cli.options import DataDir, Device, Download, Json, ModelFile, SkipBad, Threads
+from vggnet.cli import model_options as options
+from vggnet.cli.options import DataDir, Download, SkipBad
+from vggnet.cli.terminal import printable, warn
 
 if TYPE_CHECKING:
     from vggnet.engine.evaluate import Evaluation
 
 
 def evaluate(
-    model: ModelFile,
+    model: options.ModelFile,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset, or folder of images; default: the one trained on."),
+        typer.Option(
+            help="Dataset or folder of images; default: the one the model was trained on."
+        ),
     ] = None,
     data_dir: DataDir = None,
     download: Download = True,
     skip_bad: SkipBad = False,
     mistakes: Annotated[
-        Path | None, typer.Option(help="Write the most confident errors to this PNG file.")
+        Path | None,
+        typer.Option(help="Write the most confident errors to this PNG file."),
     ] = None,
     confusion: Annotated[
         Path | None, typer.Option(help="Write the confusion matrix to this PNG file.")
@@ -38,47 +43,62 @@ def evaluate(
         ),
     ] = None,
     shifts: Annotated[int | None, typer.Option(min=1, max=4, hidden=True)] = None,
-    device: Device = "auto",
-    threads: Threads = None,
-    as_json: Json = False,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_size: options.ModelImageSize = None,
+    classes: options.Classes = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Evaluate a model file on the test set: ours, or one that the article's script saved."""
+    """Evaluate a model on the test set."""
     import json
-    import sys
 
+    from vggnet.artifacts.model_file import load_model
+    from vggnet.artifacts.outputs import PNG, check_output
     from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
     from vggnet.artifacts.summary import summarize
     from vggnet.data.matching import load_to_evaluate
     from vggnet.engine.device import computing, usable_cores
-    from vggnet.inference.predict import load
+    from vggnet.inference.predict import Classifier
     from vggnet.inference.tta import evaluate_tta
 
-    classifier = load(model, device)
+    overrides = options.read_overrides(mean, std, image_size, classes)
+    classifier = Classifier(load_model(model, overrides), device)
     learnt = classifier.learnt
     name = dataset or learnt.dataset or "mnist"
+    inputs = [model, Path(name)]
+    for path in (mistakes, confusion):
+        if path:
+            check_output(path, PNG, inputs, force)
+            inputs.append(path)
     test, warnings = load_to_evaluate(name, learnt, data_dir, download=download, skip_bad=skip_bad)
     for warning in warnings:
-        print(f"vggnet: warning: {warning}", file=sys.stderr)
-    pixels = tta or shifts
+        warn(warning)
     with computing("fp32", threads or usable_cores()):
         found = classifier.evaluate(test)
-        augmented = evaluate_tta(classifier, test, pixels) if pixels else None
+        pixels = tta or shifts
+        shifted = evaluate_tta(classifier, test, pixels) if pixels else None
     if mistakes:
         render_mistakes(mistakes, test.images, found, classifier.classes)
     if confusion:
         render_confusion_matrix(confusion, found, classifier.classes)
     if as_json:
         summary = summarize(found, classifier.classes)
-        if augmented:
-            figures = {"accuracy": augmented.accuracy, "loss": augmented.loss}
-            summary["shifted"] = {"pixels": pixels, **figures}
-        print(json.dumps(summary))
+        if shifted:
+            summary["shifted"] = {
+                "pixels": pixels,
+                "accuracy": shifted.accuracy,
+                "loss": shifted.loss,
+            }
+        print(json.dumps(summary, allow_nan=False))
         return
     _print(found, classifier.classes, test.source)
-    if pixels and augmented:
+    if pixels and shifted:
         print(
-            f"Test-time augmentation, {(2 * pixels + 1) ** 2} shifts of up to {pixels} "
-            f"pixel{'s' if pixels > 1 else ''}: accuracy {100 * augmented.accuracy:.2f} %"
+            f"Averaged over {(2 * pixels + 1) ** 2} shifts of up to {pixels} "
+            f"pixel{'s' * (pixels > 1)}: accuracy {100 * shifted.accuracy:.2f} %"
         )
 
 
@@ -93,10 +113,10 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
         f"accuracy {100 * found.accuracy:.2f} % ({found.correct:,} of {found.count:,}; "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f} %)\n"
         f"loss     {found.loss:.4f} nats\n"
-        f"data     {source}"
+        f"data     {printable(source)}"
     )
     table = Table(box=box.SIMPLE_HEAD)
-    columns = ("class", "images", "precision %", "recall %", "F1 %", "most often taken for")
+    columns = ("class", "images", "precision %", "recall %", "F1 %", "most often predicted as")
     for column in columns:
         table.add_column(column, justify="left" if column in (columns[0], columns[-1]) else "right")
     for index, row in enumerate(found.per_class(classes)):
@@ -104,12 +124,12 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
         wrong[index] = 0
         other = int(wrong.argmax())
         table.add_row(
-            str(row["class"]),
+            printable(str(row["class"])),
             f"{row['count']:,}",
             *(
                 f"{100 * float(row[key]):.2f}" if row["count"] else "–"
                 for key in ("precision", "recall", "f1")
             ),
-            f"{classes[other]} ({wrong[other]} times)" if wrong[other] else "",
+            f"{printable(classes[other])} ({wrong[other]} times)" if wrong[other] else "",
         )
     console.print(table)

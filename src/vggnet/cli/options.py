@@ -18,10 +18,6 @@ def _describe(name: str) -> str | None:
     return DataConfig.model_fields[name].description
 
 
-ModelFile = Annotated[
-    Path, typer.Argument(help="Model file, .pth or .safetensors.", metavar="MODEL")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Recipe = Annotated[
     str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
 ]
@@ -30,10 +26,7 @@ ConfigFile = Annotated[
 ]
 DataDir = Annotated[Path | None, typer.Option(help=_describe("data_dir"))]
 Download = Annotated[bool, typer.Option(help=_describe("download"))]
-ImageSize = Annotated[int | None, typer.Option(min=8, max=1024, help=_describe("image_size"))]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help=_describe("skip_bad"))]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")]
 
 
 def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Callable[..., None]:
@@ -96,7 +89,7 @@ def _spell(name: str, field: Any) -> list[str]:
     """Return the spellings of a field's flag; an empty list means that it has none."""
     extra = field.json_schema_extra or {}
     flag = name.replace("_", "-")
-    if field.annotation is bool:
+    if bool in (field.annotation, *get_args(field.annotation)):
         return [f"--{flag}/--no-{flag}"]
     spelling: list[str] = extra.get("flag", [f"--{flag}"])
     return spelling
@@ -104,9 +97,11 @@ def _spell(name: str, field: Any) -> list[str]:
 
 def _plain_type(annotation: Any) -> Any:
     """Return the type that the command line reads; the configuration checks the value."""
-    if annotation is bool or get_origin(annotation) is Literal:
-        return annotation
     parts = get_args(annotation)
+    if annotation is bool or bool in parts:
+        return bool
+    if get_origin(annotation) is Literal:
+        return annotation
     if get_origin(annotation) is tuple and Ellipsis not in parts:
         return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))
     for plain in (int, float, Path):

@@ -1,13 +1,11 @@
-"""What `vggnet train` prints: a bar on a terminal, plain lines in a pipe, rank 0 alone."""
+"""What `vggnet train` prints: a progress bar on a terminal, lines in a pipe, only on rank 0."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from dataclasses import asdict
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -15,62 +13,95 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
 
 from vggnet.artifacts.summary import summarize
+from vggnet.cli.terminal import printable_lines, warn
 from vggnet.engine.device import name_device
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
 from vggnet.run import Plan, Reporter, TrainResult
 
-_REDRAW = 0.1
-"""Seconds between two redrawings of the bar; each costs the training thread 0.3 ms."""
-
 
 class PatientConsole(Console):
-    """Outlives the reader of its pipe."""
+    """Survives the end of the reader of its pipe."""
 
     def on_broken_pipe(self) -> None:
-        """Print nothing more, but let the training go on: its results are files."""
+        """Stop printing, but let the training continue: its results are files."""
         with contextlib.suppress(SystemExit):
             super().on_broken_pipe()
 
 
-class TerminalReporter(Reporter):
-    """For people."""
+class Display:
+    """A context manager that prints warnings to standard error, and nothing else."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def warned(self, message: str) -> None:
+        """Print a warning to standard error."""
+        warn(message)
+
+
+class BarDisplay(Display):
+    """A console with a progress bar, which is shown only on a terminal.
+
+    The caller's thread redraws the bar: a thread of its own would need the GIL while steps
+    run or are timed.
+
+    Args:
+        console: Where to print.
+        columns: The columns of the bar.
+        redraw: Minimum seconds between redraws; each takes 0.3 ms.
+    """
+
+    def __init__(self, console: Console, *columns: ProgressColumn, redraw: float) -> None:
+        self._console, self._redraw = console, redraw
+        self._progress = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            auto_refresh=False,
+            disable=console.quiet or not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=None, rate="")
+        self._drawn = 0.0
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def _due(self) -> bool:
+        """Whether it is time to redraw the bar."""
+        now = time.perf_counter()
+        if self._progress.disable or now - self._drawn < self._redraw:
+            return False
+        self._drawn = now
+        return True
+
+
+class TerminalReporter(BarDisplay, Reporter):
+    """Prints the progress of a training."""
 
     def __init__(self) -> None:
-        self._console = PatientConsole(highlight=False, soft_wrap=True)
-        self._progress = Progress(
+        super().__init__(
+            PatientConsole(highlight=False, soft_wrap=True),
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("steps · {task.fields[rate]}"),
             TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            auto_refresh=False,  # a thread that redraws would wait for, and take, the GIL
-            disable=not self._console.is_terminal,
+            redraw=0.1,
         )
-        self._task = self._progress.add_task("training", total=None, rate="")
-        self._drawn = 0.0
         self._silent = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._progress.stop()
-
     def started(self, plan: Plan) -> None:
-        """Say what is going to happen."""
+        """Print what is trained on what, and start the bar."""
         self._silent = not plan.session.is_main
         self._batch = plan.config.train.global_batch_size
         self._first_step = plan.first_step
@@ -89,17 +120,15 @@ class TerminalReporter(Reporter):
         self._began = time.perf_counter()
 
     def stepped(self, step: int, total: int) -> None:
-        """Move the bar."""
-        now = time.perf_counter()
-        if self._silent or self._progress.disable or now - self._drawn < _REDRAW:
+        """Advance the bar."""
+        if self._silent or not self._due():
             return
-        self._drawn = now
-        rate = f"{(step - self._first_step) * self._batch / (now - self._began):,.0f} images/s"
-        self._progress.update(self._task, completed=step, total=total, rate=rate)
-        self._progress.refresh()
+        seconds = time.perf_counter() - self._began
+        rate = f"{(step - self._first_step) * self._batch / seconds:,.0f} images/s"
+        self._progress.update(self._task, completed=step, total=total, rate=rate, refresh=True)
 
     def epoch_ended(self, result: EpochResult, validation: Evaluation | None) -> None:
-        """Print an epoch's line."""
+        """Print a line for the epoch."""
         line = f"epoch {result.epoch:.4g} · loss {result.loss:.4f}"
         line += f" · train {100 * result.accuracy:.2f} %"
         if validation:
@@ -107,12 +136,8 @@ class TerminalReporter(Reporter):
         speed = result.images / result.seconds
         self._print(f"{line} · {result.seconds:.1f} s · {speed:,.0f} images/s")
 
-    def warned(self, message: str) -> None:
-        """Print a warning to standard error."""
-        print(f"vggnet: warning: {message}", file=sys.stderr)
-
     def finished(self, result: TrainResult) -> None:
-        """Say how good it is, how long it took, where it is, and what to do with it."""
+        """Print the accuracy, the duration, the files and the next command."""
         self._progress.stop()
         found = result.evaluation
         low, high = found.accuracy_interval
@@ -127,53 +152,35 @@ class TerminalReporter(Reporter):
 
     def _print(self, text: str) -> None:
         if not self._silent:
-            self._console.print(text, markup=False)
+            self._console.print(printable_lines(text), markup=False)
 
 
-class JsonReporter(Reporter):
-    """For machines: one object at the end."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
+class JsonReporter(Display, Reporter):
+    """Prints one JSON object at the end."""
 
     def started(self, plan: Plan) -> None:
-        """Remember whether this is the process that prints."""
+        """Remember whether this process prints."""
         self._plan = plan
 
-    def warned(self, message: str) -> None:
-        """Print a warning to standard error."""
-        print(f"vggnet: warning: {message}", file=sys.stderr)
-
     def finished(self, result: TrainResult) -> None:
-        """Print what the run came to."""
+        """Print the result."""
         if not self._plan.session.is_main:
             return
-        summary = summarize(result.evaluation, self._plan.dataset.classes)
-        print(
-            json.dumps(
-                {
-                    "test": summary,
-                    "seconds": result.seconds,
-                    "model": str(result.output),
-                    "run": str(result.folder),
-                    "epochs": [
-                        {
-                            "epoch": epoch.epoch,
-                            "loss": epoch.loss,
-                            "accuracy": epoch.accuracy,
-                            "seconds": epoch.seconds,
-                            "validation": score and asdict(score),
-                        }
-                        for epoch, score in zip(result.epochs, result.validations, strict=True)
-                    ],
-                }
-            )
-        )
+        epochs = [
+            {
+                "epoch": epoch.epoch,
+                "loss": epoch.loss,
+                "accuracy": epoch.accuracy,
+                "seconds": epoch.seconds,
+                "validation": score and asdict(score),
+            }
+            for epoch, score in zip(result.epochs, result.validations, strict=True)
+        ]
+        summary = {
+            "test": summarize(result.evaluation, self._plan.dataset.classes),
+            "seconds": result.seconds,
+            "model": str(result.output),
+            "run": str(result.folder),
+            "epochs": epochs,
+        }
+        print(json.dumps(summary))

@@ -1,4 +1,4 @@
-"""`vggnet study`: many trainings under one budget, and what they say together."""
+"""`vggnet study`: train many networks with the same settings and report the results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vggnet.cli.model_options import Force
 from vggnet.cli.options import config_flags, nest_flags
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="study",
-    help="Train many networks under one budget, and compare them.",
+    help="Train many networks with the same settings, and compare them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -30,48 +31,49 @@ def _group() -> None:
 @config_flags
 def depth(
     models: Annotated[
-        str, typer.Option(help="Members of the VGG family, by the paper's letters or our names.")
+        str, typer.Option(help="Members of the VGG family: A,B,D,E or vgg-a,vgg-mini.")
     ] = "A,B,D,E",
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each.")] = 3,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for everything that is found.")
-    ] = Path("study"),
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings per network.")] = 3,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "study"
+    ),
     recipe: Annotated[
-        str | None,
-        typer.Option(help="Settings to start from: fast (the default), best or article."),
+        str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML or JSON file of settings to lay over the recipe's.")
+        Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
     ] = None,
+    force: Force = False,
     **flags: Any,
 ) -> None:
-    """Train the VGG family under one budget, and say whether depth pays.
+    """Train the VGG family with the same settings, and report whether depth improves accuracy.
 
-    Every network has the same settings, by default with batch norm and He's initialization,
-    without which the deepest do not begin to learn; --width cuts the cost. Writes study.md,
-    study.html, study.png and study.jsonl, a line a run. After Ctrl-C the same command goes on.
+    By default with batch norm and He initialization, without which the deepest networks do
+    not start to learn. --width reduces the cost. Writes study.md, study.html, study.png and
+    study.jsonl (one line per run). After Ctrl-C, the same command continues.
     """
     from vggnet.recipes import load_overrides
 
-    given: dict[str, Any] = nest_flags(flags)
-    if recipe is not None:
-        given["recipe"] = recipe
-    layers = [load_overrides(config) if config else {}, given]
+    chosen = {**nest_flags(flags), **({} if recipe is None else {"recipe": recipe})}
+    layers = [load_overrides(config) if config else {}, chosen]
 
     from vggnet.study.plan import plan_study
 
     study = plan_study(models.split(","), seeds, output, layers)
 
+    from vggnet.artifacts.outputs import HTML, MARKDOWN, PNG, check_output
     from vggnet.errors import InterruptedTrainingError
     from vggnet.study.ledger import Ledger
 
     ledger = Ledger(study)
+    for kind in (HTML, MARKDOWN, PNG):
+        check_output(output / f"study{kind.suffixes[0]}", kind, force=force)
     try:
-        _carry_out(study, ledger)
+        _train(study, ledger)
     except InterruptedTrainingError as error:
         error.args = (
-            f"the study was interrupted with {len(ledger.runs)} of {len(study.runs)} runs done; "
-            "the same command goes on",
+            f"interrupted with {len(ledger.runs)} of {len(study.runs)} runs done; "
+            "the same command continues",
         )
         raise
     finally:
@@ -79,28 +81,27 @@ def depth(
             _report(study, ledger)
 
 
-def _carry_out(study: Study, ledger: Ledger) -> None:
-    """Train, and print a line for each run."""
+def _train(study: Study, ledger: Ledger) -> None:
+    """Train what is missing, and print each run's progress and accuracy."""
     from vggnet.cli.progress import PatientConsole, TerminalReporter
-    from vggnet.study.depth import carry_out
-    from vggnet.study.plan import Run
+    from vggnet.study.execute import run_study
 
     console = PatientConsole(highlight=False, soft_wrap=True)
 
-    def report(run: Run) -> TerminalReporter:
-        console.print(f"\n{run.name}, {len(ledger.runs) + 1} of {len(study.runs)}")
+    def report(name: str) -> TerminalReporter:
+        console.print(f"\n{name}, {len(ledger.runs) + 1} of {len(study.runs)}")
         return TerminalReporter()
 
-    for done in carry_out(study, ledger, report):
+    for done in run_study(study, ledger, report):
         console.print(f"test accuracy {100 * done.accuracy:.2f} %")
 
 
 def _report(study: Study, ledger: Ledger) -> None:
-    """Write the files, and print what a terminal has room for."""
+    """Write the report files, and print a summary."""
     from vggnet.artifacts.atomic import write_file
-    from vggnet.cli.compare_progress import print_report
-    from vggnet.compare.markdown import render_markdown
-    from vggnet.compare.page import render_html
+    from vggnet.report.html import render_html
+    from vggnet.report.markdown import render_markdown
+    from vggnet.report.terminal import print_report
     from vggnet.study.plot import render_study
     from vggnet.study.report import build_report, group
 

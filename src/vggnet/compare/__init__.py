@@ -1,1 +1,1 @@
-"""The same training, timed on each device: measured, kept in a file, and reported."""
+"""The same training timed on each device: measurement, result file and report."""

@@ -1,47 +1,56 @@
-"""Carry a comparison out: choose, warm up, repeat in turns, explain; keep what is done."""
+"""Run a comparison: choose rows, warm up, repeat, profile; an interrupt keeps what is done."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from vggnet.compare.cold import ColdStartError, train_cold
-from vggnet.compare.energy import Rapl, describe_accelerator, find_meter
-from vggnet.compare.flops import count_flops_per_image, flops_per_image, measure_peak
-from vggnet.compare.lane import Lane
-from vggnet.compare.machine import describe_machine
-from vggnet.compare.measure import OnStep, Timer, evaluate_weights, time_fit, time_parts, time_steps
-from vggnet.compare.observer import Observer
-from vggnet.compare.plan import Plan, strict_settings
+from vggnet.compare.hardware import (
+    Rapl,
+    count_flops_per_image,
+    describe_accelerator,
+    describe_machine,
+    find_meter,
+    flops_per_image,
+    measure_peak,
+)
+from vggnet.compare.measure import (
+    ColdStartError,
+    Timer,
+    time_cold_start,
+    time_fit,
+    time_parts,
+    time_steps,
+)
+from vggnet.compare.plan import ComparisonPlan, Observer, strict_settings
 from vggnet.compare.result import Result, SweepPoint, printable
-from vggnet.compare.sweep import measure_sweep, sweep_points
-from vggnet.compare.trials import Trials
+from vggnet.compare.trials import Lane, Trials
 
-WARMUP_STEPS = 5
-"""Of each row, before its first repeat; a report shows that they settle."""
+_WARMUP_STEPS = 5
+"""Steps of each row before its first repeat."""
 _PARTS_STEPS = 40
-"""At most, half of which are split: medians of 20."""
+"""Upper limit; half of the steps are split, so medians are over 20."""
 _COLD_OVERHEAD = 8.0
-"""Seconds of imports, evaluation and files, for the estimate of the time left alone."""
+"""Seconds of imports, evaluation and files, for the time estimate only."""
 
 
 class Comparison:
-    """One machine's comparison; `run` may be interrupted, and `result` gives what is done.
+    """One machine's comparison. `run` may be interrupted; `result` returns what is done.
 
     Args:
         plan: What to compare.
-        observer: Told of the progress.
-        timer: Clock and wait.
+        observer: Receives progress and warnings.
+        timer: Clock and synchronization.
     """
 
     def __init__(
-        self, plan: Plan, observer: Observer | None = None, timer: Timer | None = None
+        self, plan: ComparisonPlan, observer: Observer | None = None, timer: Timer | None = None
     ) -> None:
         self.plan = plan
         self._observer = observer or Observer()
         self._timer = timer or Timer()
         self._machine = describe_machine(plan.devices)
-        # Counted before anything is measured: Ctrl-C in the middle of torch.no_grad can
-        # leave gradients switched off, and the counter needs them.
+        # Counted first: the counter needs gradients, and Ctrl-C inside torch.no_grad can
+        # leave them switched off.
         self._flops = flops_per_image(plan.config.model)
         self._counted_flops = count_flops_per_image(plan.config.model)
         self._lanes: list[Lane] = []
@@ -50,7 +59,7 @@ class Comparison:
         self._complete = False
 
     def run(self) -> None:
-        """Measure everything that the plan asks for.
+        """Measure everything in the plan.
 
         Raises:
             TrainingDivergedError: The recipe's loss is not finite.
@@ -60,32 +69,32 @@ class Comparison:
         self._observer.expected(self._estimate())
         for repeat in range(self.plan.repeats):
             self._observer.began(f"repeat {repeat + 1} of {self.plan.repeats}")
-            # There and back again: a drift of the machine's speed then favours no row.
+            # Alternate the order, so that a drift of the machine's speed favors no row.
             for lane in self._lanes if repeat % 2 == 0 else reversed(self._lanes):
                 self._repeat(lane)
         self._observe_clocks()
-        self._explain()
+        self._profile()
         self._start_cold()
         if self.plan.sweep:
-            points = sweep_points(self.plan, self._headline())
-            for point in measure_sweep(self.plan, points, self._trials, self._observer):
+            for point in self._trials.sweep(self._headline()):
                 self._sweep.append(point)
         self._complete = True
 
     def result(self) -> Result | None:
-        """Return what was measured; None while no row has a repeat."""
+        """Return the measurements; None before the first row has a repeat."""
         rows = tuple(lane.row() for lane in self._lanes if lane.measured)
         if not rows:
             return None
         plan = self.plan
-        rapl = any(lane.meter for lane in self._lanes if lane.training.setting.kind == "cpu")
-        # Where the data lie is this machine's own affair.
+        rapl = any(lane.meter for lane in self._lanes if lane.workload.setting.kind == "cpu")
+        # The folder of the data is private to this machine.
         data = plan.config.data.model_copy(
             update={"data_dir": None, "dataset": printable(plan.dataset.name)}
         )
         return Result(
             complete=self._complete,
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
+            command=plan.command,
             options=plan.options,
             machine=self._machine,
             config=plan.config.model_copy(update={"data": data}),
@@ -101,83 +110,77 @@ class Comparison:
         )
 
     def _choose_rows(self) -> None:
-        """Take every strict setting, and of each device the candidate that is fastest."""
+        """Take every strict setting and each device's fastest candidate."""
         best = []
         for device in self.plan.devices:
-            self._observer.began(f"looking for the best setting of {device}")
+            self._observer.began(f"finding the best setting for {device}")
             best.append(self._trials.find_best(device))
-        strict = strict_settings(self.plan)
+        strict = [one for device in self.plan.devices for one in strict_settings(self.plan, device)]
         for setting in [*strict, *(one for one in best if one and one not in strict)]:
-            training = self.plan.training(setting, self.plan.images)
-            meter = find_meter(training.device)
-            self._lanes.append(Lane(training, setting in strict, setting in best, meter))
-
-    def _advance(self, step_seconds: float) -> OnStep:
-        advanced = self._observer.advanced
-        return lambda state: advanced(step_seconds)
+            workload = self.plan.workload(setting, self.plan.images)
+            meter = find_meter(workload.device)
+            self._lanes.append(Lane(workload, setting in strict, setting in best, meter))
 
     def _warm_up(self) -> None:
         for lane in self._lanes:
-            training = lane.training
-            self._observer.began(f"warming up {training.setting.label}")
-            with training.computing():
-                first = training.shortened(WARMUP_STEPS)
+            self._observer.began(f"warming up {lane.workload.setting.label}")
+            with lane.workload.computing():
+                first = lane.workload.shortened(_WARMUP_STEPS)
                 lane.warmup_seconds = time_steps(*first.begin(), self._timer)
 
     def _estimate(self) -> float:
-        rows = sum(lane.step_seconds * lane.training.steps for lane in self._lanes)
+        """Estimate the seconds of everything after the warm-up."""
+        repeats = sum(lane.step_seconds * lane.workload.steps for lane in self._lanes)
         parts = sum(lane.step_seconds * self._parts_steps(lane) for lane in self._lanes)
-        cold = sum(
-            lane.step_seconds * lane.training.steps + _COLD_OVERHEAD for lane in self._headline()
-        )
-        points = sweep_points(self.plan, self._headline())
-        sweep = sum(point.seconds_expected for point in points)
-        return self.plan.repeats * rows + parts + cold + sweep
+        cold = sum(self._cold_seconds(lane) for lane in self._headline())
+        sweep = self._trials.sweep_seconds(self._headline())
+        return self.plan.repeats * repeats + parts + cold + sweep
 
     def _repeat(self, lane: Lane) -> None:
-        training = lane.training
-        with training.computing():
-            state, batches = training.begin()
+        workload, step_seconds = lane.workload, lane.step_seconds
+        with workload.computing():
+            state, batches = workload.begin()
             before = lane.meter() if lane.meter else 0.0
-            advance = self._advance(lane.step_seconds)
-            seconds, losses = time_fit(state, batches, self._timer, advance)
+            seconds, losses = time_fit(
+                state, batches, self._timer, lambda state: self._observer.advanced(step_seconds)
+            )
             joules = lane.meter() - before if lane.meter else 0.0
             if not lane.test_images:
-                found = evaluate_weights(state, training)
+                found = workload.evaluate(state)
                 wrong = (found.predictions != found.labels).nonzero()[0]
                 lane.mistakes, lane.test_images = wrong.tolist(), found.count
                 lane.step_losses = losses
         lane.joules.append(joules)
-        lane.seconds.append(seconds)  # last: only its seconds make a repeat count
+        lane.seconds.append(seconds)  # last: a repeat counts only with its seconds
 
     def _observe_clocks(self) -> None:
-        """Read the accelerators' clocks while they are warm."""
+        """Read the accelerators' clock rates while they are warm."""
         devices = [one for one in self.plan.devices if one.type != "cpu"]
         now = tuple(describe_accelerator(one) for one in devices)
         self._machine = self._machine.model_copy(update={"accelerators": now})
 
     def _parts_steps(self, lane: Lane) -> int:
-        return max(4, min(_PARTS_STEPS, lane.training.steps))
+        return max(4, min(_PARTS_STEPS, lane.workload.steps))
 
-    def _explain(self) -> None:
-        """Split each row's step into its parts, and find what its device can do at most."""
+    def _profile(self) -> None:
+        """Split each row's step into its parts, and measure its device's peak."""
         for lane in self._lanes:
-            training, setting = lane.training, lane.training.setting
-            self._observer.began(f"splitting the step of {setting.label}")
+            workload, setting = lane.workload, lane.workload.setting
+            self._observer.began(f"profiling a step: {setting.label}")
             steps = self._parts_steps(lane)
-            with training.computing():
-                lane.parts = time_parts(*training.shortened(steps).begin(), self._timer)
-                lane.peak = measure_peak(training.device, setting.precision, self._timer)
+            with workload.computing():
+                lane.parts = time_parts(*workload.shortened(steps).begin(), self._timer)
+                lane.peak = measure_peak(workload.device, setting.precision, self._timer)
             self._observer.advanced(lane.step_seconds * steps)
 
     def _headline(self) -> list[Lane]:
-        """Return the rows that a conclusion is drawn from: each device's strict and best.
+        """Return the rows that conclusions use: each device's fastest strict and best row.
 
-        Where a CPU is compared with itself, the fewest threads as well.
+        With a single device, also the strict row with the fewest threads.
         """
         chosen = [lane for lane in self._lanes if lane.best]
         for device in self.plan.devices:
-            strict = [one for one in self._lanes if one.strict and one.training.device == device]
+            strict = [one for one in self._lanes if one.strict and one.workload.device == device]
             chosen.append(min(strict, key=lambda one: one.step_seconds))
             if len(self.plan.devices) == 1:
                 chosen.append(strict[0])
@@ -185,9 +188,13 @@ class Comparison:
 
     def _start_cold(self) -> None:
         for lane in self._headline():
-            self._observer.began(f"vggnet train from a cold start: {lane.training.setting.label}")
+            label = lane.workload.setting.label
+            self._observer.began(f"cold start of vggnet train: {label}")
             try:
-                lane.cold = train_cold(lane.training.settings(), self._timer)
+                lane.cold = time_cold_start(lane.workload.settings(), self._timer)
             except ColdStartError as error:
-                self._observer.warned(f"no cold start of {lane.training.setting.label}: {error}")
-            self._observer.advanced(lane.step_seconds * lane.training.steps + _COLD_OVERHEAD)
+                self._observer.warned(f"cold start failed for {label}: {error}")
+            self._observer.advanced(self._cold_seconds(lane))
+
+    def _cold_seconds(self, lane: Lane) -> float:
+        return lane.step_seconds * lane.workload.steps + _COLD_OVERHEAD

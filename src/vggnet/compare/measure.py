@@ -1,27 +1,32 @@
-"""Time a training: the very `fit` that `vggnet train` runs, on one device in one setting.
+"""Time a training with the `fit` that `vggnet train` runs, on one device in one setting.
 
-The clock and the wait for the device are parameters, so that tests can put a clock and an
-asynchronous device in their place that are known to the tick.
+The clock and the device's synchronization are parameters, so that tests can pass an
+asynchronous device whose timing is known exactly.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from vggnet.compare.result import PARTS, Parts, Setting
+from vggnet.compare.result import PARTS, ColdStart, Parts, Setting
 from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.engine.device import (
-    accelerated,
     computing,
     own_random_numbers,
     synchronize,
@@ -31,17 +36,22 @@ from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import TrainState, build_state, fit
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
+from vggnet.kernels import accelerate
 from vggnet.model.vgg import build_network
 
 OnStep = Callable[[TrainState], None]
 
 
+class ColdStartError(Exception):
+    """`vggnet train` failed; the message is its last line."""
+
+
 @dataclass(frozen=True)
 class Timer:
-    """A clock, and a way to wait until a device has done all that it was given."""
+    """A clock, and a function that waits until a device is idle."""
 
     clock: Callable[[], float] = time.perf_counter
-    """Seconds from some fixed moment."""
+    """Seconds since some fixed moment."""
     wait: Callable[[torch.device], None] = synchronize
 
     def now(self, device: torch.device) -> float:
@@ -50,68 +60,66 @@ class Timer:
         return self.clock()
 
     def time(self, device: torch.device, work: Callable[[], object]) -> float:
-        """Return the seconds of some work, from an idle device to an idle device."""
+        """Return the seconds that some work takes, with the device idle before and after."""
         started = self.now(device)
         work()
         return self.now(device) - started
 
 
-@dataclass(frozen=True, eq=False)  # images have no hash; one training is another than its copy
-class Training:
-    """A training that can be begun again from the same weights, on the same batches."""
+@dataclass(frozen=True, eq=False)  # images have no hash
+class Workload:
+    """A training that can be repeated from the same weights on the same batches."""
 
     setting: Setting
     config: Config
-    """Complete; what the setting says is replaced by it."""
+    """Complete; the setting overrides it."""
     dataset: Dataset
     steps: int
 
     @property
     def device(self) -> torch.device:
-        """Where it trains."""
+        """The device that it trains on."""
         return torch.device(self.setting.device)
 
     @property
     def images(self) -> int:
-        """Images that its steps train on; the last batch of an epoch may be short."""
+        """Images in all steps; the last batch of an epoch may be short."""
         size, count = self.setting.global_batch_size, len(self.dataset.train)
         epochs, rest = divmod(self.steps, -(-count // size))
         return epochs * count + min(count, rest * size)
 
-    def shortened(self, steps: int) -> Training:
-        """Return the same training's first steps."""
+    def shortened(self, steps: int) -> Workload:
+        """Return the same training with fewer steps."""
         return replace(self, steps=steps)
 
     def settings(self) -> Config:
-        """Return the whole configuration of this training, as `vggnet train` takes it."""
-        setting, per_epoch = self.setting, self._steps_per_epoch()
-        train = {
-            "device": setting.device,
-            "precision": setting.precision,
-            "global_batch_size": setting.global_batch_size,
-            "threads": setting.threads,
-            "kernels": setting.kernels,
-            "epochs": self.steps / per_epoch,
-        }
+        """Return the complete configuration for `vggnet train`."""
+        setting = self.setting
+        per_epoch = -(-len(self.dataset.train) // setting.global_batch_size)
+        train = {**setting.model_dump(), "epochs": self.steps / per_epoch}
         return self.config.model_copy(update={"train": self.config.train.model_copy(update=train)})
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Set threads, precision and random numbers as a run does, and set them back after."""
+        """Set threads, precision and random state as a run does; restore them afterwards."""
         threads = self.setting.threads or usable_cores()
         with computing(self.setting.precision, threads), own_random_numbers(self.device):
             torch.manual_seed(self.config.train.seed)
             yield
 
     def begin(self) -> tuple[TrainState, Batches]:
-        """Build the initial weights and put the images on the device."""
+        """Build the initial weights and copy the images to the device."""
         settings = self.settings()
         network = build_network(settings.model, settings.train.seed)
         state = build_state(network, settings.train, self.device, Session())
-        return state, self.batches(settings.train.global_batch_size)
+        return state, self._batches(settings.train.global_batch_size)
 
-    def batches(self, size: int, test: bool = False) -> Batches:
-        """Return the training or the test images on the device, in batches."""
+    def evaluate(self, state: TrainState) -> Evaluation:
+        """Evaluate the weights on the test set; never part of a timed region."""
+        network = accelerate(state.eval_model, state.config.kernels)
+        return evaluate(network, self._batches(BATCH_SIZE, test=True), Session())
+
+    def _batches(self, size: int, test: bool = False) -> Batches:
         return Batches(
             self.dataset.test if test else self.dataset.train,
             self.device,
@@ -120,14 +128,11 @@ class Training:
             augment=self.config.augment,
         )
 
-    def _steps_per_epoch(self) -> int:
-        return -(-len(self.dataset.train) // self.setting.global_batch_size)
-
 
 def time_fit(
     state: TrainState, batches: Batches, timer: Timer, on_step: OnStep
 ) -> tuple[float, list[float]]:
-    """Train to the end; return its seconds and the mean loss of each step's batch, nats."""
+    """Train to the end; return the seconds and the mean loss of each step's batch, nats."""
     losses: list[float] = []
 
     def train() -> None:
@@ -138,7 +143,7 @@ def time_fit(
 
 
 def time_steps(state: TrainState, batches: Batches, timer: Timer) -> list[float]:
-    """Train to the end; return the seconds of each step, the device waited for in between."""
+    """Train to the end; return the seconds of each step, synchronizing after each."""
     marks = [timer.now(state.device)]
     for _ in fit(state, batches, lambda state: marks.append(timer.now(state.device))):
         pass
@@ -148,12 +153,12 @@ def time_steps(state: TrainState, batches: Batches, timer: Timer) -> list[float]
 def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | None:
     """Train to the end and split the steps into their parts.
 
-    The loop is `fit` itself; hooks of torch mark where it is. Waiting after each part
-    takes away what an asynchronous device overlaps, so every other step is waited for at
-    its ends alone: the parts' sum above that is what the overlap saves.
+    torch's hooks mark the parts of `fit` itself. A synchronization after each part prevents
+    overlap, so every other step is synchronized only at its ends: the difference between the
+    sum of the parts and such a whole step is what overlap saves.
 
     Returns:
-        Medians over the steps, or None where fewer than two steps were taken in full.
+        Medians over the steps, or None after fewer than two complete steps.
     """
     marks: list[float] = []
     split: list[list[float]] = []
@@ -193,7 +198,25 @@ def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | Non
     return Parts(**ms, step_ms=1000 * statistics.median(whole))
 
 
-def evaluate_weights(state: TrainState, training: Training) -> Evaluation:
-    """Evaluate on the test set, outside of all timing."""
-    network = accelerated(state.eval_model, state.config.kernels)
-    return evaluate(network, training.batches(BATCH_SIZE, test=True), Session())
+def time_cold_start(settings: Config, timer: Timer) -> ColdStart:
+    """Time `vggnet train` in a fresh process, and delete the files that it writes.
+
+    Raises:
+        ColdStartError: It failed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "config.json")
+        config.write_text(settings.model_dump_json(), encoding="utf-8")
+        command = [sys.executable, "-m", "vggnet", "train", "--json", "--config", str(config)]
+        command += ["--output", str(Path(folder, "model.pth")), "--runs", folder]
+        done: list[subprocess.CompletedProcess[str]] = []
+
+        def run() -> None:
+            done.append(subprocess.run(command, capture_output=True, text=True, check=False))
+
+        seconds = timer.time(torch.device("cpu"), run)
+    if done[0].returncode:
+        lines = done[0].stderr.strip().splitlines() or ["no error message"]
+        raise ColdStartError(lines[-1])
+    epochs: list[dict[str, Any]] = json.loads(done[0].stdout)["epochs"]
+    return ColdStart(seconds=seconds, training_seconds=sum(one["seconds"] for one in epochs))

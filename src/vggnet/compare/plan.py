@@ -1,81 +1,154 @@
-"""Which settings are measured: strict ones, candidates for the best, points of a sweep."""
+"""What to measure: strict settings, candidates for the best, and the points of a sweep."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
-from vggnet.compare.measure import Training
+from vggnet.compare.measure import Workload
 from vggnet.compare.result import Setting
 from vggnet.config import Config, ModelConfig
-from vggnet.data.dataset import Dataset
+from vggnet.data.dataset import Dataset, hold_out
+from vggnet.data.storage import load_configured
 from vggnet.engine.device import check_precision, choose_device, usable_cores, why_unavailable
+from vggnet.engine.schedule import count_steps
+from vggnet.engine.session import Session
 from vggnet.errors import ConfigError, DeviceError, KernelError
 from vggnet.kernels import accelerate
 from vggnet.model.vgg import build_network
+from vggnet.run import fit_to_data
 
 SweepKind = Literal["batch", "width"]
 
+DEFAULT_STEPS = 100
 BATCHES = (8, 32, 128, 512, 2048)
-"""Batch sizes of a sweep, beside the recipe's own."""
+"""Batch sizes of a sweep, in addition to the recipe's."""
 WIDTHS = (0.25, 0.5, 1.0, 2.0)
-"""Widths of a sweep, as multiples of the network's own; arithmetic grows with the square."""
-_CANDIDATE_BATCHES = {"cpu": (1, 4)}
-_CANDIDATE_BATCHES_ELSEWHERE = (1, 4, 16)
-"""Multiples of the common batch size that a device may do better with; a GPU is wider."""
+"""Widths of a sweep, as multiples of the network's; FLOP grow with the square."""
+_BATCH_MULTIPLES = {"cpu": (1, 4)}
+_GPU_BATCH_MULTIPLES = (1, 4, 16)
+"""Candidate batch sizes, as multiples of the common one."""
+
+
+class Observer:
+    """Receives the progress of a comparison; this one ignores it."""
+
+    def began(self, what: str) -> None:
+        """A phase starts, which may take minutes."""
+
+    def expected(self, seconds: float) -> None:
+        """The estimated time left, known after the warm-up."""
+
+    def advanced(self, seconds: float) -> None:
+        """Part of the estimated time is done; called at every timed step."""
+
+    def warned(self, message: str) -> None:
+        """Something was left out."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be compared."""
+class ComparisonPlan:
+    """What to compare."""
 
     config: Config
-    """Complete: classes, channels and image size are the data's."""
+    """Complete: classes, channels and image size are the dataset's."""
     dataset: Dataset
     devices: tuple[torch.device, ...]
     threads: tuple[int, ...]
-    """Thread counts to try on the CPU, in rising order."""
+    """CPU thread counts in ascending order."""
     steps: int
     """Optimizer steps of a row at the common batch size."""
     repeats: int
     sweep: SweepKind | None
-    options: str
-    """Flags that ask for the same work elsewhere."""
+    options: str = ""
+    """Flags that request the same work on another machine."""
+    command: str | None = None
+    """The command line, if there is one."""
 
     @property
     def images(self) -> int:
-        """Images that a row trains on, but for what a short last batch lacks."""
+        """Images of a row; a short last batch has fewer."""
         return self.steps * self.config.train.global_batch_size
 
-    def training(self, setting: Setting, images: float, config: Config | None = None) -> Training:
-        """Return a training on about so many images, by another configuration if one is given."""
+    def workload(self, setting: Setting, images: float, config: Config | None = None) -> Workload:
+        """Return a training on about this many images, by default with the plan's config."""
         steps = max(1, round(images / setting.global_batch_size))
-        return Training(setting, config or self.config, self.dataset, steps)
+        return Workload(setting, config or self.config, self.dataset, steps)
+
+
+def plan_comparison(
+    config: Config,
+    *,
+    devices: Sequence[str] | None = None,
+    threads: tuple[int, ...] | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    repeats: int = 5,
+    sweep: Literal["batch", "width", "none"] | None = None,
+) -> ComparisonPlan:
+    """Load the data and complete the plan, before anything is measured.
+
+    Args:
+        config: The recipe's configuration.
+        devices: Device names; by default every available kind.
+        threads: CPU thread counts; by default 1, 2, 4 … up to all cores.
+        steps: Steps of a row; by default `DEFAULT_STEPS`.
+        epochs: Epochs of a row, instead of `steps`.
+        repeats: Repeats of each row.
+        sweep: By default "batch" without a GPU, otherwise "none".
+
+    Raises:
+        ConfigError: A value is invalid.
+        DeviceError: A device is not available.
+        DataError: The dataset cannot be loaded.
+    """
+    if steps is not None and epochs is not None:
+        raise ConfigError("--steps and --epochs exclude each other")
+    if epochs is not None and not 0 < epochs <= 1000:
+        raise ConfigError(f"--epochs must be above 0 and at most 1000, not {epochs:g}")
+    chosen = choose_devices(devices)
+    dataset = load_configured(config.data)
+    config = fit_to_data(config, dataset, Session())
+    train, _ = hold_out(dataset.train, config.data.validation_size, config.train.seed)
+    if epochs is not None:
+        steps = count_steps(epochs, -(-len(train) // config.train.global_batch_size))
+    if sweep is None:
+        sweep = "batch" if all(device.type == "cpu" for device in chosen) else "none"
+    return ComparisonPlan(
+        config=config,
+        dataset=replace(dataset, train=train),
+        devices=chosen,
+        threads=threads or default_threads(),
+        steps=steps or DEFAULT_STEPS,
+        repeats=repeats,
+        sweep=None if sweep == "none" else sweep,
+    )
 
 
 def choose_devices(names: Sequence[str] | None) -> tuple[torch.device, ...]:
-    """Turn names into devices that are there; without names, all kinds that are there.
+    """Turn names into available devices; None selects every available kind.
 
     Raises:
-        ConfigError: One is named twice.
-        DeviceError: One is not there, or is no device.
+        ConfigError: A device is named twice.
+        DeviceError: A device is unknown or not available.
     """
     if names is None:
         kinds = [kind for kind in ("cpu", "cuda", "mps", "xpu") if why_unavailable(kind) is None]
         return tuple(choose_device(kind) for kind in kinds)
     devices: list[torch.device] = []
     for name in names:
-        reason = why_unavailable(name.partition(":")[0])
+        kind, _, index = name.partition(":")
+        reason = why_unavailable(kind)
         if reason:
             raise DeviceError(
-                f"--devices {name}: {reason}; leave it out, or measure it where it is and "
-                "give both compare.json files to vggnet compare"
+                f"--devices {name}: {reason}; leave it out, or run vggnet compare where it is "
+                "available and pass both compare.json files to vggnet compare"
             )
-        if name.partition(":")[2] and not name.partition(":")[2].isdecimal():
-            raise DeviceError(f"--devices {name}: no device; write cpu, cuda, cuda:1, mps or xpu")
+        if index and not index.isdecimal():
+            raise DeviceError(f"--devices {name}: not a device; use cpu, cuda, cuda:1, mps or xpu")
         device = choose_device(name)
         if device in devices:
             raise ConfigError(f"--devices names {device} twice")
@@ -84,37 +157,34 @@ def choose_devices(names: Sequence[str] | None) -> tuple[torch.device, ...]:
 
 
 def default_threads() -> tuple[int, ...]:
-    """Return 1, 2, 4 and so on up to the usable cores, and those."""
+    """Return the powers of two below the number of usable cores, and that number."""
     cores = usable_cores()
     return tuple(sorted({2**power for power in range(cores.bit_length())} | {cores}))
 
 
-def strict_settings(plan: Plan) -> list[Setting]:
-    """Return full fp32 by PyTorch's own operations on every device, the CPU at each count."""
-    size = plan.config.train.global_batch_size
+def strict_settings(plan: ComparisonPlan, device: torch.device) -> list[Setting]:
+    """Return full fp32 with PyTorch's own kernels, on a CPU with each thread count."""
     return [
         Setting(
             device=str(device),
             precision="fp32",
-            global_batch_size=size,
+            global_batch_size=plan.config.train.global_batch_size,
             threads=threads,
             kernels="torch",
         )
-        for device in plan.devices
         for threads in (plan.threads if device.type == "cpu" else (None,))
     ]
 
 
-def candidate_settings(plan: Plan, device: torch.device) -> Iterator[Setting]:
-    """Give the settings in which a device may be at its best, strict ones included.
+def candidate_settings(plan: ComparisonPlan, device: torch.device) -> Iterator[Setting]:
+    """Yield the settings that may be a device's fastest, strict ones included.
 
-    On a CPU the two highest thread counts take part: fewer threads have not been seen to win.
+    On a CPU only the two highest thread counts: no smaller one has won in our measurements.
     """
     own = plan.config.train.global_batch_size
-    multiples = _CANDIDATE_BATCHES.get(device.type, _CANDIDATE_BATCHES_ELSEWHERE)
+    multiples = _BATCH_MULTIPLES.get(device.type, _GPU_BATCH_MULTIPLES)
     sizes = [own * by for by in multiples if by == 1 or own * by <= len(plan.dataset.train)]
-    on_cpu = device.type == "cpu"
-    compiled = on_cpu and _kernels_fit(plan.config.model)
+    compiled = device.type == "cpu" and _kernels_fit(plan.config.model)
     for precision in ("fp32", "tf32", "bf16", "fp16"):
         try:
             check_precision(precision, device)
@@ -122,22 +192,15 @@ def candidate_settings(plan: Plan, device: torch.device) -> Iterator[Setting]:
             continue
         for kernels in ("torch", "winograd") if compiled and precision == "fp32" else ("torch",):
             for size in sizes:
-                for threads in plan.threads[-2:] if on_cpu else (None,):
-                    yield Setting.model_validate(
-                        {
-                            "device": str(device),
-                            "precision": precision,
-                            "global_batch_size": size,
-                            "threads": threads,
-                            "kernels": kernels,
-                        }
-                    )
+                changes = {"precision": precision, "global_batch_size": size, "kernels": kernels}
+                for setting in strict_settings(plan, device)[-2:]:
+                    yield setting.model_copy(update=changes)
 
 
 def _kernels_fit(config: ModelConfig) -> bool:
-    """Whether the compiled kernels serve this network here; compiles them at first use."""
+    """Whether the compiled kernels work for this network; compiles them on first use."""
     try:
-        accelerate(build_network(config, 0), mode="winograd")
+        accelerate(build_network(config, 0), "winograd")
     except KernelError:
         return False
     return True

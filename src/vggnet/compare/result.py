@@ -1,12 +1,13 @@
-"""The versioned result file: what was measured, on what, and how; no torch.
+"""The versioned result file: what was measured, where and how; no torch.
 
-docs/compare-schema.md describes it for those who read it with other tools.
+docs/compare-schema.md describes the format for other readers.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,11 +24,11 @@ from pydantic import (
 from vggnet.config import Config
 from vggnet.errors import ResultFileError
 
-SCHEMA_VERSION = 1
-_MOST_BYTES = 64 * 2**20
-"""A comparison of ten rows over ten epochs takes 2 MB; more than this is no result."""
+SCHEMA_VERSION = 2
+_MAX_BYTES = 64 * 2**20
+"""Ten rows of ten epochs take 2 MB."""
 
-# Control characters would reach the reader's terminal, bidirectional ones reorder a page.
+# Control characters could drive the reader's terminal; bidirectional ones reorder a page.
 _CONTROLS = "\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069"
 Text = Annotated[str, StringConstraints(max_length=400, pattern=f"^[^{_CONTROLS}]*$")]
 Lines = Annotated[str, StringConstraints(max_length=200_000)]
@@ -37,7 +38,7 @@ Amount = Annotated[float, Field(ge=0, le=1e18)]
 
 
 def printable(name: str) -> str:
-    """Replace what no result may hold."""
+    """Replace the characters that a result must not contain."""
     return re.sub(f"[{_CONTROLS}]", "?", name)
 
 
@@ -46,24 +47,24 @@ class _Record(BaseModel):
 
 
 class Setting(_Record):
-    """How a device was used."""
+    """A device and how it computes."""
 
     device: Annotated[str, StringConstraints(pattern=r"^(cpu|mps|(cuda|xpu):\d{1,4})$")]
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
     global_batch_size: Count
     threads: Count | None
-    """CPU threads; None where the computing is done elsewhere."""
+    """CPU threads; None for other devices."""
     kernels: Literal["torch", "winograd"]
-    """Who computes 3×3 convolutions: PyTorch, or the kernels compiled for this CPU."""
+    """3×3 convolutions: PyTorch's, or the compiled CPU kernels."""
 
     @property
     def kind(self) -> str:
-        """The device without its number."""
+        """The device type without the index."""
         return self.device.partition(":")[0]
 
     @property
     def label(self) -> str:
-        """The setting in a few words."""
+        """The setting as reports write it."""
         parts = [self.device]
         if self.threads:
             parts.append(f"{self.threads} thread{'s' if self.threads > 1 else ''}")
@@ -74,25 +75,41 @@ class Setting(_Record):
 
 
 class Timing(_Record):
-    """Some images trained on, several times."""
+    """Repeated trainings on the same images."""
 
     setting: Setting
     images: Count
     """Images trained on in one repeat."""
     seconds: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=10_000)]
-    """Of each repeat, the device having been waited for at both ends."""
+    """Duration of each repeat; the device is synchronized at both ends."""
+
+    @property
+    def images_per_second(self) -> tuple[float, float, float]:
+        """Median, minimum and maximum over the repeats."""
+        rates = [self.images / seconds for seconds in self.seconds]
+        return statistics.median(rates), min(rates), max(rates)
 
 
 class SweepPoint(Timing):
-    """One point of a curve over batch sizes or widths."""
+    """One point of a curve over batch size or network width."""
 
     sweep: Literal["batch", "width"]
     x: Positive
     """Batch size, or width as a multiple of the network's own."""
 
 
+PARTS = {
+    "batch": "batch assembly",
+    "forward": "forward",
+    "backward": "backward",
+    "optimizer": "optimizer",
+    "other": "other",
+}
+"""The parts of a step in order, and their names in a report."""
+
+
 class Parts(_Record):
-    """Where a step's time goes: medians in ms, the device waited for after each part."""
+    """Where a step's time goes: medians in ms, with a synchronization after each part."""
 
     batch_ms: Amount
     """Choosing, gathering and normalizing the images."""
@@ -101,61 +118,62 @@ class Parts(_Record):
     """Loss and gradients."""
     optimizer_ms: Amount
     other_ms: Amount
-    """The loop's own book-keeping."""
+    """Bookkeeping of the training loop."""
     step_ms: Positive
-    """Whole steps in between, waited for at their ends alone."""
+    """Whole steps, synchronized only at their ends."""
+
+    @property
+    def milliseconds(self) -> tuple[float, ...]:
+        """The parts in the order of `PARTS`."""
+        return tuple(getattr(self, f"{part}_ms") for part in PARTS)
 
 
-PARTS = ("batch", "forward", "backward", "optimizer", "other")
-"""What a step is split into, in the order of time."""
-
-
-class Cold(_Record):
-    """`vggnet train` in a fresh process, for as many steps."""
+class ColdStart(_Record):
+    """`vggnet train` in a fresh process, for the same number of steps."""
 
     seconds: Positive
-    """From starting the process to its end: imports, data, training, evaluation, files."""
+    """The whole process: imports, data, training, evaluation, files."""
     training_seconds: Positive
-    """The steps in it, by its own clock."""
+    """The training steps alone, by the process's own clock."""
 
 
 class Row(Timing):
     """One setting, measured in full."""
 
     strict: bool
-    """PyTorch's own operations in full fp32 at the common batch size."""
+    """PyTorch's own kernels in full fp32 at the common batch size."""
     best: bool
     """The fastest setting found for its device."""
     steps: Count
     warmup_seconds: Annotated[tuple[Positive, ...], Field(max_length=1000)]
-    """Each step before the first repeat, on its own."""
+    """Duration of each warm-up step."""
     step_losses: Annotated[tuple[Amount, ...], Field(max_length=10**6)]
     """Mean loss of each step's batch in the first repeat, nats."""
     mistakes: tuple[Annotated[int, Field(ge=0)], ...]
-    """Test images classified wrong after the first repeat, by index."""
+    """Indices of the test images that are classified wrong after the first repeat."""
     test_images: Count
     peak_flops_per_second: Positive | None = None
-    """Of a large matrix product in this precision, with these threads."""
+    """Rate of a large matrix product in this precision with these threads."""
     parts: Parts | None = None
-    cold: Cold | None = None
+    cold: ColdStart | None = None
     joules: Annotated[tuple[Amount, ...], Field(max_length=10_000)] | None = None
-    """Of each repeat, as the device's own counter tells."""
+    """Energy of each repeat by the device's own counter."""
 
     @property
     def accuracy(self) -> float:
-        """Share of the test images classified right, 0 to 1."""
+        """Fraction of the test images classified correctly, 0 to 1."""
         return 1 - len(self.mistakes) / self.test_images
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.images > self.steps * self.setting.global_batch_size:
-            raise ValueError("more images than the steps can hold")
+            raise ValueError("more images than the steps can process")
         if len(self.step_losses) != self.steps:
             raise ValueError(f"{len(self.step_losses)} step losses for {self.steps} steps")
         if list(self.mistakes) != sorted(set(self.mistakes)):
-            raise ValueError("mistakes are not in order, each once")
+            raise ValueError("mistakes must be in ascending order without repeats")
         if self.mistakes and self.mistakes[-1] >= self.test_images:
-            raise ValueError(f"a mistake numbered {self.mistakes[-1]} of {self.test_images}")
+            raise ValueError(f"mistake {self.mistakes[-1]} of only {self.test_images} test images")
         if self.joules is not None and len(self.joules) != len(self.seconds):
             raise ValueError(f"{len(self.joules)} energies for {len(self.seconds)} repeats")
         return self
@@ -170,12 +188,13 @@ class Accelerator(_Record):
     driver: Text | None = None
     power_limit_watts: Amount | None = None
     clock_mhz: Amount | None = None
-    """Of the streaming multiprocessors, right after the repeats."""
+    """SM clock right after the repeats."""
     highest_clock_mhz: Amount | None = None
+    """Highest SM clock that the device supports."""
 
 
 class Machine(_Record):
-    """What was measured on."""
+    """The machine of a comparison."""
 
     host: Text
     system: Text
@@ -189,40 +208,42 @@ class Machine(_Record):
     python: Text
     torch: Text
     cuda: Text | None
-    """The CUDA that torch was built with."""
+    """CUDA version that torch was built with."""
     tf32: Text
-    """Where TF32 may replace fp32; strict rows switch it off."""
+    """torch's TF32 settings; strict rows switch TF32 off."""
     vggnet: Text
     collect_env: Lines
-    """torch.utils.collect_env's own account."""
+    """Output of torch.utils.collect_env."""
 
 
 class Result(_Record):
     """One machine's comparison."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     complete: bool
-    """Whether everything that was asked for was measured."""
+    """Whether everything requested was measured."""
     created: Text
     """Local time with offset, ISO 8601."""
+    command: Text | None = None
+    """The command that was run; None in files of schema 1."""
     options: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9 ._=,/:+-]{0,400}$")]
-    """Flags of `vggnet compare` that ask for the same work elsewhere."""
+    """Flags of `vggnet compare` that request the same work on another machine."""
     machine: Machine
     config: Config
-    """Of the training, but for what a row's setting says."""
+    """The training's configuration; a row's setting overrides it."""
     dataset_sha256: Text
     images_per_epoch: Count
     recipe_epochs: Positive
-    """Epochs that the recipe trains for, of which the rows are an excerpt."""
+    """Epochs of the complete recipe; rows train for fewer steps."""
     flops_per_image: Positive
-    """Of direct convolution, forward and backward, a multiply-add as two."""
+    """FLOP of forward and backward with direct convolution; a multiply-add counts as two."""
     counted_flops_per_image: Positive
     """The same by torch.utils.flop_counter."""
     energy_source: Text | None
-    """What counted the CPU's joules, or None."""
+    """The CPU's energy counter, or None."""
     rows: Annotated[tuple[Row, ...], Field(min_length=1, max_length=1000)]
     trials: tuple[Timing, ...] = ()
-    """Short runs that chose the rows called best."""
+    """Short runs that chose each device's best setting."""
     sweep: tuple[SweepPoint, ...] = ()
 
     @field_validator("config")
@@ -238,16 +259,16 @@ def load_result(path: Path) -> Result:
     """Read a result file.
 
     Raises:
-        ResultFileError: It is missing, no result, damaged, of a newer schema, or holds
-            values that no measurement gives.
+        ResultFileError: The file is missing, damaged, not a result or of a newer schema, or
+            contains impossible values.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+            content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise ResultFileError(f"cannot read {path}: {error.strerror}") from None
-    if len(content) > _MOST_BYTES:
-        raise ResultFileError(f"{path} is larger than any result of `vggnet compare`")
+    if len(content) > _MAX_BYTES:
+        raise ResultFileError(f"{path} is too large for a result of `vggnet compare`")
     return _read(content, path)
 
 
@@ -257,16 +278,16 @@ def _read(content: bytes, path: Path) -> Result:
     except (ValueError, RecursionError) as error:
         cut = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc.rstrip())
         if content.lstrip()[:1] == b"{":
-            what = "ends too early; copy it again" if cut else f"is damaged: {error}"
+            what = "is incomplete; copy it again" if cut else f"is damaged: {error}"
         else:
-            what = "is no result of `vggnet compare`; name the compare.json file"
+            what = "is not a result of `vggnet compare`; pass a compare.json file"
         raise ResultFileError(f"{path} {what}") from None
     if not isinstance(values, dict) or type(values.get("schema_version")) is not int:
-        raise ResultFileError(f"{path} is no result of `vggnet compare`")
+        raise ResultFileError(f"{path} is not a result of `vggnet compare`")
     if values["schema_version"] > SCHEMA_VERSION:
         raise ResultFileError(
-            f"{path} has schema {values['schema_version']}, newer than this vggnet reads "
-            f"({SCHEMA_VERSION}); upgrade vggnet"
+            f"{path} has schema {values['schema_version']}, but this vggnet reads up to "
+            f"{SCHEMA_VERSION}; upgrade vggnet"
         )
     try:
         return Result.model_validate_json(content, strict=True)

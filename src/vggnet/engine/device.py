@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from vggnet.errors import DeviceError, OutOfMemoryError
-from vggnet.kernels import accelerate, keep_memory
 
 PREFERENCE = ("cuda", "mps", "xpu", "cpu")
 """The order in which `auto` tries devices."""
@@ -164,21 +163,6 @@ def place(network: nn.Module, device: torch.device) -> None:
     """
     layout: dict[str, Any] = {"memory_format": torch.channels_last}  # unknown to 2.13's stubs
     network.to(device, **(layout if device.type != "mps" else {}))
-
-
-def accelerated(network: nn.Module, kernels: str) -> nn.Module:
-    """Return the network behind what computes it fastest where its parameters are.
-
-    On a CPU that is the compiled kernels, and memory that is kept from step to step.
-
-    Raises:
-        KernelError: `kernels` is "winograd", and that cannot be.
-    """
-    if next(network.parameters()).device.type == "cpu":
-        keep_memory()
-    elif kernels == "auto":
-        return network
-    return accelerate(network, mode=kernels)
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from vggnet.config import TrainConfig
 from vggnet.data.batches import Batch, Batches
 from vggnet.engine.averaging import WeightAverage
-from vggnet.engine.device import accelerated, autocast, place, seed_generator, synchronize
+from vggnet.engine.device import autocast, place, seed_generator, synchronize
 from vggnet.engine.optimizer import build_optimizer
 from vggnet.engine.schedule import count_steps, lr_at
 from vggnet.engine.session import Session
 from vggnet.errors import TrainingDivergedError
+from vggnet.kernels import accelerate
 from vggnet.model.vgg import VGG
 
 
@@ -37,8 +38,6 @@ class TrainState:
     config: TrainConfig
     device: torch.device
     session: Session
-    kernels: str = "torch"
-    """What computes the convolutions: "winograd" (compiled kernels) or "torch"."""
     average: WeightAverage | None = None
     """EMA of the weights, if the configuration has one."""
     step: int = 0
@@ -91,15 +90,11 @@ def build_state(
         KernelError: Compiled kernels are required, but unavailable.
     """
     place(network, device)
-    fast = accelerated(network, config.kernels)
-    replica = session.replicate(fast, device)
+    replica = session.replicate(accelerate(network, config.kernels), device)
     optimizer = build_optimizer(network, config)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     average = WeightAverage(network, config.average_decay) if config.average_decay else None
-    kernels = "torch" if fast is network else "winograd"
-    return TrainState(
-        network, replica, optimizer, scaler, config, device, session, kernels, average
-    )
+    return TrainState(network, replica, optimizer, scaler, config, device, session, average)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

@@ -1,12 +1,11 @@
-"""VGG's 3×3 convolutions on a CPU by Winograd's algorithm, compiled at first use.
+"""Compiled 3×3 convolutions (Winograd's algorithm) for the CPU, with torch as the fallback.
 
-The engine asks here and nowhere else: `accelerate` gives a network that computes the
-same with the kernels, or the network itself where they cannot be had.
+Other packages use the names below: `accelerate` returns a network that computes the same with
+the compiled kernels, or the network itself if they are unavailable.
 """
 
 from __future__ import annotations
 
-from vggnet.kernels.accelerate import KernelStatus, accelerate, status
-from vggnet.kernels.memory import keep_memory
+from vggnet.kernels.accelerate import KernelStatus, accelerate, keep_memory, kernels_of, status
 
-__all__ = ["KernelStatus", "accelerate", "keep_memory", "status"]
+__all__ = ["KernelStatus", "accelerate", "keep_memory", "kernels_of", "status"]

@@ -1,8 +1,8 @@
-"""Compile the kernels for this machine, once, into the user's cache folder.
+"""Compile the kernels once per machine and keep the library in the user's cache folder.
 
-A library is keyed by everything that decides its bytes: sources, flags, compiler, CPU.
-It is written beside its place and renamed, and ends in its own SHA-256, so that a
-library cut short is compiled again and never loaded.
+A library's name is a hash of everything that determines its code: sources, flags, compiler and
+processor. It is written under a temporary name, then renamed, and ends with its own SHA-256, so
+a truncated file is detected and compiled again.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import hashlib
 import os
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -28,12 +30,11 @@ from vggnet.errors import KernelError
 
 SOURCE = Path(__file__).parent / "source"
 
-# -ffp-contract=fast lets a * b + c become one instruction and nothing else. -ffast-math must
-# never stand here: it breaks NaN, and linking with it turns denormals off in the whole process.
+# -ffp-contract=fast allows one instruction for a * b + c, and nothing else. Never add -ffast-math:
+# it breaks NaN, and linking with it disables denormals in the whole process.
 FLAGS = (
     "-std=c++17",
     "-O2",
-    "-march=native",
     "-ffp-contract=fast",
     "-fopenmp",
     "-fPIC",
@@ -42,13 +43,16 @@ FLAGS = (
     "-Wno-psabi",
 )
 
-# vgg-mini's kernels take 3 s on two Zen 4 cores; twenty times that is a compiler that hangs.
-_TIMEOUT_SECONDS = 60.0
+# Compiling takes 3 s on two Zen 4 cores, and `g++ --version` 2 ms.
+_COMPILE_SECONDS, _VERSION_SECONDS = 60.0, 20.0
+
+# Bytes that a compiler may print.
+_MAX_OUTPUT = 1 << 20
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C++ compiler: its command and what it says of itself."""
+    """A C++ compiler: its command and the first line of its `--version`."""
 
     command: tuple[str, ...]
     version: str
@@ -61,74 +65,78 @@ class Build:
     path: Path
     compiler: Compiler
     seconds: float
-    """Time that compiling took in this process; 0.0 if it was found in the cache."""
+    """Time spent compiling in this process; 0.0 if the library was in the cache."""
 
 
 @cache
 def find_compiler() -> Compiler:
-    """Find a C++ compiler: what CXX names, else g++, c++ or clang++.
+    """Find a C++ compiler: the command in CXX if it is set, otherwise g++, c++ or clang++.
 
     Raises:
         KernelError: There is none, or it does not run.
     """
     chosen = os.environ.get("CXX")
-    commands = [tuple(shlex.split(chosen))] if chosen else [("g++",), ("c++",), ("clang++",)]
+    try:
+        commands = [shlex.split(chosen)] if chosen else [["g++"], ["c++"], ["clang++"]]
+    except ValueError as error:
+        raise KernelError(f"CXX is {chosen!r}: {error}; quote it as in a shell") from error
     for command in commands:
         if command and shutil.which(command[0]):
-            return Compiler(command, _run((*command, "--version")).splitlines()[0])
+            lines = _run((*command, "--version"), _VERSION_SECONDS).splitlines()
+            return Compiler(tuple(command), lines[0] if lines else "unknown version")
     raise KernelError(
-        f"CXX names {chosen!r}, which is not a program; set it to a C++ compiler or unset it"
+        f"CXX is {chosen!r}, which is not a program; set it to a C++ compiler or unset it"
         if chosen
-        else "no C++ compiler was found; install g++ (Debian: apt install g++) or set CXX"
+        else "no C++ compiler found; install g++ (Debian: apt install g++) or set CXX"
     )
 
 
-def build_library(lanes: int, cpu: str, openmp: Path | None) -> Build:
-    """Return the library for vectors of `lanes` floats, compiled now or earlier.
+def build_library(lanes: int, flag: str, processor: str, openmp: Path | None) -> Build:
+    """Return the library for vectors of `lanes` floats, from the cache or compiled now.
 
     Args:
-        lanes: Floats in a vector: 8 for AVX2, 16 for AVX-512.
-        cpu: What `-march=native` depends on, part of the cache's key.
-        openmp: The OpenMP runtime that torch has loaded, to link with that one.
+        lanes: Floats in a vector.
+        flag: The flag that selects this processor's instructions.
+        processor: Description of the processor; decides what `flag` means.
+        openmp: The OpenMP runtime that torch has loaded; the library is linked with it.
 
     Raises:
         KernelError: There is no compiler, or it fails.
     """
     compiler = find_compiler()
-    flags = (*FLAGS, f"-DVGGNET_LANES={lanes}")
-    key = _key(compiler, flags, cpu, openmp.name if openmp else "")
+    flags = (*FLAGS, flag, f"-DVGGNET_LANES={lanes}")
+    # --as-needed: torch's runtime comes first, so the system's is not linked as well.
+    link = ("-Wl,--as-needed", str(openmp)) if openmp else ()
+    openmp_name = openmp.name if openmp else ""
+    key = _key(*compiler.command, compiler.version, *flags, processor, openmp_name)
     try:
-        return _find_or_compile(compiler, flags, openmp, cache_folder(), f"winograd-{lanes}-{key}")
+        folder, seconds = library_folder(), 0.0
+        _remove_abandoned(folder)
+        path = folder / f"winograd-{lanes}-{key}.so"
+        if not is_intact(path):
+            with one_at_a_time(path.with_suffix(".lock")):
+                if not is_intact(path):  # another process may have compiled it meanwhile
+                    started = time.perf_counter()
+                    source = str(SOURCE / "winograd.cpp")
+                    _compile((*compiler.command, *flags, source, *link), path)
+                    seconds = time.perf_counter() - started
+        return Build(path, compiler, seconds)
     except OSError as error:
         raise KernelError(
-            f"the compiled kernels have no place: {error.strerror or error}; "
-            "set VGGNET_CACHE_DIR to a folder with room"
+            f"cannot store the compiled kernels: {error.strerror or error}; "
+            "set VGGNET_CACHE_DIR to a folder with free space"
         ) from error
 
 
-def _find_or_compile(
-    compiler: Compiler, flags: tuple[str, ...], openmp: Path | None, folder: Path, name: str
-) -> Build:
-    path = folder / f"{name}.so"
-    if is_intact(path):
-        return Build(path, compiler, 0.0)
-    with one_at_a_time(folder / f"{name}.lock"):
-        if is_intact(path):  # another process compiled it meanwhile
-            return Build(path, compiler, 0.0)
-        started = time.perf_counter()
-        _compile(compiler, flags, openmp, path)
-        return Build(path, compiler, time.perf_counter() - started)
-
-
 @cache
-def cache_folder() -> Path:
-    """Return a folder that only this user can write: what is in it will be run.
+def library_folder() -> Path:
+    """Return a folder that only this user can write to, because its files are executed.
 
-    VGGNET_CACHE_DIR names it, else it is the platform's cache folder. Where that cannot
-    be had, a temporary folder serves this process alone.
+    It is in the folder that VGGNET_CACHE_DIR names, or else in the platform's cache folder. If
+    that is unusable, it is a temporary folder, deleted when this process ends.
 
     Raises:
-        OSError: Nor can that.
+        OSError: There is no usable folder.
     """
     named = os.environ.get("VGGNET_CACHE_DIR")
     # RuntimeError: the user has no home.
@@ -136,7 +144,7 @@ def cache_folder() -> Path:
         base = Path(named) if named else platformdirs.user_cache_path("vggnet")
         folder = base / "kernels"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _is_private(folder) and _is_safe_within(base) and os.access(folder, os.W_OK):
+        if _is_private(folder) and _keeps_its_folders(base) and os.access(folder, os.W_OK):
             return folder
     temporary = Path(tempfile.mkdtemp(prefix="vggnet-kernels-"))
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
@@ -149,15 +157,15 @@ def _is_private(folder: Path) -> bool:
     return found.st_uid == os.getuid() and not found.st_mode & others
 
 
-def _is_safe_within(parent: Path) -> bool:
-    """Whether no stranger can put another folder in the place of one that is in it."""
+def _keeps_its_folders(parent: Path) -> bool:
+    """Whether no other user can replace a folder in this one."""
     found = parent.stat()
     open_to_all = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
     return found.st_uid in (0, os.getuid()) and not open_to_all
 
 
 def is_intact(path: Path) -> bool:
-    """Whether the file is a library that was written to its end."""
+    """Whether the file ends with the SHA-256 of the rest, as a complete library does."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -166,21 +174,30 @@ def is_intact(path: Path) -> bool:
     return len(content) > digest and hashlib.sha256(content[:-digest]).digest() == content[-digest:]
 
 
-def _key(compiler: Compiler, flags: tuple[str, ...], cpu: str, openmp: str) -> str:
-    parts = [*compiler.command, compiler.version, *flags, cpu, openmp]
-    parts += [source.read_text() for source in sorted(SOURCE.iterdir())]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+def _key(*parts: str) -> str:
+    digest = hashlib.sha256("\0".join(parts).encode(errors="surrogatepass"))
+    for file in sorted(SOURCE.iterdir()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:32]
 
 
-def _compile(compiler: Compiler, flags: tuple[str, ...], openmp: Path | None, path: Path) -> None:
-    # --as-needed: with torch's runtime given first, the system's is not linked as well.
-    link = ("-Wl,--as-needed", str(openmp)) if openmp else ()
+def _remove_abandoned(folder: Path) -> None:
+    """Delete temporary files of processes that were killed while compiling."""
+    for path in folder.glob("*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > 10 * _COMPILE_SECONDS:
+                path.unlink()
+
+
+def _compile(command: tuple[str, ...], path: Path) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
     os.close(descriptor)
     part = Path(name)
     try:
-        _run((*compiler.command, *flags, str(SOURCE / "winograd.cpp"), "-o", name, *link))
-        library = part.read_bytes()
+        _run((*command, "-o", name), _COMPILE_SECONDS)
+        library = part.read_bytes() if part.exists() else b""
+        if not library:
+            raise KernelError(f"the compiler {command[0]} wrote no library")
         # Loaders ignore what follows the last section.
         part.write_bytes(library + hashlib.sha256(library).digest())
         part.chmod(0o700)
@@ -189,15 +206,51 @@ def _compile(compiler: Compiler, flags: tuple[str, ...], openmp: Path | None, pa
         part.unlink(missing_ok=True)
 
 
-def _run(command: tuple[str, ...]) -> str:
+def _run(command: tuple[str, ...], seconds: float) -> str:
+    """Run a compiler and return what it printed, at most `_MAX_OUTPUT` bytes.
+
+    Raises:
+        KernelError: It does not start, fails, exceeds the time limit or prints too much.
+    """
+    name = command[0]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_SECONDS
-        )
-    except subprocess.CalledProcessError as error:
-        lines = (error.stderr or error.stdout or "no message").strip().splitlines()
+        # A process group of its own: a time limit also has to end what a wrapper script started.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise KernelError(f"cannot run the compiler {name}: {error}") from error
+    expired = threading.Event()
+
+    def end() -> None:
+        expired.set()
+        _kill_group(process)
+
+    timer = threading.Timer(seconds, end)
+    with process:
+        timer.start()
+        try:
+            assert process.stdout is not None
+            printed = process.stdout.read(_MAX_OUTPUT)
+            if len(printed) < _MAX_OUTPUT:
+                process.wait()
+        finally:
+            timer.cancel()
+            _kill_group(process)
+    text = printed.decode(errors="replace").strip()
+    if expired.is_set():
+        raise KernelError(f"the compiler {name} did not finish within {seconds:g} seconds")
+    if len(printed) == _MAX_OUTPUT:
+        raise KernelError(f"the compiler {name} printed more than {_MAX_OUTPUT >> 20} MiB")
+    if process.returncode:
+        lines = [line for line in text.splitlines() if line.strip()]
+        lines = lines or [f"exit status {process.returncode}"]
         reason = next((line for line in lines if "error" in line), lines[-1])
-        raise KernelError(f"the compiler {command[0]} failed: {reason}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise KernelError(f"the compiler {command[0]} did not run: {error}") from error
-    return done.stdout
+        raise KernelError(f"the compiler {name} failed: {reason[:300]}")
+    return text
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -1,8 +1,7 @@
-"""A VGG network whose convolutions run through the compiled kernels.
+"""A VGG network whose convolutions run in the compiled kernels.
 
-The kernels compute a convolution together with the ReLU and the pool behind it, so a
-network is cut into steps of several layers; a layer that fits no kernel is a step of its
-own and torch's.
+A kernel computes a convolution together with the batch norm, ReLU and pool that follow it, so
+the network is divided into steps of one or more layers. Torch computes layers without a kernel.
 """
 
 from __future__ import annotations
@@ -15,24 +14,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vggnet.kernels.library import MOST_DIRECT_INPUTS, NONE, RELU, RELU_POOL
-from vggnet.kernels.loading import lanes_for
-from vggnet.kernels.normalized import convolve_normalized
-from vggnet.kernels.operations import convolve
+from vggnet.errors import KernelError
+from vggnet.kernels.library import MAX_DIRECT_INPUTS, NONE, RELU, RELU_POOL
+from vggnet.kernels.loading import find_processor, lanes_for, library_for
+from vggnet.kernels.operations import Convolve, ConvolveNormalized
 
 
 @dataclass(frozen=True)
 class FusedConvolution:
-    """A convolution and what its kernel computes along with it."""
+    """A convolution and the following layers that its kernel computes."""
 
     convolution: nn.Conv2d
     norm: nn.BatchNorm2d | None
     activation: int
     layers: tuple[nn.Module, ...]
-    """The layers of the network that it stands for, the convolution first."""
+    """The layers of the network that it replaces, the convolution first."""
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Map images (N, C, H, W) as the layers do, by torch where the kernel cannot."""
+        """Map images (N, C, H, W) as the layers do, with torch if the kernel cannot."""
         weight = self.convolution.weight
         if not (_fits(images, weight) and _saves_products(images, weight)):
             return self._by_layers(images)
@@ -41,8 +40,7 @@ class FusedConvolution:
         if not self.norm.training:
             return self._convolve(images, *_fold(self.convolution, self.norm))
         count, _, height, width = images.shape
-        # torch refuses a single value for each channel, in words of its own.
-        if count * height * width < 2:
+        if count * height * width < 2:  # torch raises an error for one value per channel
             return self._by_layers(images)
         return self._normalize(self.norm, images, count * height * width)
 
@@ -53,19 +51,19 @@ class FusedConvolution:
 
     def _convolve(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # The first layer's kernel has no pool.
-        direct = weight.shape[1] <= MOST_DIRECT_INPUTS
-        apart = direct and self.activation == RELU_POOL
-        activation = RELU if apart else self.activation
-        outputs: Tensor = convolve(images, weight, bias, activation)[0]
-        return F.max_pool2d(outputs, 2) if apart else outputs
+        pool = self.activation == RELU_POOL and weight.shape[1] <= MAX_DIRECT_INPUTS
+        activation = RELU if pool else self.activation
+        outputs: Tensor = Convolve.apply(images, weight, bias, activation)  # type: ignore[no-untyped-call]
+        return F.max_pool2d(outputs, 2) if pool else outputs
 
     def _normalize(self, norm: nn.BatchNorm2d, images: Tensor, values: int) -> Tensor:
         convolution = self.convolution
-        outputs, _, _, mean, variance = convolve_normalized(
+        outputs: Tensor
+        outputs, mean, variance = ConvolveNormalized.apply(  # type: ignore[no-untyped-call]
             images, convolution.weight, convolution.bias, norm.weight, norm.bias, norm.eps,
             self.activation,
         )  # fmt: skip
-        # _is_fusable_norm() saw to these.
+        # _is_fusable_norm() has checked these.
         assert norm.num_batches_tracked is not None
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -74,12 +72,11 @@ class FusedConvolution:
             norm.num_batches_tracked.add_(1)
             norm.running_mean.lerp_(mean, norm.momentum)
             norm.running_var.lerp_(variance * (values / (values - 1)), norm.momentum)
-        result: Tensor = outputs
-        return result
+        return outputs
 
 
 def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the one convolution that does what both do in evaluation."""
+    """Return weight and bias of one convolution that computes both layers in evaluation."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
@@ -90,30 +87,42 @@ def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]
 
 
 class AcceleratedNetwork(nn.Module):
-    """The same network, with the same parameters under the same names, by the kernels.
+    """The same network with the compiled kernels: same parameters under the same names.
 
     Hooks on layers inside `features` are not called.
 
-    Attributes:
-        network: The network that it computes; export and torch.compile take that one.
+    Args:
+        network: A VGG: `features` and `classifier`, both nn.Sequential.
+
+    Raises:
+        KernelError: The kernels are unavailable, or no layer has one.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        # Shared, not copied: names and tensors are the network's.
+        # The network's own modules, not copies.
         self.features: nn.Module = network.get_submodule("features")
         self.classifier: nn.Module = network.get_submodule("classifier")
         self._hidden = (network,)  # in a tuple, or its parameters would have a second name
         self.steps = tuple(fuse(list(self.features.children())))
         self.training = network.training
+        fused = [step for step in self.steps if isinstance(step, FusedConvolution)]
+        if not fused:
+            raise KernelError(
+                "no layer of this network has a compiled kernel; they support 3×3 convolutions in "
+                f"float32 on the CPU with channels in multiples of {find_processor().widths[-1]}; "
+                "use --kernels torch"
+            )
+        for step in fused:
+            library_for(step.convolution.weight)
 
     @property
     def network(self) -> nn.Module:
-        """The network that this one computes."""
+        """The original network, for export and torch.compile."""
         return self._hidden[0]
 
     def train(self, mode: bool = True) -> AcceleratedNetwork:
-        """Set training mode here and in the network itself."""
+        """Set training mode here and in the original network."""
         self.network.train(mode)
         super().train(mode)
         return self
@@ -127,12 +136,12 @@ class AcceleratedNetwork(nn.Module):
 
 
 def fuse(layers: Sequence[nn.Module]) -> Iterator[FusedConvolution | nn.Module]:
-    """Gather each convolution that fits a kernel with the norm, ReLU and pool that follow it."""
+    """Combine each convolution that has a kernel with the norm, ReLU and pool that follow it."""
     at = 0
     while at < len(layers):
         layer = layers[at]
         at += 1
-        # Exactly this class: another may do something else with its weight.
+        # Exactly this class: a subclass may do something else with its weight.
         if not (type(layer) is nn.Conv2d and has_kernel(layer)):
             yield layer
             continue
@@ -142,17 +151,17 @@ def fuse(layers: Sequence[nn.Module]) -> Iterator[FusedConvolution | nn.Module]:
             at += 1
         else:
             norm = None
-        pools = norm is not None or layer.in_channels > MOST_DIRECT_INPUTS
+        pools = norm is not None or layer.in_channels > MAX_DIRECT_INPUTS
         activation, length = _activation(layers[at : at + 2], pools)
         at += length
         yield FusedConvolution(layer, norm, activation, tuple(layers[first:at]))
 
 
 def has_kernel(convolution: nn.Conv2d) -> bool:
-    """Whether a kernel computes this layer: 3×3, stride 1, padding 1, channels by eights.
+    """Whether a kernel supports this layer: 3×3, stride 1, padding 1, channels by vectors.
 
     Raises:
-        KernelError: The machine has no vectors that serve.
+        KernelError: The kernels do not support this processor.
     """
     return (
         convolution.kernel_size == (3, 3)
@@ -167,10 +176,10 @@ def has_kernel(convolution: nn.Conv2d) -> bool:
 
 
 def _activation(following: Sequence[nn.Module], pools: bool) -> tuple[int, int]:
-    """Return what a kernel can do of the next layers, and how many that are."""
+    """Return the activation that replaces the next layers, and how many it replaces."""
     kinds = ["relu" if isinstance(layer, nn.ReLU) else "pool" if _is_pool(layer) else ""
              for layer in following]  # fmt: skip
-    # max and ReLU commute, so either order is the same function, with the same gradients.
+    # max and ReLU commute: either order is the same function with the same gradients.
     if sorted(kinds) == ["pool", "relu"] and pools:
         return RELU_POOL, 2
     if kinds[:1] == ["relu"]:
@@ -179,7 +188,7 @@ def _activation(following: Sequence[nn.Module], pools: bool) -> tuple[int, int]:
 
 
 def _is_fusable_norm(layer: nn.Module) -> TypeGuard[nn.BatchNorm2d]:
-    # Exactly this class: SyncBatchNorm, for one, needs the other processes' values.
+    # Exactly this class: SyncBatchNorm, for example, needs the values of other processes.
     return (
         type(layer) is nn.BatchNorm2d
         and layer.affine
@@ -201,20 +210,20 @@ def _is_pool(layer: nn.Module) -> bool:
 
 
 def _fits(images: Tensor, weight: Tensor) -> bool:
-    """Whether a kernel takes both; what does not belong together is torch's to refuse."""
-    together = images.dim() == 4 and images.shape[1] == weight.shape[1]
-    return together and _is_plain(images) and _is_plain(weight)
+    """Whether a kernel supports both; if they do not match, torch raises its own error."""
+    match = images.dim() == 4 and images.shape[1] == weight.shape[1]
+    return match and _is_plain(images) and _is_plain(weight)
 
 
 def _saves_products(images: Tensor, weight: Tensor) -> bool:
-    """Whether a kernel multiplies less often than direct convolution, which takes 9 an output.
+    """Whether a kernel needs fewer multiplications than direct convolution, 9 per output.
 
-    A tile of 4×4 outputs takes 36, however few of them the image has: at 2×2, VGG D's last
-    stage at 32×32, both take as many, and torch was 1.3 to 1.6 times faster (Zen 4).
+    A tile of 4×4 outputs needs 36, however few of them are inside the image. At 2×2, the last
+    stage of VGG D at 32×32, both need as many, and torch was 1.3 to 1.6 times faster (Zen 4).
     """
     height, width = images.shape[2:]
     tiles = -(-height // 4) * -(-width // 4)
-    return weight.shape[1] <= MOST_DIRECT_INPUTS or 36 * tiles < 9 * height * width
+    return weight.shape[1] <= MAX_DIRECT_INPUTS or 36 * tiles < 9 * height * width
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -1,6 +1,4 @@
-"""The same operations by torch: what the kernels are tested against, and what stands in
-for them where a result is not finite.
-"""  # noqa: D205
+"""The kernels' operations in torch: the tests' reference, and the fallback for NaN and infinity."""
 
 from __future__ import annotations
 
@@ -8,18 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vggnet.kernels.library import RELU, RELU_POOL, Convolved
+from vggnet.kernels.library import RELU, RELU_POOL, Activated, NormGradient
 
-# As in tile_transforms.h: ReLU made the maximum zero.
+# Value of `choice` where ReLU set the maximum to zero, as in tile_transforms.h.
 _CLIPPED = 4
 
 
-def forward(images: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> Convolved:
-    """Convolve (N, C, H, W) to (N, K, H, W), or pooled to (N, K, H // 2, W // 2)."""
+def forward(images: Tensor, weight: Tensor, bias: Tensor | None, activation: int) -> Activated:
+    """Compute what `Library.forward` computes."""
     return activate(F.conv2d(images, weight, bias, padding=1), activation)
 
 
-def activate(outputs: Tensor, activation: int) -> Convolved:
+def activate(outputs: Tensor, activation: int) -> Activated:
     """Apply ReLU and pool to (N, K, H, W)."""
     choice = torch.empty((0, 0, 0, 0), dtype=torch.uint8, device=outputs.device)
     if activation == RELU:
@@ -29,19 +27,25 @@ def activate(outputs: Tensor, activation: int) -> Convolved:
         outputs, index = F.max_pool2d(F.relu(outputs), 2, return_indices=True)
         position = index // width % 2 * 2 + index % width % 2
         choice = torch.where(outputs <= 0, _CLIPPED, position).to(torch.uint8)
-    return Convolved(_channels_last(outputs), _channels_last(choice))
+    return Activated(channels_last(outputs), channels_last(choice), activation)
 
 
 def backward(
     gradients: Tensor,
+    found: Activated,
     images: Tensor,
     weight: Tensor,
-    convolved: Convolved,
-    activation: int,
     wanted: tuple[bool, bool],
+    norm: NormGradient | None = None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Return the gradients of images, weight and bias; see `Library.backward`."""
-    gradients = undo_activation(gradients, convolved, activation, images.shape[2:])
+    """Compute what `Library.backward` computes."""
+    if found.activation == RELU:
+        gradients = torch.ops.aten.threshold_backward(gradients, found.outputs, 0)
+    elif found.activation == RELU_POOL:
+        gradients = _unpool(gradients, found.choice, images.shape[2:])
+    if norm:
+        a, m, b, c = norm.coefficients[:, :, None, None]
+        gradients = a * gradients + b * (norm.values - m) + c
     of_images, of_weight, of_bias = torch.ops.aten.convolution_backward(
         gradients, images, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
         [wanted[0], wanted[1], wanted[1]],
@@ -49,29 +53,15 @@ def backward(
     return of_images, of_weight, of_bias
 
 
-def undo_activation(
-    gradients: Tensor, convolved: Convolved, activation: int, size: torch.Size
-) -> Tensor:
-    """Return the gradient of what the activation took, (N, K, *size)."""
-    if activation == RELU:
-        taken: Tensor = torch.ops.aten.threshold_backward(gradients, convolved.outputs, 0)
-        return taken
-    if activation == RELU_POOL:
-        return _unpool(gradients, convolved.choice, size)
-    return gradients
-
-
 def _unpool(gradients: Tensor, choice: Tensor, size: torch.Size) -> Tensor:
-    count, channels, height, width = *gradients.shape[:2], *size
-    spread = gradients.new_zeros((count, channels, height, width))
-    even_height, even_width = height // 2 * 2, width // 2 * 2
+    unpooled = gradients.new_zeros((*gradients.shape[:2], *size))
+    height, width = (side // 2 * 2 for side in size)
     for position in range(4):
         row, column = divmod(position, 2)
-        spread[:, :, row:even_height:2, column:even_width:2] = torch.where(
-            choice == position, gradients, 0
-        )
-    return spread
+        unpooled[:, :, row:height:2, column:width:2] = torch.where(choice == position, gradients, 0)
+    return unpooled
 
 
-def _channels_last(tensor: Tensor) -> Tensor:
+def channels_last(tensor: Tensor) -> Tensor:
+    """Return the tensor in the kernels' memory layout, a copy if necessary."""
     return tensor.contiguous(memory_format=torch.channels_last)

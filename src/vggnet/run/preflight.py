@@ -10,8 +10,7 @@ from vggnet.artifacts.atomic import check_writable
 from vggnet.artifacts.model_file import check_suffix
 from vggnet.config import Config, check_text
 from vggnet.data.dataset import Dataset, hold_out
-from vggnet.data.folder import dataset_name
-from vggnet.data.storage import load_configured
+from vggnet.data.storage import dataset_name, load_configured
 from vggnet.engine.device import check_precision, choose_device, usable_cores
 from vggnet.engine.session import Session
 from vggnet.errors import ConfigError, DataError, DeviceError

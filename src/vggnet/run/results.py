@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from vggnet.artifacts.model_file import ModelCard, build_card, save_model
+from vggnet.artifacts.model_card import ModelCard, build_card
+from vggnet.artifacts.model_file import save_model
 from vggnet.artifacts.plots import render_confusion_matrix, render_curves, render_mistakes
 from vggnet.artifacts.run_folder import FINISHED, MODEL, RunFolder
 from vggnet.artifacts.summary import headline, summarize

@@ -10,13 +10,13 @@ from vggnet.artifacts.run_folder import RunFolder
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.preprocessing import Preprocessing
-from vggnet.engine.device import accelerated
 from vggnet.engine.evaluate import Evaluation, Score, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, check_losses, fit
 from vggnet.engine.session import Agreement
 from vggnet.engine.snapshot import Snapshot, take_snapshot
 from vggnet.errors import InterruptedTrainingError, OutputError, TrainingDivergedError
 from vggnet.inference.predict import BATCH_SIZE
+from vggnet.kernels import accelerate, kernels_of
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG, build_network
 from vggnet.run.checkpointing import CheckpointSchedule, stop_requests
@@ -42,7 +42,7 @@ class Training:
         config = plan.config
         network = build_network(config.model, config.train.seed)
         self._state = build_state(network, config.train, plan.device, plan.session)
-        self._circumstances = describe_circumstances(plan, self._state.kernels)
+        self._circumstances = describe_circumstances(plan, kernels_of(self._state.replica))
         self._history = restore(plan, self._state, self._circumstances, reporter.warned)
         schedule.start_from(self._state.step)
         self._batches = self._build_batches(plan.train, config.train.global_batch_size)
@@ -129,7 +129,7 @@ class Training:
         Raises:
             TrainingDivergedError: The loss is not finite: the weights are finite, but huge.
         """
-        replica = accelerated(network, self._plan.config.train.kernels)
+        replica = accelerate(network, self._plan.config.train.kernels)
         evaluation = evaluate(replica, batches, self._plan.session)
         if not math.isfinite(evaluation.loss):
             what = f"the evaluation loss is {evaluation.loss} after step {after.step}"

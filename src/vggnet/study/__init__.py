@@ -1,1 +1,1 @@
-"""Many trainings under one budget, and what they say together."""
+"""Train many networks with the same settings, and report what they show together."""

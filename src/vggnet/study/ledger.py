@@ -1,4 +1,4 @@
-"""The runs that a study has finished: one JSON line each, appended as they end."""
+"""The finished runs of a study: one JSON line each, written when the run ends."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vggnet.recipes import unflatten
 from vggnet.study.plan import MAY_DIFFER, Study
 
 
-class Finished(BaseModel):
-    """What one training came to."""
+class FinishedRun(BaseModel):
+    """The result of one training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,34 +25,39 @@ class Finished(BaseModel):
     depth: int
     """Layers with weights."""
     parameters: int
-    """Of the network as it was trained, batch norm included."""
+    """Parameters of the network in training, batch norm included."""
     accuracy: float
-    """Share of the test images classified right, 0 to 1, by the last step's weights."""
+    """Fraction of the test images classified correctly by the final weights, 0 to 1."""
     loss: float
-    """Mean cross-entropy on them, in nats."""
+    """Mean cross-entropy on the test images, nats."""
     count: int
     """Test images."""
     train_loss: float
-    """Of the last epoch, label smoothing included."""
+    """Loss of the last epoch, with label smoothing."""
     seconds: float
-    """Spent on steps; without loading, evaluation and saving."""
+    """Duration of the training steps, without loading, evaluation and saving."""
     images: int
-    """Images trained on, repetitions counted."""
+    """Images trained on, counting repetitions."""
     settings: dict[str, Any]
-    """What all runs of the study have in common."""
+    """The settings that all runs of the study share."""
     dataset_sha256: str
     environment: dict[str, Any]
 
+    @property
+    def name(self) -> str:
+        """The run's key in `Study.runs`."""
+        return f"{self.model}-seed{self.seed}"
+
 
 class Ledger:
-    """The lines of a study, in its folder's `study.jsonl`.
+    """The finished runs in `study.jsonl` in the study's folder.
 
     Args:
-        study: Whose runs they are.
+        study: The study.
 
     Raises:
-        ConfigError: The file is of a study with other settings.
-        OutputError: The folder cannot be made.
+        ConfigError: The file is from a study with other settings.
+        OutputError: The folder cannot be created.
         ResultFileError: The file is damaged.
     """
 
@@ -61,37 +66,24 @@ class Ledger:
         try:
             study.output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot make {study.output}: {error.strerror}") from None
-        wanted = {run.name for run in study.runs}
-        lines = load_lines(self.path) if self.path.exists() else []
+            raise OutputError(f"cannot create {study.output}: {error.strerror}") from None
+        lines = _load_lines(self.path) if self.path.exists() else []
         _check_settings(lines, study, self.path)
-        self.runs = {name_of(one): one for one in lines if name_of(one) in wanted}
-        self._others = [one for one in lines if name_of(one) not in wanted]
+        self.runs = {one.name: one for one in lines if one.name in study.runs}
+        self._others = [one for one in lines if one.name not in study.runs]
 
-    def append(self, run: Finished) -> None:
-        """Add a line, and have it on the disk before the next run begins.
+    def append(self, run: FinishedRun) -> None:
+        """Add a run to the file on disk.
 
         Raises:
-            OutputError: The disk does not take it; the lines before it stand.
+            OutputError: The file cannot be written; the previous lines are kept.
         """
-        self.runs[name_of(run)] = run
-        lines = "".join(
-            f"{one.model_dump_json()}\n" for one in [*self._others, *self.runs.values()]
-        )
-        write_file(self.path, lines.encode())
+        self.runs[run.name] = run
+        lines = [f"{one.model_dump_json()}\n" for one in [*self._others, *self.runs.values()]]
+        write_file(self.path, "".join(lines).encode())
 
 
-def name_of(run: Finished) -> str:
-    """Return what `Run.name` calls it."""
-    return f"{run.model}-seed{run.seed}"
-
-
-def load_lines(path: Path) -> list[Finished]:
-    """Read a study's file.
-
-    Raises:
-        ResultFileError: It cannot be read, or a line is damaged.
-    """
+def _load_lines(path: Path) -> list[FinishedRun]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -99,17 +91,18 @@ def load_lines(path: Path) -> list[Finished]:
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(Finished.model_validate_json(line))
+            found.append(FinishedRun.model_validate_json(line))
         except ValidationError:
-            raise ResultFileError(f"{path} is damaged in line {number}; remove that line") from None
+            raise ResultFileError(f"line {number} of {path} is damaged; remove it") from None
     return found
 
 
-def _check_settings(lines: Iterable[Finished], study: Study, path: Path) -> None:
+def _check_settings(lines: Iterable[FinishedRun], study: Study, path: Path) -> None:
+    now = next(iter(study.runs.values()))
     for one in lines:
-        changed = differences(unflatten(one.settings), study.runs[0].config, MAY_DIFFER)
+        changed = differences(unflatten(one.settings), now, MAY_DIFFER)
         if changed:
             raise ConfigError(
-                f"{path} is of a study with other settings: {'; '.join(map(str, changed))}; give "
-                "the same ones, or another --output"
+                f"{path} is from a study with other settings: {'; '.join(map(str, changed))}; use "
+                "the same settings or another --output"
             )

@@ -1,4 +1,4 @@
-"""A study as one PNG: accuracy, seconds and parameters against depth."""
+"""Plot a study as one PNG: accuracy, seconds and parameters over depth."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from vggnet.artifacts.atomic import write_file
-from vggnet.artifacts.plots import BLUE, GREY
+from vggnet.artifacts.plots import BLUE, GREY, save_figure
 from vggnet.study.report import Member
 
 _COLUMNS = 110
-"""Letters of the title that fit into a line."""
+"""Characters of the title per line."""
 
 
 def render_study(path: Path, members: Sequence[Member], title: str) -> None:
-    """Draw every run as a point and the means as a line.
+    """Plot each run as a point and the means as a line.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The file cannot be written.
     """
-    from matplotlib.figure import Figure  # costs 0.3 s
+    from matplotlib.figure import Figure  # takes 0.3 s
 
     figure = Figure(figsize=(11, 3.9), dpi=110, layout="constrained")
     panels = figure.subplots(1, 3)
@@ -44,4 +43,4 @@ def render_study(path: Path, members: Sequence[Member], title: str) -> None:
     for axes in panels[1:]:
         axes.set_ylim(bottom=0)
     figure.suptitle(textwrap.fill(title, _COLUMNS))
-    write_file(path, lambda file: figure.savefig(file, format="png"))
+    save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""The runs of a study to sentences, a table and figures, in compare's own forms."""
+"""Build the report of a study; no torch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vggnet.compare.figures import Lines, Series
-from vggnet.compare.section import Report, Section, Table
-from vggnet.study.ledger import Finished
+from vggnet.report.document import LineChart, Report, Section, Series, Table
+from vggnet.report.wording import with_range
+from vggnet.study.ledger import FinishedRun
 
 _SHOWN = {
     "train.epochs": "epochs",
@@ -18,25 +18,25 @@ _SHOWN = {
     "model.initialization": "initialization",
     "model.dropout": "dropout",
     "train.optimizer": "optimizer",
-    "train.peak_lr": "peak rate",
+    "train.peak_lr": "peak learning rate",
     "train.schedule": "schedule",
-    "train.label_smoothing": "smoothing",
+    "train.label_smoothing": "label smoothing",
     "train.precision": "precision",
     "train.kernels": "kernels",
 }
-"""Settings that a reader needs to judge the figures, and what to call them."""
+"""The settings in the report, and their names there."""
 
 _ENOUGH_RUNS = 3
-"""Of each member, for a verdict. Where depth changes nothing, chance alone parts all runs of two
-members in 1 of 3 studies with two runs each, and in 1 of 10 with three."""
+"""Runs per network for a verdict. If depth has no effect, chance alone separates all runs of two
+networks in 1 of 3 studies with two runs each, and in 1 of 10 with three."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """All runs of one member of the family."""
+    """All runs of one member of the VGG family."""
 
     name: str
-    runs: tuple[Finished, ...]
+    runs: tuple[FinishedRun, ...]
 
     @property
     def depth(self) -> int:
@@ -45,88 +45,87 @@ class Member:
 
     @property
     def parameters(self) -> int:
-        """Numbers that are trained."""
+        """Trained parameters."""
         return self.runs[0].parameters
 
     @property
     def accuracies(self) -> tuple[float, ...]:
-        """Of each run, in percent of the test images."""
+        """Test accuracy of each run, percent."""
         return tuple(100 * run.accuracy for run in self.runs)
 
     @property
     def errors(self) -> tuple[float, ...]:
-        """Of each run, likewise."""
+        """Test error of each run, percent."""
         return tuple(100 - accuracy for accuracy in self.accuracies)
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """Of training, of each run."""
+        """Duration of each run's training steps."""
         return tuple(run.seconds for run in self.runs)
 
 
-def group(runs: Sequence[Finished]) -> list[Member]:
+def group(runs: Sequence[FinishedRun]) -> list[Member]:
     """Return the members, the shallowest first."""
     names = sorted({run.model for run in runs})
     members = [Member(name, tuple(run for run in runs if run.model == name)) for name in names]
     return sorted(members, key=lambda member: (member.depth, member.parameters))
 
 
-def build_report(runs: Sequence[Finished], planned: int) -> Report:
-    """Say what the runs show.
+def build_report(runs: Sequence[FinishedRun], planned: int) -> Report:
+    """Report what the runs show.
 
     Args:
         runs: At least one.
-        planned: Runs that the study has when it is complete.
+        planned: Number of runs in the complete study.
     """
     members = group(runs)
-    more = [_price(members)] if len(members) > 1 else []
+    remarks = [_state_cost(members)] if len(members) > 1 else []
     if len(runs) < planned:
-        more.append(f"{len(runs)} of {planned} runs are done; the same command goes on.")
+        remarks.append(f"{len(runs)} of {planned} runs are done; the same command continues.")
     return Report(
         answer=_conclude(members),
-        more=tuple(more),
+        remarks=tuple(remarks),
         main=_show_members(members),
-        sections=(*_show_figures(members), _show_runs(runs), _show_budget(runs)),
+        sections=(*_show_figures(members), _show_runs(runs), _show_settings(runs)),
     )
 
 
 def _conclude(members: Sequence[Member]) -> str:
-    """Compare the deepest with the shallowest; only what every run bears out is said."""
+    """Compare the deepest network with the shallowest; a verdict needs all runs to agree."""
     first, last = members[0], members[-1]
     settings = first.runs[0].settings
-    where = f"on {settings['data.dataset']}, at {settings['train.epochs']:g} epochs each"
+    epochs = settings["train.epochs"]
+    where = f"on {settings['data.dataset']} with {epochs:g} epoch{'' if epochs == 1 else 's'}"
     if settings["model.width"] != 1:
-        where += f" and {settings['model.width']:g} of the width"
+        where += f" and width {settings['model.width']:g}"
     if len(members) == 1:
-        return f"{first.name} {where}: {_spread(first.accuracies)} %"
+        return f"{first.name} {where}: {_mean(first.accuracies)} %"
     if first.depth == last.depth:
-        alike = ", ".join(f"{one.name} {_spread(one.accuracies)} %" for one in members)
-        return f"All of {first.depth} layers {where}: {alike}"
+        alike = ", ".join(f"{one.name} {_mean(one.accuracies)} %" for one in members)
+        return f"All networks have {first.depth} layers, {where}: {alike}"
     figures = (
         f"{last.name} ({last.depth} layers) {statistics.mean(last.accuracies):.2f} %, "
         f"{first.name} ({first.depth}) {statistics.mean(first.accuracies):.2f} %"
     )
     if min(len(first.runs), len(last.runs)) < _ENOUGH_RUNS:
-        return f"Fewer than {_ENOUGH_RUNS} runs each cannot tell if depth pays {where}: {figures}"
+        return f"No verdict on depth with fewer than {_ENOUGH_RUNS} runs each {where}: {figures}"
     if min(last.accuracies) > max(first.accuracies):
-        return f"Depth pays {where}: {figures}"
+        return f"Depth improves accuracy {where}: {figures}"
     if max(last.accuracies) < min(first.accuracies):
-        return f"Depth does not pay {where}: {figures}"
-    return f"Depth makes no difference that these seeds can show {where}: {figures}"
+        return f"Depth reduces accuracy {where}: {figures}"
+    return f"No clear effect of depth {where}: {figures}"
 
 
-def _price(members: Sequence[Member]) -> str:
+def _state_cost(members: Sequence[Member]) -> str:
     first, last = members[0], members[-1]
     best = max(members, key=lambda member: statistics.mean(member.accuracies))
     slower = statistics.median(last.seconds) / statistics.median(first.seconds)
-    cost = f"takes {slower:.1f} times as long to train as {first.name} and"
+    cost = f"takes {slower:.1f}× as long to train as {first.name} and"
     if len(_machines([*first.runs, *last.runs])) > 1:
-        cost = f"and {first.name} were not all trained by one machine and version, so no times are "
-        cost += f"compared; {last.name}"
+        cost = f"and {first.name} were trained on different machines or versions, so their times "
+        cost += f"are not compared; {last.name}"
     larger = last.parameters / first.parameters
-    return (
-        f"The best mean is {best.name}'s. {last.name} {cost} has {larger:.2f} times the parameters."
-    )
+    return f"Best mean accuracy: {best.name}. {last.name} {cost} has {larger:.2f}× the parameters."
 
 
 def _show_members(members: Sequence[Member]) -> Section:
@@ -135,52 +134,40 @@ def _show_members(members: Sequence[Member]) -> Section:
             member.name,
             str(member.depth),
             f"{member.parameters:,}",
-            _spread(member.accuracies),
-            _spread(member.seconds, digits=1),
+            _mean(member.accuracies),
+            _mean(member.seconds, digits=1),
             str(len(member.runs)),
         )
         for member in members
     )
     columns = ("network", "layers", "parameters", "test accuracy %", "training s", "runs")
     note = (
-        "Mean (least to most) over the seeds. Layers are those with weights. Accuracy is of the "
-        "last step's weights on the test set, looked at once a run. Seconds are of the steps alone."
+        "Mean (minimum to maximum) over the seeds. Layers: layers with weights. Accuracy: final "
+        "weights on the test set, evaluated once per run. Seconds: training steps only."
     )
-    return Section("What was trained", (note,), Table(columns, rows))
+    return Section("Results", (note,), Table(columns, rows))
 
 
 def _show_figures(members: Sequence[Member]) -> list[Section]:
-    """Plot errors, for those begin at zero; a table has the accuracies."""
-    depths = tuple(float(member.depth) for member in members)
-    parameters = tuple((member.parameters / 1e6,) for member in members)
-    figures = (
-        ("Test error", "%", [member.errors for member in members]),
-        ("Training", "seconds", [member.seconds for member in members]),
-        ("Size", "million parameters", parameters),
-    )
-    return [
-        Section(
-            title,
-            figure=Lines(
-                f"{title} against depth",
-                "layers with weights",
-                unit,
-                (
-                    Series(
-                        unit,
-                        depths,
-                        tuple(map(statistics.mean, values)),
-                        tuple(map(min, values)),
-                        tuple(map(max, values)),
-                    ),
-                ),
-            ),
-        )
-        for title, unit, values in figures
-    ]
+    """Plot test errors, which start at zero; the table has the accuracies."""
+    figures: dict[tuple[str, str], list[tuple[float, ...]]] = {
+        ("Test error", "%"): [member.errors for member in members],
+        ("Training time", "seconds"): [member.seconds for member in members],
+        ("Size", "million parameters"): [(member.parameters / 1e6,) for member in members],
+    }
+    sections = []
+    for (title, unit), values in figures.items():
+        points = [
+            (float(member.depth), (statistics.mean(some), min(some), max(some)))
+            for member, some in zip(members, values, strict=True)
+        ]
+        series = Series.with_ranges(unit, points)
+        chart = LineChart(f"{title} over depth", "layers with weights", unit, (series,))
+        sections.append(Section(title, figure=chart))
+    return sections
 
 
-def _show_runs(runs: Sequence[Finished]) -> Section:
+def _show_runs(runs: Sequence[FinishedRun]) -> Section:
     rows = tuple(
         (
             f"{run.model}, seed {run.seed}",
@@ -193,22 +180,22 @@ def _show_runs(runs: Sequence[Finished]) -> Section:
         for run in sorted(runs, key=lambda run: (run.depth, run.model, run.seed))
     )
     columns = ("run", "test accuracy %", "test loss", "training loss", "training s", "images/s")
-    note = "Training loss is the last epoch's, with label smoothing; the test's is without."
-    return Section("Every run", (note,), Table(columns, rows))
+    note = "Training loss: mean of the last epoch, with label smoothing. Test loss: without."
+    return Section("Runs", (note,), Table(columns, rows))
 
 
-def _show_budget(runs: Sequence[Finished]) -> Section:
+def _show_settings(runs: Sequence[FinishedRun]) -> Section:
     settings = runs[0].settings
     rows = [(words, str(settings[name])) for name, words in _SHOWN.items() if name in settings]
-    rows += [
+    rows.append(
         ("dataset", f"{settings['data.dataset']}, SHA-256 {runs[0].dataset_sha256[:16]}…"),
-    ]
+    )
     rows += [("machine", machine) for machine in _machines(runs)]
-    return Section("The budget, the same for all", table=Table(("", ""), tuple(rows)))
+    return Section("Settings of all runs", table=Table(("", ""), tuple(rows)))
 
 
-def _machines(runs: Sequence[Finished]) -> list[str]:
-    """Name what the runs were trained with, each once."""
+def _machines(runs: Sequence[FinishedRun]) -> list[str]:
+    """Return each machine with its software versions, once."""
     environments = [run.environment for run in runs]
     return sorted(
         {
@@ -219,6 +206,5 @@ def _machines(runs: Sequence[Finished]) -> list[str]:
     )
 
 
-def _spread(values: Sequence[float], digits: int = 2) -> str:
-    middle, least, most = statistics.mean(values), min(values), max(values)
-    return f"{middle:,.{digits}f} ({least:,.{digits}f} to {most:,.{digits}f})"
+def _mean(values: Sequence[float], digits: int = 2) -> str:
+    return with_range(statistics.mean(values), min(values), max(values), digits)

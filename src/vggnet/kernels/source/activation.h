@@ -1,12 +1,12 @@
-// What follows a convolution, backwards: the gradient of its outputs from that of the layer's,
-// through pool, ReLU and batch norm.
+// Backward pass of what follows a convolution (pool, ReLU, batch norm): from the gradients of the
+// layer's outputs to those of the convolution's outputs.
 #pragma once
 
 #include "tile_transforms.h"
 
-// Batch norm's part of a gradient: a dy + b (z - m) + c for each channel (normalization.h).
+// Backward pass of batch norm: dz = a dy + b (z - m) + c for each channel (normalization.h).
 struct NormGradient {
-  const float* outputs;       // the convolution's, z; null without batch norm
+  const float* outputs;       // of the convolution, z; null without batch norm
   const float* coefficients;  // a, m, b, c: (4, channels)
 
   INLINE void apply(const float* z, float* gradients, Index pixels, Index channels) const {
@@ -21,10 +21,10 @@ struct NormGradient {
   }
 };
 
-// Gradients of the outputs of one convolution, to be computed block by block.
+// Gradients of the outputs of one convolution, computed block by block.
 struct OutputGradients {
-  const float* gradients;      // of what the layer returned, channels last
-  const float* activations;    // kRelu: what the layer returned
+  const float* gradients;      // of the layer's outputs, channels last
+  const float* activations;    // kRelu: the layer's outputs
   const std::uint8_t* choice;  // kReluPool: see write_maximum
   Activation activation;
   Index height, width, channels;
@@ -37,14 +37,14 @@ struct OutputGradients {
       norm.apply(norm.outputs + (image * height + row) * width * channels, to, width, channels);
   }
 
-  // The same, of what batch norm returned.
+  // The same for the outputs of batch norm.
   void write_row_behind_norm(Index image, Index row, float* to) const {
     const Index floats = width * channels, at = (image * height + row) * floats;
     if (activation == kReluPool)
       write_pool_row(image, row, to);
     else if (activation == kRelu)
       for (Index k = 0; k < floats; k += kLanes)
-        // As torch does: the gradient of a NaN passes, that of 0 does not.
+        // As in torch, the gradient passes where the output is NaN, but not where it is 0.
         store(to + k, load(activations + at + k) <= 0.0f ? Vec{} : load(gradients + at + k));
     else
       std::memcpy(to, gradients + at, floats * sizeof(float));
@@ -65,13 +65,13 @@ struct OutputGradients {
         store(pair + channels + k, chosen == right ? gradient : Vec{});
       }
     }
-    // An odd last row or column is in no window.
+    // No window contains an odd last row or column.
     std::memset(to + written * channels, 0, (width - written) * channels * sizeof(float));
   }
 };
 
-// The output gradients of a block of tiles with a border of one pixel, zero where the image
-// ends: no transform of them need look where it reads.
+// The output gradients of a block of tiles with a border of one pixel, zero outside the image,
+// so that the transforms need no bounds checks.
 struct BorderedBlock {
   float* data;
   Block block;
@@ -105,7 +105,7 @@ struct BorderedBlock {
       }
   }
 
-  // The pixel above and to the left of the tile.
+  // The pixels from one above and left of the tile.
   Pixels corner(const Tile& tile) const {
     const Index row = tile.row - 4 * block.row;
     return {data + (((tile.image - block.image) * rows + row) * columns + tile.column) * channels,

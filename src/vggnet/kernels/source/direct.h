@@ -1,10 +1,11 @@
-// The first layer: 1 to 4 input channels, too few for Winograd's products, computed directly.
+// Direct convolution for the first layer: 1 to 4 input channels are too few for Winograd.
 #pragma once
 
 #include "activation.h"
 #include "parallel.h"
 
-constexpr int kPixels = 4;  // neighbours that share the loaded filters
+constexpr Index kMaxDirectInputs = 4;
+constexpr int kPixels = 4;  // neighbouring outputs computed together from the same loaded filters
 
 // Images (count, channels, height, width) in any layout.
 struct Images {
@@ -13,8 +14,8 @@ struct Images {
   Index image_stride, channel_stride, row_stride, column_stride;
 };
 
-// One image, channels last, with a border of zeros; rows end in room for a whole group of
-// neighbours.
+// A copy of one image, channels last, with a border of zeros; rows are padded to a multiple of
+// kPixels.
 struct BorderedImage {
   float* data;
   Index row_stride;
@@ -36,10 +37,10 @@ struct BorderedImage {
   }
 };
 
-// Outputs of kPixels neighbours and `Vectors` vectors of channels.
+// Outputs of kPixels neighbouring pixels and `Vectors` vectors of channels.
 //
-// `window` is the pixel above and to the left; its three rows hold 3 * inputs numbers for each
-// output, one channel after the other, and so do the filters (9 * inputs, out_channels).
+// `window` starts one pixel above and left of the first output. Each of its three rows holds
+// 3 * inputs numbers per output, channels innermost; so do the filters (9 * inputs, out_channels).
 template <int Vectors>
 INLINE void direct_outputs(const float* window, Index row_stride, Index inputs,
                            const float* filters, Index filter_stride, const float* bias,
@@ -61,7 +62,7 @@ template <int Vectors>
 OUTLINE void direct_row(const float* window, Index row_stride, Index inputs, const float* filters,
                         Index filter_stride, const float* bias, Index width, Index out_channels,
                         bool clip, float* out, FiniteCheck& total) {
-  FiniteCheck check = total;  // a copy, to stay in a register
+  FiniteCheck check = total;  // a copy that can stay in a register
   for (Index column = 0; column < width; column += kPixels) {
     Vec sum[kPixels][Vectors];
     direct_outputs<Vectors>(window + column * inputs, row_stride, inputs, filters, filter_stride,
@@ -77,8 +78,8 @@ OUTLINE void direct_row(const float* window, Index row_stride, Index inputs, con
   total = check;
 }
 
-// Gradients of the filters' taps from one input channel, summed over one row of outputs:
-// sums (10, kLanes), the last being the bias's.
+// Gradients of the filter taps of one input channel, summed over one row of outputs:
+// sums (10, kLanes), of which the last is the bias's gradient.
 INLINE void direct_row_gradients(const float* window, Index row_stride, Index inputs,
                                  const float* gradients, Index channels, Index width, Vec* sums) {
   Vec row_sums[10] = {};

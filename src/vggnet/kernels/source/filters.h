@@ -1,4 +1,4 @@
-// Filters to points and back: G g G^T and its adjoint.
+// Transforms of filters to points and of their gradients back: G g G^T and its adjoint.
 #pragma once
 
 #include "parallel.h"
@@ -6,9 +6,6 @@
 #include "transforms.h"
 
 // A filter bank (out, in, 3, 3) in any layout.
-//
-// Turned by 180 degrees and with `in` and `out` exchanged it is the filter of backward-data;
-// that is a matter of strides.
 template <class Float>
 struct Filters {
   Float* data;
@@ -19,17 +16,18 @@ struct Filters {
     return data + out * out_stride + in * in_stride + row * row_stride + column * column_stride;
   }
 
+  // The filters of backward-data: rotated by 180 degrees, `in` and `out` exchanged.
   Filters adjoint() const {
     return {data + 2 * (row_stride + column_stride),
             in_channels, out_channels, in_stride, out_stride, -row_stride, -column_stride};
   }
 };
 
-// Outputs that are computed together, so that their points stay in the cache.
+// Output channels computed together, so that their points stay in the cache.
 constexpr Index kGroup = 32;
 
-// Packed for `multiply`: for each group of outputs, for each point, a (depth, group) matrix in
-// panels. Its place in memory:
+// Offset of a panel in the packed filters: for each group of outputs and each point, they hold a
+// (depth, group) matrix in panels, as `multiply` reads it.
 INLINE Index packed_at(Index depth, Index group, Index group_size, int point, Index panel) {
   return 36 * depth * group + point * depth * group_size + depth * panel;
 }
@@ -40,7 +38,7 @@ INLINE Vec gather(const float* from, Index stride) {
   return v;
 }
 
-// The filters from input `in` to the kLanes outputs from `out` on -> their points, packed.
+// Points of the filters of one input and kLanes outputs -> their place in the packed filters.
 inline void transform_filter(const Filters<const float>& filters, Index out, Index in,
                              float* packed) {
   Vec half[kPoints][3];
@@ -65,8 +63,8 @@ inline void transform_filter(const Filters<const float>& filters, Index out, Ind
 }
 
 inline void transform_filters(const Filters<const float>& filters, float* packed, int threads) {
-  // Pieces of a vector of outputs and 8 inputs: the filters of neighbouring inputs share cache
-  // lines when channels come last.
+  // Work is divided into pieces of one vector of outputs and 8 inputs, because the filters of
+  // neighbouring inputs share cache lines in the channels-last layout.
   constexpr Index kInputs = 8;
   const Index pieces_in = (filters.in_channels + kInputs - 1) / kInputs;
   const Index pieces = filters.out_channels / kLanes * pieces_in;
@@ -80,8 +78,8 @@ inline void transform_filters(const Filters<const float>& filters, float* packed
   });
 }
 
-// Sums of point gradients, one (36, in, out) array for each of `parts` threads -> gradients of
-// the filters from input `in` to the kLanes outputs from `out` on.
+// Sums of point gradients, a (36, in, out) array from each of `parts` threads -> gradients of the
+// filters of input `in` and the kLanes outputs from `out` on.
 inline void write_filter_gradient(const float* const* sums, int parts,
                                   const Filters<float>& gradients, Index out, Index in,
                                   FiniteCheck& check) {

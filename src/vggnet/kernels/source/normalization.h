@@ -1,13 +1,13 @@
-// Batch normalization in training (Ioffe & Szegedy, arXiv 1502.03167), around the convolutions.
+// Batch normalization in training (Ioffe & Szegedy, arXiv 1502.03167).
 //
-// With z a convolution's outputs, m and v their mean and variance over images and pixels, and
+// With a convolution's outputs z, their mean m and variance v over images and pixels, and
 // s = gamma / sqrt(v + epsilon):
 //
 //     y = s (z - m) + beta
 //     dz = s (dy - mean(dy) - (z - m) mean(dy (z - m)) / (v + epsilon))
 //
-// dz is of the form a dy + b z + c with one a, b and c for each channel, so that the backward
-// pass of the convolution computes it row by row where it needs it; it never lies in memory.
+// dz has the form a dy + b (z - m) + c with one a, b and c per channel. The convolution's
+// backward pass computes it row by row where it reads it, and never stores it as a whole.
 #pragma once
 
 #include <atomic>
@@ -16,8 +16,8 @@
 #include "activation.h"
 #include "parallel.h"
 
-// The sum of `term(i)` for i in [0, count), in four chains: a single one would wait for each
-// addition to end before the next begins.
+// The sum of `term(i)` for i in [0, count), in four independent chains: in a single chain, each
+// addition would wait for the one before.
 template <class Term>
 INLINE Vec sum_of(Index count, const Term& term) {
   Vec sums[4] = {};
@@ -28,7 +28,7 @@ INLINE Vec sum_of(Index count, const Term& term) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// Mean and squared distances from it, of some pixels (count, channels) at one vector of channels.
+// Mean and sum of squared distances from it, for one vector of channels of (count, channels).
 struct PartMoments {
   Vec mean, squares;
 
@@ -42,8 +42,8 @@ struct PartMoments {
   }
 };
 
-// Number, mean and sum of squared distances from it for each channel, in double: hundreds of
-// thousands of pixels must not lose the variance of a channel that is far from zero.
+// Count, mean and sum of squared distances from it for each channel. In double, because a channel
+// far from zero would lose its variance over hundreds of thousands of pixels.
 struct Moments {
   double *mean, *squares;
   Index channels;
@@ -54,7 +54,7 @@ struct Moments {
     std::fill(memory, memory + 2 * channels, 0.0);
   }
 
-  // Combines two sets (Chan, Golub & LeVeque 1979).
+  // Combines the moments of two sets (Chan, Golub & LeVeque 1979).
   void add(double other_count, const double* other_mean, const double* other_squares) {
     for (Index c = 0; c < channels; c++) add(c, other_count, other_mean[c], other_squares[c]);
     count += other_count;
@@ -81,7 +81,8 @@ struct Moments {
 // Mean and biased variance of each channel of (pixels, channels).
 inline void channel_moments(const float* values, Index pixels, Index channels, float* mean,
                             float* variance, int threads) {
-  // Few enough to be still in the first cache for their second pass, enough to spare divisions.
+  // Pixels per part: few enough to stay in the L1 cache for their second pass, many enough that
+  // the divisions do not matter.
   constexpr Index kPart = 128;
   const Index parts = (pixels + kPart - 1) / kPart;
   const std::size_t floats = Arena::padded(4 * channels);  // 2 doubles a channel
@@ -113,7 +114,7 @@ inline void channel_moments(const float* values, Index pixels, Index channels, f
   }
 }
 
-// y = relu(scale z + shift), perhaps pooled, row by row.
+// Rows of y = scale z + shift, with ReLU and pool if requested.
 struct Normalization {
   const float *outputs, *scale, *shift;
   Index height, width, channels;
@@ -129,7 +130,7 @@ struct Normalization {
       }
   }
 
-  // The pooled row made of rows 2 * row and 2 * row + 1.
+  // A pooled row, from rows 2 * row and 2 * row + 1.
   void write_pooled_row(Index image, Index row, float* to, std::uint8_t* choice,
                         FiniteCheck& check) const {
     const Index at = (image * height + 2 * row) * width * channels;
@@ -171,7 +172,7 @@ inline bool normalize(const Normalization& norm, Index images, Activation activa
   return finite;
 }
 
-// Sums over images and pixels of dy and of dy (z - m) -> sums (2, channels).
+// The sums of dy and dy (z - m) over images and pixels -> sums (2, channels).
 inline void norm_gradient_sums(const OutputGradients& gradients, const float* outputs,
                                const float* mean, Index images, float* sums, int threads) {
   const Index channels = gradients.channels, row_floats = gradients.width * channels;

@@ -1,4 +1,4 @@
-// Threads, caches and scratch memory: the only place that knows of OpenMP and of the system.
+// Threads, cache size and scratch memory. Only this file uses OpenMP and the operating system.
 #pragma once
 
 #include <omp.h>
@@ -9,8 +9,9 @@
 
 #include "vector.h"
 
-// Calls body(thread, threads) on every thread of a team. One thread never enters OpenMP: in a
-// forked child GNU's runtime waits for ever for the parent's threads, so the caller asks for one.
+// Calls body(thread, threads) on every thread of a team. A single thread does not enter OpenMP:
+// in a forked child, for which the caller requests one thread, GNU's runtime would wait forever
+// for the parent's threads.
 template <class Body>
 void parallel(int threads, const Body& body) {
   if (threads <= 1) {
@@ -21,7 +22,7 @@ void parallel(int threads, const Body& body) {
   body(omp_get_thread_num(), omp_get_num_threads());
 }
 
-// Bytes of a core's second cache; 1 MiB where the system does not tell. Tests pretend others.
+// Size of a core's L2 cache in bytes; 1 MiB if the system does not report it. Tests override it.
 inline Index second_cache_bytes() {
 #ifdef VGGNET_SECOND_CACHE
   return VGGNET_SECOND_CACHE;
@@ -37,20 +38,19 @@ struct Range {
   Index begin, end;
 };
 
-// The part of [0, count) that is this thread's: contiguous and fixed by the numbers alone, so
-// that sums are taken in the same order in every run.
+// This thread's part of [0, count). It is contiguous and depends on the arguments alone, so sums
+// are computed in the same order in every run.
 INLINE Range share(Index count, int thread, int threads) {
   return {count * thread / threads, count * (thread + 1) / threads};
 }
 
-// Scratch memory that the calling thread keeps between calls: given back and mapped anew, its
-// pages would have to be zeroed by the kernel at each call. Each Python thread has its own, so
-// calls may overlap.
+// Scratch memory that the calling thread keeps between calls; otherwise the operating system would
+// map and zero its pages at each call. Each Python thread has its own, so calls may overlap.
 class Arena {
  public:
   ~Arena() { std::free(memory_); }
 
-  // Starts a new call that takes at most `floats` in all; throws std::bad_alloc.
+  // Starts a call that takes at most `floats` in total; throws std::bad_alloc.
   void reset(std::size_t floats) {
     used_ = 0;
     if (floats <= capacity_) return;
@@ -67,7 +67,7 @@ class Arena {
     return start;
   }
 
-  // What take(floats) uses up: whole cache lines.
+  // The number that take(floats) uses: whole cache lines.
   static std::size_t padded(std::size_t floats) { return (floats + 15) / 16 * 16; }
 
  private:

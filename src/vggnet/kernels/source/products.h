@@ -1,12 +1,12 @@
-// The small matrix products at each of the 36 points, which take two thirds of the time.
+// The matrix products at each of the 36 points, which take two thirds of the time.
 //
-// Both kernels keep a block of the result in registers: up to kRows rows of two vectors. With
-// AVX2's 16 registers that is 6 x 16 floats (12 sums, 2 factors, 1 broadcast); AVX-512 has 32.
+// Both kernels keep a block of the result in registers: up to kRows rows of two vectors. AVX2's 16
+// registers hold 6 rows (12 sums, 2 factors, 1 broadcast); AVX-512 and NEON have 32.
 #pragma once
 
 #include "parallel.h"
 
-constexpr int kRows = kLanes == 16 ? 12 : 6;
+constexpr int kRows = kLanes == 8 ? 6 : 12;
 constexpr int kPanel = 2 * kLanes;
 
 // out(Rows, Vectors * kLanes) = rows(Rows, depth) panel(depth, Vectors * kLanes)
@@ -30,8 +30,8 @@ OUTLINE void multiply_rows(const float* rows, Index row_stride, const float* pan
 
 // out(Rows, Vectors * kLanes) += left(count, Rows)^T right(count, Vectors * kLanes)
 //
-// Sums over one block of tiles are added to the total at the end and not begun from it: 128
-// images make thousands of terms, and two levels of summation keep their rounding errors small.
+// The sum over a block of tiles starts at zero and is added to the total at the end: 128 images
+// have thousands of terms, and two levels of summation keep the rounding error small.
 template <int Rows, int Vectors>
 OUTLINE void accumulate_rows(const float* left, Index left_stride, const float* right,
                              Index right_stride, Index count, float* out, Index out_stride) {
@@ -53,12 +53,12 @@ OUTLINE void accumulate_rows(const float* left, Index left_stride, const float* 
     }
 }
 
-// Calls `kernel(constant<rows>)` for a number of rows known at run time.
 template <int Value>
 struct Constant {
   static constexpr int value = Value;
 };
 
+// Calls `kernel(Constant<rows>)` for a number of rows known at run time.
 template <int Rows = kRows, class Kernel>
 INLINE void with_rows(int rows, const Kernel& kernel) {
   if (rows == Rows)
@@ -67,8 +67,8 @@ INLINE void with_rows(int rows, const Kernel& kernel) {
     with_rows<Rows - 1>(rows, kernel);
 }
 
-// Splits `count` rows into equal parts of at most kRows: 49 rows as 10 + 10 + 10 + 10 + 9 keep
-// the multipliers busier than 12 + 12 + 12 + 12 + 1.
+// Divides `count` rows into equal parts of at most kRows: 10 + 10 + 10 + 10 + 9 rows use the
+// multipliers better than 12 + 12 + 12 + 12 + 1.
 template <class Part>
 INLINE void for_row_parts(Index count, const Part& part) {
   const int parts = static_cast<int>((count + kRows - 1) / kRows);
@@ -78,8 +78,8 @@ INLINE void for_row_parts(Index count, const Part& part) {
   }
 }
 
-// out(count, columns) = rows(count, depth) weights(depth, columns); `weights` is packed in
-// panels of kPanel columns (the last may be kLanes wide), each (depth, width) row by row.
+// out(count, columns) = rows(count, depth) weights(depth, columns). `weights` is packed in panels
+// of kPanel columns (the last may have kLanes), each (depth, width) in row-major order.
 inline void multiply(const float* rows, Index count, Index depth, const float* weights,
                      Index columns, float* out, Index out_stride) {
   for (Index column = 0; column < columns; column += kPanel) {

@@ -1,12 +1,12 @@
-// The transforms of whole tiles: two dimensions, a vector of channels at a time.
+// Two-dimensional transforms of tiles, one vector of channels at a time.
 #pragma once
 
 #include "products.h"
 #include "tiles.h"
 
-// An image, or a part of one: channels innermost ("channels last").
+// An image or a part of one, channels last.
 struct Pixels {
-  const float* data;  // pixel (0, 0); may lie outside the image, then it is never read
+  const float* data;  // pixel (0, 0); may be outside the image, and is not read then
   Index row_stride, column_stride;
 
   INLINE const float* at(Index row, Index column) const {
@@ -14,14 +14,14 @@ struct Pixels {
   }
 };
 
-// The inputs under a tile that lies inside the image with its border.
+// The inputs of a tile that is inside the image, border included.
 struct InnerWindow {
   Pixels pixels;
 
   INLINE const float* at(int i, int j) const { return pixels.at(i, j); }
 };
 
-// The inputs under a tile at the edge: what lies outside the image is read from `zeros`.
+// The inputs of a tile at the edge: pixels outside the image are read from `zeros`.
 struct EdgeWindow {
   const float* pixel[6][6];
 
@@ -58,7 +58,7 @@ OUTLINE void transform_inputs(const Window& window, Index channels, Planes::Plac
   }
 }
 
-// Gradient of a tile's outputs (Rows, Columns, channels) -> gradient of its points: A dy A^T.
+// Gradients of a tile's outputs (Rows, Columns, channels) -> gradients of its points: A dy A^T.
 template <int Rows, int Columns>
 OUTLINE void transform_output_gradients(Pixels gradients, Index channels, Planes::Place points) {
   for (Index c = 0; c < channels; c += kLanes) {
@@ -96,10 +96,10 @@ INLINE Vec maximum(Vec a, Vec b) { return a > b ? a : b; }
 
 INLINE Vec relu(Vec x) { return maximum(x, Vec{}); }
 
-// Where a tile's outputs go: `rows` x `columns` of them lie inside the image.
+// Where to write a tile's outputs, of which `rows` x `columns` are inside the image.
 struct Destination {
   float* data;
-  std::uint8_t* choice;  // of the pooled outputs; null without pooling
+  std::uint8_t* choice;  // see write_maximum; null without pooling
   Index row_stride, column_stride;
   Index rows, columns;
 
@@ -108,15 +108,15 @@ struct Destination {
   }
 };
 
-// What the pool's backward pass needs: which of its four inputs a maximum came from, in the
-// order that torch looks at them (the first of equals wins), or that ReLU made it zero.
+// `choice` tells the pool's backward pass which of four inputs was the maximum, the first of equal
+// ones as in torch, or that ReLU set it to zero (kClipped).
 constexpr int kClipped = 4;
 
 enum Activation { kNone = 0, kRelu = 1, kReluPool = 2 };
 
-// Bias, ReLU and the maximum of a window of 2 x 2 outputs, and where it came from.
+// Writes the maximum of a window of 2 x 2 outputs with bias and ReLU, and its choice.
 //
-// The maximum is taken first: it commutes with ReLU and with adding the bias.
+// It computes the maximum first, which commutes with ReLU and with adding the bias.
 INLINE void write_maximum(const Vec (&window)[4], Vec bias, float* to, std::uint8_t* choice_to,
                           FiniteCheck& check) {
   check.see((window[0] + window[1]) + (window[2] + window[3]));
@@ -145,7 +145,7 @@ INLINE void write_tile(Planes::Place points, Index channels, const float* bias, 
     }
     UNROLL for (int i = 0; i < Rows; i += kStep)
       UNROLL for (int j = 0; j < Columns; j += kStep) {
-        // Pooling drops an odd last row or column, as torch does.
+        // As in torch, pooling drops an odd last row or column.
         if (!Whole && (i + kStep > to.rows || j + kStep > to.columns)) continue;
         if constexpr (Kind == kReluPool) {
           const Vec window[4] = {y[i][j], y[i][j + 1], y[i + 1][j], y[i + 1][j + 1]};
@@ -157,11 +157,11 @@ INLINE void write_tile(Planes::Place points, Index channels, const float* bias, 
   }
 }
 
-// Writes the outputs of a tile, or what `Kind` makes of them.
+// Writes a tile's outputs after the activation `Kind`.
 template <int Rows, int Columns, Activation Kind>
 OUTLINE void write_outputs(Planes::Place points, Index channels, const float* bias,
                            Destination to, FiniteCheck& total) {
-  FiniteCheck check = total;  // a copy, to stay in a register
+  FiniteCheck check = total;  // a copy that can stay in a register
   if (to.rows >= Rows && to.columns >= Columns)
     write_tile<Rows, Columns, Kind, true>(points, channels, bias, to, check);
   else

@@ -1,4 +1,4 @@
-// How an image is cut into tiles, tiles gathered into blocks, and points laid out in memory.
+// How images are divided into tiles, how tiles form blocks, and where points are in memory.
 #pragma once
 
 #include <algorithm>
@@ -6,8 +6,8 @@
 #include "parallel.h"
 #include "transforms.h"
 
-// One axis of an image: tiles of 4 outputs, and at the end one of 2 if 1 or 2 outputs remain
-// (14 = 4 + 4 + 4 + 2, 7 = 4 + 4 with one output thrown away, 5 = 4 + 2 with one thrown away).
+// One axis of an image: tiles of 4 outputs, and a last tile of 2 if 1 or 2 outputs remain
+// (14 = 4 + 4 + 4 + 2; 7 = 4 + 4 with one unused output; 5 = 4 + 2 with one unused output).
 struct Axis {
   Index length;
 
@@ -16,25 +16,25 @@ struct Axis {
   Index fours() const { return (length + 1) / 4; }
   Index twos() const { return length % 4 == 1 || length % 4 == 2; }
   Index tiles() const { return fours() + twos(); }
-  // Outputs that the tiles compute, some of them perhaps beyond the image.
+  // Outputs that the tiles compute, including unused ones outside the image.
   Index covered() const { return 4 * fours() + 2 * twos(); }
 };
 
-// The tiles that one thread transforms together, so that the products have enough rows and the
-// points stay in its cache: several whole images, or some rows of tiles of a single one.
+// Tiles that one thread transforms together: enough rows for efficient products, few enough that
+// the points stay in its cache. Either several whole images, or some rows of tiles of one image.
 struct Block {
   Index image, images;
   Index row, rows;  // rows of tiles
 };
 
 struct Tile {
-  Index image, row, column;  // its first output, in pixels
-  bool tall, wide;           // whether it has 4 outputs along rows, along columns; otherwise 2
-  Index slot, wide_slot;     // its place among all tiles, and among the wide ones
+  Index image, row, column;  // of its first output, in pixels
+  bool tall, wide;           // whether it has 4 outputs along each axis; otherwise 2
+  Index slot, wide_slot;     // its position among all tiles and among the wide ones
 };
 
-// Splits `images` into blocks of at most about `capacity` tiles, a number of blocks that
-// divides over the threads.
+// Divides `images` into blocks of at most about `capacity` tiles. The number of whole-image blocks
+// is a multiple of the number of threads.
 struct Blocks {
   Axis rows, columns;
   Index images, per_image, count, most_images, most_rows;
@@ -67,7 +67,7 @@ struct Blocks {
     return {i / per_image, 1, first, rows.tiles() * (part + 1) / per_image - first};
   }
 
-  // Visits pieces of a block of at most about `capacity` tiles: whole images, or rows of one.
+  // Visits pieces of a block with at most about `capacity` tiles: whole images or rows of one.
   template <class Visit>
   void each_piece(const Block& block, Index capacity, const Visit& visit) const {
     const Index fitting = std::max<Index>(1, capacity / columns.tiles());
@@ -82,12 +82,12 @@ struct Blocks {
   }
 };
 
-// The tiles of a block, sorted so that at each point the tiles that have it are neighbours.
+// The tiles of a block, ordered so that the tiles that use a point are contiguous.
 //
-// A tile of 2 outputs along an axis lacks the points 2 and -2 of that axis. Counting tall and
-// wide tiles first, then tall ones, then wide ones, then the rest, a point (i, j) is needed by
-//     all tiles;  with i = +-2 the first two kinds;  with j = +-2 the first and the third,
-// which are neighbours only in a second numbering, `wide_slot`, that leaves out the second.
+// A tile with 2 outputs along an axis does not use the points 2 and -2 of that axis. The order is:
+// (1) tall and wide tiles, (2) other tall ones, (3) other wide ones, (4) the rest. All use a point
+// (i, j) without +-2; kinds 1 and 2 use i = +-2; kinds 1 and 3 use j = +-2. The last two are
+// contiguous only in a second numbering without kind 2, `wide_slot`.
 struct BlockTiles {
   const Blocks& blocks;
   Block block;
@@ -103,7 +103,7 @@ struct BlockTiles {
 
   Index count() const { return block.images * (tall + low) * (wide + narrow); }
 
-  // How many tiles have the point (i, j).
+  // How many tiles use the point (i, j).
   Index count(int i, int j) const {
     const Index rows = has_point<2>(i) ? tall + low : tall;
     const Index columns = has_point<2>(j) ? wide + narrow : wide;
@@ -136,7 +136,7 @@ struct BlockTiles {
   }
 };
 
-// Calls `body(Constant<rows>, Constant<columns>)` with the tile's extents as constants.
+// Calls `body(Constant<rows>, Constant<columns>)` with the tile's size.
 template <class Body>
 INLINE void with_extents(const Tile& tile, const Body& body) {
   if (tile.tall && tile.wide)
@@ -149,10 +149,10 @@ INLINE void with_extents(const Tile& tile, const Body& body) {
     body(Constant<2>{}, Constant<2>{});
 }
 
-// The points of a block's tiles: 36 planes, plane (i, j) holding (tile, channel) row by row.
+// The points of a block's tiles: 36 planes, each (tile, channel) in row-major order.
 //
-// Planes are skewed by a cache line: a tile writes the same place of all 36, and a stride that
-// is a multiple of 4096 bytes would put them all in one set of the first cache.
+// A plane is padded by a cache line: a tile writes to the same place in all 36, and with a stride
+// of a multiple of 4096 bytes these would share one set of the L1 cache.
 struct Planes {
   float* start;
   Index channels, stride;
@@ -164,7 +164,7 @@ struct Planes {
 
   float* operator()(int i, int j) const { return start + (i * kPoints + j) * stride; }
 
-  // Where the points of one tile are: those in the columns that every tile has, and the others.
+  // Where the points of one tile are: `any` for the columns that all tiles use, or `wide`.
   struct Place {
     float *any, *wide;
     Index stride;

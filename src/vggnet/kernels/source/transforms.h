@@ -6,9 +6,9 @@
 //
 //     y = A^T [ (G g) . (B^T d) ]            . is the product element by element
 //
-// It multiplies the polynomials g and y by evaluating both at six points, here 0, 1, -1, 2, -2
-// and infinity, and interpolating (Toom and Cook); transposing that algorithm gives the filter.
-// A row of G evaluates g at a point, scaled by the interpolation's denominator:
+// It is the transpose of Toom and Cook's algorithm, which multiplies the polynomials g and y by
+// evaluating both at six points, here 0, 1, -1, 2, -2 and infinity, and interpolating. A row of G
+// evaluates g at a point, scaled by the interpolation's denominator:
 //
 //           [ 4  0 -5  0  1  0 ]         [  1/4     0     0  ]   point  0
 //           [ 0 -4 -4  1  1  0 ]         [ -1/6  -1/6  -1/6  ]          1
@@ -22,30 +22,30 @@
 //           [ 0  1  1  4  4  0 ]
 //           [ 0  1 -1  8 -8  1 ]
 //
-// F(2, 3) does two outputs from four inputs at the points 0, 1, -1 and infinity. Its textbook G
-// is scaled otherwise; here B^T carries the scale instead (4, -3, -3, 1), so that both sizes
-// share the same transformed filter. A 14-wide image is then three tiles of 4 and one of 2,
-// instead of four of 4 that compute 16 columns.
+// F(2, 3) computes two outputs from four inputs at the points 0, 1, -1 and infinity. Its usual G
+// has another scale; here B^T contains the scale instead (4, -3, -3, 1), so that both sizes use
+// the same transformed filter. An image of width 14 is then three tiles of 4 and one of 2, instead
+// of four tiles of 4 that compute 16 columns.
 //
 // In two dimensions each transform is applied along the rows and then along the columns: 36
-// multiplications for a 4 x 4 tile of outputs where the direct sum takes 144.
+// multiplications for a tile of 4 x 4 outputs where the direct sum takes 144.
 //
-// The gradients are the adjoint of the same three steps: with M = (G g) . (B^T d),
+// The gradients are the adjoints of these three steps: with M = (G g) . (B^T d),
 //     dM = A dy,      d(G g) = sum over tiles of dM . (B^T d),      dg = G^T d(G g),
-// and the gradient of the inputs is a convolution of dy with the filter turned by 180 degrees.
+// and the gradient of the inputs is a convolution of dy with the filter rotated by 180 degrees.
 #pragma once
 
 #include "vector.h"
 
 constexpr int kPoints = 6;
 
-// Whether a tile with `Extent` outputs uses this point: 2 and -2 belong to F(4, 3) alone.
+// Whether a tile with `Extent` outputs uses this point: only F(4, 3) uses 2 and -2.
 template <int Extent>
 constexpr bool has_point(int point) {
   return Extent == 4 || (point != 3 && point != 4);
 }
 
-// B^T: the Extent + 2 inputs under a tile -> its points.
+// B^T: the Extent + 2 inputs of a tile -> its points.
 template <int Extent>
 INLINE void inputs_to_points(const Vec* d, Vec* p) {
   if constexpr (Extent == 4) {
@@ -81,7 +81,7 @@ INLINE void points_to_outputs(const Vec* p, Vec* y) {
   }
 }
 
-// A: gradient of the tile's outputs -> gradient of its points (adjoint of points_to_outputs).
+// A: gradients of the tile's outputs -> gradients of its points (adjoint of points_to_outputs).
 template <int Extent>
 INLINE void output_gradients_to_points(const Vec* y, Vec* p) {
   p[0] = y[0];
@@ -112,7 +112,7 @@ INLINE void taps_to_points(Vec g0, Vec g1, Vec g2, Vec* p) {
   p[5] = g2;
 }
 
-// G^T: gradient of a filter's points -> gradient of its taps (adjoint of taps_to_points).
+// G^T: gradients of a filter's points -> gradients of its taps (adjoint of taps_to_points).
 INLINE void point_gradients_to_taps(const Vec* p, Vec* g) {
   const Vec sum1 = p[1] + p[2], difference1 = p[2] - p[1];
   const Vec sum2 = p[3] + p[4], difference2 = p[3] - p[4];

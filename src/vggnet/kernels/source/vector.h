@@ -1,10 +1,9 @@
-// A vector of floats, as wide as the machine's registers.
+// A vector of floats with the width of the processor's registers.
 //
-// GCC's and clang's vector extension gives + - * and comparisons on any width, so the same
-// source serves AVX2 (8 lanes), AVX-512 (16) and, untried, NEON (4): no intrinsics anywhere.
-// `a * b + c` becomes one fused multiply-add through -ffp-contract=fast, which fuses and does
-// nothing else; -ffast-math must never come near this code, it lets the compiler assume that
-// no NaN exists and rounds denormals to zero in the whole process.
+// The vector extension of GCC and clang provides + - * and comparisons for any width, so the same
+// source without intrinsics works for AVX2 (8 lanes), AVX-512 (16) and NEON (4). With
+// -ffp-contract=fast, `a * b + c` becomes one fused multiply-add. Never compile it with
+// -ffast-math, which assumes that there is no NaN and disables denormals in the whole process.
 #pragma once
 
 #include <cstddef>
@@ -12,14 +11,14 @@
 #include <cstring>
 
 #ifndef VGGNET_LANES
-#error "compile with -DVGGNET_LANES=8 or 16"
+#error "compile with -DVGGNET_LANES=4, 8 or 16"
 #endif
 
 #define INLINE inline __attribute__((always_inline))
-// One copy of a large kernel per shape of tile: inlined into its caller's loop, the compiler
-// runs out of registers and compiles for minutes.
+// For large kernels: inlined into the caller's loop, they need too many registers and compile for
+// minutes.
 #define OUTLINE __attribute__((noinline))
-// Short loops over registers must be unrolled, or the arrays that they index go to memory.
+// Loops over arrays of vectors must be unrolled, or the arrays do not stay in registers.
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -42,7 +41,8 @@ INLINE Vec load(const float* from) {
 
 INLINE void store(float* to, Vec v) { std::memcpy(to, &v, sizeof v); }
 
-// x - 0 is x for every x, NaN and -0 included, so the subtraction disappears; x + 0 would not.
+// The compiler removes this subtraction, since x - 0 is x for every x, NaN and -0 included. It
+// could not remove x + 0.
 INLINE Vec broadcast(float x) { return x - Vec{}; }
 
 INLINE IntVec load_bytes(const std::uint8_t* from) {
@@ -56,8 +56,8 @@ INLINE void store_bytes(std::uint8_t* to, IntVec v) {
 #if defined(__clang__)
   const ByteVec bytes = __builtin_convertvector(v, ByteVec);
 #else
-  // GCC 12 converts one lane after the other for AVX2, but shuffles in four instructions: a
-  // forward pass with pool is 1.03 to 1.05 times as fast for it.
+  // GCC 12 converts lane by lane for AVX2, but needs only four instructions to shuffle: forward
+  // passes with pool are 1.03 to 1.05 times as fast.
   typedef std::uint8_t Bytes __attribute__((vector_size(sizeof(IntVec))));
   Bytes low = {};
   for (int lane = 0; lane < kLanes; lane++) low[lane] = static_cast<std::uint8_t>(4 * lane);
@@ -66,12 +66,12 @@ INLINE void store_bytes(std::uint8_t* to, IntVec v) {
   std::memcpy(to, &bytes, kLanes);
 }
 
-// Remembers whether any value it saw was NaN or infinite, at one multiply-add a vector:
-// 0 * x is 0 for every finite x and NaN for the others, and a sum never loses a NaN.
+// Detects NaN and infinity with one multiply-add per vector: 0 * x is 0 for finite x and NaN
+// otherwise, and a sum that contains a NaN is NaN.
 //
-// Each multiply-add waits for the one before. A kernel with many results shows it their sums,
-// which are not finite if one of them is not: the first layer took 1.3 times as long when it
-// showed each (Zen 3). A sum that overflows by itself is a false alarm, which costs time only.
+// Each multiply-add waits for the one before. Kernels with many results therefore pass sums of
+// them, which are not finite if one result is not: checking each result of the first layer took
+// 1.3 times as long (Zen 3). A sum that overflows is a false alarm and costs only time.
 struct FiniteCheck {
   Vec sum = Vec{};
 

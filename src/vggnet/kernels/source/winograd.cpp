@@ -1,19 +1,19 @@
-// 3 x 3 convolutions with stride 1 and padding 1 for training on a CPU, by Winograd's
-// F(4 x 4, 3 x 3): forward, backward-data and backward-weights with what follows a VGG's
-// convolution (bias, ReLU, 2 x 2 max pool). float32, channels last, channels a multiple of
-// kLanes.
+// 3 x 3 convolutions with stride 1 and padding 1 for training on a CPU, with Winograd's
+// F(4 x 4, 3 x 3): forward, backward-data and backward-weights, fused with what follows a
+// convolution of a VGG (bias, ReLU, 2 x 2 max pool). float32, channels last; channels are multiples
+// of kLanes.
 //
-// Each pass is: transform a block of tiles to points (transforms.h), multiply matrices at each
-// of the 36 points (products.h), transform back. Blocks are so small that the points, 2.25 times
-// the data, never reach main memory. Those of products alone are cut for the second cache; those
-// of the sums over tiles, for the filters' gradients, are the same everywhere, since the order of
-// a sum decides its rounding.
+// Each pass transforms a block of tiles to points (transforms.h), multiplies matrices at each of
+// the 36 points (products.h), and transforms back. Blocks are so small that the points, 2.25 times
+// the data, never reach main memory. Where blocks only need products, their size depends on the L2
+// cache. Where the filters' gradients are summed over tiles, it is the same on all processors,
+// because the order of a sum determines its rounding.
 //
-// Entries return 0, kNoMemory, or kNotFinite if some result is or may be NaN or infinite; moments
-// and sums of gradients are not looked at. Winograd's sums mix the pixels of a tile, so one NaN
-// would spread over 16 outputs and an infinity become a NaN; but they are never lost: where the
-// direct sum is not finite neither is any of these. The caller then computes the whole call with
-// torch, and gets what torch gives.
+// Functions return kDone, kNoMemory, or kNotFinite if a result is or may be NaN or infinite;
+// moments and sums of gradients are not checked. Winograd's sums mix the pixels of a tile, so one
+// NaN would spread over 16 outputs, and infinity would become NaN. They are never lost, though:
+// where the direct sum is not finite, neither is Winograd's. The caller then repeats the whole
+// call with torch.
 
 #include <algorithm>
 #include <atomic>
@@ -29,17 +29,16 @@ namespace {
 
 enum Status { kDone = 0, kNotFinite = 1, kNoMemory = -1 };
 
-// Tiles in a block, by the larger number of channels.
+// Tiles per block, by the larger number of channels.
 Index block_capacity(Index channels) { return channels <= 32 ? 49 : channels <= 128 ? 32 : 64; }
 
-// Tiles in a block whose products are all that is wanted, so that it may be cut anywhere: a block
-// of the forward pass, or a piece of one of the backward pass. If the filters of a group fit into
-// the second cache beside 16 tiles and their products, so many tiles that all fill three quarters
-// of it, but at least those 16; if not, the filters are read from the third cache anyway, for as
-// many tiles at once as may be.
+// Tiles per block where only products are needed: a block of the forward pass, or a piece of one
+// in the backward pass. If a group's filters fit into the L2 cache with 16 tiles and their
+// products, take as many tiles as fill three quarters of it together, but at least 16. Otherwise
+// the filters come from the L3 cache anyway, and are read once for as many tiles as possible.
 //
-// With 512 KiB (Zen 3, two threads) vgg-mini's forward passes, of 32 and 64 channels, are 1.11,
-// 1.17 and 1.05 times as fast as in blocks of `block_capacity`, which was chosen with 1 MiB.
+// With 512 KiB (Zen 3, two threads), vgg-mini's forward passes of 32 and 64 channels are 1.11,
+// 1.17 and 1.05 times as fast as with `block_capacity`, which was tuned for 1 MiB.
 Index product_capacity(Index depth, Index channels) {
   constexpr Index kFewest = 16;
   const Index most = block_capacity(std::max(depth, channels));
@@ -57,13 +56,13 @@ Index tiles_of(const Shape& shape) {
   return shape.images * Axis(shape.height).tiles() * Axis(shape.width).tiles();
 }
 
-// ---- blocks of tiles: pixels to points and back
+// ---- blocks of tiles: from pixels to points and back
 
 Planes planes_at(float* start, Index tiles, Index channels) {
   return {start, channels, Planes::plane(tiles, channels)};
 }
 
-// The pixels of a block, which are one stretch of memory.
+// The pixels of a block, which are contiguous in memory.
 Stretch pixels_of(const Blocks& blocks, const Block& block, const float* images,
                   Index channels) {
   if (!images) return {};
@@ -73,13 +72,13 @@ Stretch pixels_of(const Blocks& blocks, const Block& block, const float* images,
           ((block.images - 1) * height + last - first) * row};
 }
 
-// Those of the block after `i`; none if it is the last.
+// The pixels of the block after `i`; none if `i` is the last.
 Stretch pixels_after(const Blocks& blocks, Index i, const float* images, Index channels) {
   if (i + 1 >= blocks.count) return {};
   return pixels_of(blocks, blocks[i + 1], images, channels);
 }
 
-// The inputs of a block straight from the images.
+// Points of a block's inputs, read from the images.
 void inputs_of_block(const float* images, const Shape& shape, const BlockTiles& tiles,
                      const float* zeros, const Planes& points) {
   const Index channels = points.channels, row_stride = shape.width * channels;
@@ -100,7 +99,7 @@ void inputs_of_block(const float* images, const Shape& shape, const BlockTiles& 
   });
 }
 
-// The output gradients of a block as inputs of backward-data's convolution.
+// Points of a block's output gradients as the inputs of backward-data's convolution.
 void gradients_as_inputs(const BorderedBlock& gradients, const BlockTiles& tiles,
                          const Planes& points) {
   tiles.each([&](const Tile& tile) {
@@ -111,7 +110,7 @@ void gradients_as_inputs(const BorderedBlock& gradients, const BlockTiles& tiles
   });
 }
 
-// The output gradients of a block to gradients of its points.
+// Gradients of a block's points from its output gradients.
 void gradients_of_points(const BorderedBlock& gradients, const BlockTiles& tiles,
                          const Planes& points) {
   tiles.each([&](const Tile& tile) {
@@ -124,7 +123,7 @@ void gradients_of_points(const BorderedBlock& gradients, const BlockTiles& tiles
   });
 }
 
-// One layer's outputs, or the gradient of its inputs.
+// The outputs of a layer, or the gradients of its inputs.
 struct Outputs {
   float* data;
   std::uint8_t* choice;
@@ -159,7 +158,7 @@ struct Outputs {
   }
 };
 
-// Points of the inputs (tiles, depth) x packed filters -> outputs, a group of channels at a time.
+// Points of the inputs (tiles, depth) x packed filters -> outputs, one group of channels at a time.
 void multiply_and_write(const BlockTiles& tiles, const Planes& inputs, const float* packed,
                         const Planes& products, const Outputs& outputs, FiniteCheck& check,
                         const Prefetch& prefetch) {
@@ -207,7 +206,7 @@ int forward(const float* images, const Filters<const float>& filters, const Outp
     for (Index b = range.begin; b < range.end; b++) {
       const BlockTiles tiles(blocks, blocks[b]);
       inputs_of_block(images, shape, tiles, zeros, inputs);
-      const bool pooled = outputs.activation == kReluPool;  // then they are few
+      const bool pooled = outputs.activation == kReluPool;  // too few to prefetch
       multiply_and_write(tiles, inputs, packed, products, outputs, check,
                          {pixels_after(blocks, b, images, depth),
                           pixels_of(blocks, tiles.block, pooled ? nullptr : outputs.data,
@@ -220,12 +219,12 @@ int forward(const float* images, const Filters<const float>& filters, const Outp
 
 // ---- backward
 
-// Tiles that are worth a thread. It has sums of 36 * in * out floats, which are zeroed first and
-// added up in the end, while a tile adds to every one of them once. With one tile each, 64 threads
-// of a layer of 512 channels would move 2.4 GB for 64 tiles. (Reckoned; so many were not at hand.)
+// Minimum tiles per thread. Each thread has 36 * in * out sums, which it zeroes first and which are
+// added up at the end, while each tile adds to all of them once. With one tile each, 64 threads
+// would move 2.4 GB for 64 tiles of a layer with 512 channels. (Calculated, not measured.)
 constexpr Index kTilesWorthSums = 16;
 
-// What one thread works with in the backward pass.
+// Sizes of one thread's scratch memory in the backward pass.
 struct BackwardScratch {
   std::size_t gradient_floats, point_floats, gradient_point_floats, product_floats, sum_floats;
 
@@ -248,8 +247,8 @@ struct BackwardPass {
   const float* images;
   OutputGradients gradients;
   Filters<const float> filters;
-  float* image_gradients;  // null: not wanted
-  Filters<float> filter_gradients;  // null data: not wanted
+  float* image_gradients;           // null if not wanted
+  Filters<float> filter_gradients;  // data is null if not wanted
   float* bias_gradients;
   Shape shape;
 
@@ -262,10 +261,10 @@ struct BackwardPass {
   int reduce(const float* const* sums, int parts, int threads) const;
 };
 
-// sums (36, in, out) += points^T gradient_points; behind them the bias's (out).
+// sums (36, in, out) += points^T gradient_points, followed by the sums for the bias (out).
 void BackwardPass::add_filter_gradients(const BlockTiles& tiles, const Planes& points,
                                         const Planes& gradient_points, float* sums,
-                            const Prefetch& prefetch) const {
+                                        const Prefetch& prefetch) const {
   const Index in = shape.in_channels, out = shape.out_channels;
   for (int i = 0; i < kPoints; i++)
     for (int j = 0; j < kPoints; j++) {
@@ -273,7 +272,7 @@ void BackwardPass::add_filter_gradients(const BlockTiles& tiles, const Planes& p
       accumulate(points(i, j), in, gradient_points(i, j), out, tiles.count(i, j),
                  sums + (i * kPoints + j) * in * out);
     }
-  // The point (1, 1) evaluates at 1 along both axes: it is the sum of the tile's gradients.
+  // The point at 1 along both axes is the sum of the tile's gradients.
   float* bias_sums = sums + 36 * in * out;
   for (Index c = 0; c < out; c += kLanes) {
     Vec sum = {};
@@ -282,7 +281,7 @@ void BackwardPass::add_filter_gradients(const BlockTiles& tiles, const Planes& p
   }
 }
 
-// The threads' sums, in the order of their numbers -> gradients of filters and bias.
+// The threads' sums, added in order of their numbers -> gradients of filters and bias.
 int BackwardPass::reduce(const float* const* sums, int parts, int threads) const {
   const Index in = shape.in_channels, out = shape.out_channels;
   std::atomic<int> status{kDone};
@@ -337,7 +336,7 @@ int BackwardPass::run(int all_threads) const {
     sums[thread] = sum;
     std::fill(sum, sum + sizes.sum_floats, 0.0f);
     FiniteCheck check;
-    // Pooled gradients are a quarter, and fetched in time without help.
+    // Pooled gradients are a quarter of the size, and arrive in time without prefetching.
     const bool pooled = gradients.activation == kReluPool;
     const float* whole_gradients = pooled ? nullptr : gradients.gradients;
     const float* activations = gradients.activation == kRelu ? gradients.activations : nullptr;
@@ -417,7 +416,7 @@ int direct_forward(const Images& images, const Filters<const float>& filters, co
   return status;
 }
 
-// sums (in, 10, out) for each thread -> gradients of filters and bias.
+// Each thread's sums (in, 10, out) -> gradients of filters and bias.
 int reduce_direct(const float* sums, Index stride, int parts, const Filters<float>& gradients,
                   float* bias_gradients) {
   const Index in = gradients.in_channels, out = gradients.out_channels;
@@ -474,6 +473,17 @@ int direct_backward(const Images& images, const OutputGradients& gradients,
   return reduce_direct(sums, sum_floats, parts, filter_gradients, bias_gradients);
 }
 
+template <class Float>
+Filters<Float> filters_of(Float* data, const Index* strides, const Shape& shape) {
+  return {data, shape.out_channels, shape.in_channels, strides[0], strides[1], strides[2],
+          strides[3]};
+}
+
+Images images_of(const float* data, const Index* strides, const Shape& shape) {
+  return {data, shape.images, shape.in_channels, shape.height, shape.width, strides[0],
+          strides[1], strides[2], strides[3]};
+}
+
 template <class Body>
 int guarded(const Body& body) {
   try {
@@ -485,83 +495,60 @@ int guarded(const Body& body) {
 
 }  // namespace
 
-// ---- entries: plain C, so that neither torch's headers nor its C++ ABI matter
+// ---- exported functions: plain C, independent of torch's headers and C++ ABI
 //
-// Pointers to channels-last data; `sizes` is (images, height, width, in, out); filter strides
-// are (out, in, row, column) in floats; results that are not wanted are null.
+// Tensors are channels last, but `images` may have any layout for a first layer of at most
+// kMaxDirectInputs channels. `sizes` is (images, height, width, in, out). Strides are in floats,
+// of images (image, channel, row, column) and of filters (out, in, row, column). Pointers to
+// unwanted results are null.
 
 #pragma GCC visibility push(default)
 extern "C" {
 
-int vggnet_forward(const float* images, const float* filters, const Index* filter_strides,
-                   const float* bias, float* outputs, std::uint8_t* choice, const Index* sizes,
-                   int activation, int threads) {
+int vggnet_forward(const float* images, const Index* image_strides, const float* filters,
+                   const Index* filter_strides, const float* bias, float* outputs,
+                   std::uint8_t* choice, const Index* sizes, int activation, int threads) {
   return guarded([&] {
     const Shape shape = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]};
-    const Index* s = filter_strides;
-    return forward(images,
-                   {filters, shape.out_channels, shape.in_channels, s[0], s[1], s[2], s[3]},
-                   {outputs, choice, bias, static_cast<Activation>(activation), shape.height,
-                    shape.width, shape.out_channels},
+    const Filters<const float> bank = filters_of(filters, filter_strides, shape);
+    const auto kind = static_cast<Activation>(activation);
+    if (shape.in_channels <= kMaxDirectInputs)
+      return direct_forward(images_of(images, image_strides, shape), bank, bias, kind == kRelu,
+                            outputs, threads);
+    return forward(images, bank,
+                   {outputs, choice, bias, kind, shape.height, shape.width, shape.out_channels},
                    shape, threads);
   });
 }
 
-int vggnet_backward(const float* images, const float* filters, const Index* filter_strides,
-                    const float* gradients, const float* activations, const std::uint8_t* choice,
-                    float* image_gradients, float* filter_gradients,
+// `image_gradients` is ignored for a first layer of at most kMaxDirectInputs channels.
+int vggnet_backward(const float* images, const Index* image_strides, const float* filters,
+                    const Index* filter_strides, const float* gradients, const float* activations,
+                    const std::uint8_t* choice, float* image_gradients, float* filter_gradients,
                     const Index* filter_gradient_strides, float* bias_gradients,
                     const float* norm_outputs, const float* norm_coefficients,
                     const Index* sizes, int activation, int threads) {
   return guarded([&] {
     const Shape shape = {sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]};
-    const Index *s = filter_strides, *t = filter_gradient_strides;
-    const BackwardPass pass = {
-        images,
-        {gradients, activations, choice, static_cast<Activation>(activation), shape.height,
-         shape.width, shape.out_channels, {norm_outputs, norm_coefficients}},
-        {filters, shape.out_channels, shape.in_channels, s[0], s[1], s[2], s[3]},
-        image_gradients,
-        {filter_gradients, shape.out_channels, shape.in_channels, t[0], t[1], t[2], t[3]},
-        bias_gradients,
-        shape};
+    const OutputGradients of_outputs = {
+        gradients, activations, choice, static_cast<Activation>(activation), shape.height,
+        shape.width, shape.out_channels, {norm_outputs, norm_coefficients}};
+    const Filters<float> of_filters =
+        filters_of(filter_gradients, filter_gradient_strides, shape);
+    if (shape.in_channels <= kMaxDirectInputs)
+      return direct_backward(images_of(images, image_strides, shape), of_outputs, of_filters,
+                             bias_gradients, threads);
+    const BackwardPass pass = {images, of_outputs, filters_of(filters, filter_strides, shape),
+                               image_gradients, of_filters, bias_gradients, shape};
     return pass.run(threads);
   });
 }
 
-// `image_strides` is (image, channel, row, column) in floats.
-int vggnet_direct_forward(const float* images, const Index* image_strides, const float* filters,
-                          const Index* filter_strides, const float* bias, float* outputs,
-                          const Index* sizes, int activation, int threads) {
+// Mean and biased variance of each channel.
+int vggnet_moments(const float* values, float* mean, float* variance, const Index* sizes,
+                   int threads) {
   return guarded([&] {
-    const Index *i = image_strides, *s = filter_strides;
-    return direct_forward({images, sizes[0], sizes[3], sizes[1], sizes[2], i[0], i[1], i[2], i[3]},
-                          {filters, sizes[4], sizes[3], s[0], s[1], s[2], s[3]}, bias,
-                          activation == kRelu, outputs, threads);
-  });
-}
-
-int vggnet_direct_backward(const float* images, const Index* image_strides,
-                           const float* gradients, const float* activations,
-                           const std::uint8_t* choice, float* filter_gradients,
-                           const Index* filter_gradient_strides, float* bias_gradients,
-                           const float* norm_outputs, const float* norm_coefficients,
-                           const Index* sizes, int activation, int threads) {
-  return guarded([&] {
-    const Index *i = image_strides, *t = filter_gradient_strides;
-    return direct_backward(
-        {images, sizes[0], sizes[3], sizes[1], sizes[2], i[0], i[1], i[2], i[3]},
-        {gradients, activations, choice, static_cast<Activation>(activation), sizes[1], sizes[2],
-         sizes[4], {norm_outputs, norm_coefficients}},
-        {filter_gradients, sizes[4], sizes[3], t[0], t[1], t[2], t[3]}, bias_gradients, threads);
-  });
-}
-
-// Mean and biased variance of each channel of (pixels, channels).
-int vggnet_moments(const float* values, Index pixels, Index channels, float* mean,
-                   float* variance, int threads) {
-  return guarded([&] {
-    channel_moments(values, pixels, channels, mean, variance, threads);
+    channel_moments(values, sizes[0] * sizes[1] * sizes[2], sizes[4], mean, variance, threads);
     return kDone;
   });
 }
@@ -576,7 +563,7 @@ int vggnet_normalize(const float* values, const float* scale, const float* shift
   });
 }
 
-// Sums of the gradients of what batch norm returned, and of their products with z - mean.
+// Sums of the gradients of batch norm's outputs, and of their products with z - mean.
 int vggnet_norm_gradient_sums(const float* gradients, const float* activations,
                               const std::uint8_t* choice, const float* values, const float* mean,
                               float* sums, const Index* sizes, int activation, int threads) {
