@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vggnet.cli.flags import config_flags, nest_flags
 from vggnet.cli.model_options import Force
+from vggnet.cli.options import config_flags, nest_flags
 from vggnet.errors import ConfigError, VggnetError
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ def compare(
         return
     counts = _read_threads(threads) if threads is not None else None
 
-    from vggnet.config import load_overrides
-    from vggnet.recipes import resolve_config
+    from vggnet.recipes import load_overrides, resolve_config
 
     chosen = {**nest_flags(flags), **({} if recipe is None else {"recipe": recipe})}
     settings = resolve_config(load_overrides(config) if config else {}, chosen)
