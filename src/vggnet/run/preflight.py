@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from vggnet.artifacts.atomic import check_writable
 from vggnet.artifacts.model_file import check_suffix
+from vggnet.artifacts.outputs import MODEL, check_output
 from vggnet.config import Config, check_text
 from vggnet.data.dataset import Dataset, hold_out
 from vggnet.data.storage import dataset_name, load_configured
@@ -27,7 +27,7 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
     config = start.config
     output = _choose_output(start, options)
     if session.is_main:
-        check_writable(output)
+        check_output(output, MODEL, [Path(config.data.dataset)], options.force)
     device = _choose_device(config.train.device, session)
     check_precision(config.train.precision, device)
     dataset = load_configured(config.data)
