@@ -37,6 +37,8 @@ class RecordedData(_Record):
     """Name or folder."""
     image_size: Side | None = None
     skip_bad: bool = False
+    bit_depth: int | None = Field(None, ge=1, le=16)
+    """Bits of 16-bit images that count as their full range."""
 
 
 class ModelCard(_Record):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vggnet.config import ModelConfig
 from vggnet.data.download import fetch
-from vggnet.data.places import cache_folder
+from vggnet.data.files import cache_folder
 from vggnet.errors import ConfigError, DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -47,10 +47,9 @@ def fetch_imagenet(config: ModelConfig, download: bool, server: str = _SERVER) -
             f"there are no ImageNet weights of {config.name}; use --model vgg-a, vgg-b, vgg-d or "
             "vgg-e, with or without --batch-norm"
         )
-    cache = cache_folder()
-    if cache is None:
+    folder = cache_folder("weights")
+    if folder is None:
         raise DataError("there is no cache folder; set VGGNET_CACHE_DIR to a folder")
-    folder = cache.parent / "weights"
     if not download and not (folder / name).is_file():
         raise DataError(f"{folder / name} does not exist, and --no-download forbids to fetch it")
     return fetch(name, folder, [server + name], lambda path: _check(path, name))

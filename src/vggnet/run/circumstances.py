@@ -21,6 +21,7 @@ _FREE = {
     "data.dataset",
     "data.data_dir",
     "data.download",
+    "data.cache",
 }
 """Settings that leave the training what it is; what they come to is compared instead."""
 

@@ -144,5 +144,6 @@ def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
             "image_size": padded_size(config.model, max(height, width)),
         }
     )
-    data = config.data.model_copy(update=scaling)
+    bit_depth = dataset.bit_depth or config.data.bit_depth
+    data = config.data.model_copy(update={**scaling, "bit_depth": bit_depth})
     return config.model_copy(update={"model": model, "data": data})

@@ -40,6 +40,7 @@ def settle(origin: Origin, options: Options, session: Session) -> Plan:
     _check_common(dataset, session)
     config = fit_to_data(config, dataset, session)
     train, validation = hold_out(dataset.train, config.data.validation_size, config.train.seed)
+    validation = validation or dataset.validation
     if values:
         check_same_training(values["config"], config, values["step"])
         check_same_images(values["dataset_sha256"], dataset.sha256)

@@ -66,7 +66,7 @@ def load(tree: Tree, request: Request) -> Collection:
         folder = tree.path.parent if tree.is_file else tree.path / next(iter(sets))[0]
         one = "emnist-digits" if "emnist-digits" in emnist else emnist[0]
         raise DataError(
-            f"{tree.path} holds EMNIST's files ({list_names(emnist)}), whose images are transposed; "
+            f"{tree.path} holds EMNIST's files ({list_names(emnist)}), with transposed images; "
             f"name one set, which turns them: --dataset {one} --data-dir {folder}"
         )
     if len(sets) > 1:
