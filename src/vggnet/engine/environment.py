@@ -1,4 +1,4 @@
-"""What this machine is: what a result or an issue report needs to be understood."""
+"""Versions and hardware, for results and issue reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vggnet.engine.device import PREFERENCE, cpu_name, usable_cores, why_unavail
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return versions, CPU and devices as plain values, ready for JSON."""
+    """Return versions, CPU and devices as plain values for JSON."""
     return {
         "vggnet": __version__,
         "python": platform.python_version(),
@@ -39,7 +39,7 @@ def _memory_gib() -> float | None:
 
 
 def _describe(kind: str) -> str:
-    """Name the devices of a kind, or say why there is none."""
+    """Name the devices of a kind, or explain why there is none."""
     reason = why_unavailable(kind)
     if reason:
         return f"not available: {reason}"
