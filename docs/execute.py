@@ -45,7 +45,7 @@ from pathlib import Path
 
 docs = Path("../docs").resolve()
 os.chdir(tempfile.mkdtemp())
-os.symlink(docs, "docs")"""
+Path("docs").symlink_to(docs)"""
 """The first cell of a page that is also a notebook under examples/."""
 
 _PART = re.compile(
