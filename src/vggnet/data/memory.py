@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from pathlib import Path
 
 from vggnet.errors import DataError
@@ -44,7 +45,7 @@ def available_bytes() -> int | None:
     with contextlib.suppress(OSError, ValueError):
         limit = int((group / "memory.max").read_text())  # "max" where there is none
         found.append(limit - int((group / "memory.current").read_text()))
-    if not found:
-        with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+    if not found and sys.platform != "win32":  # which has no sysconf
+        with contextlib.suppress(ValueError, OSError):
             found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return max(0, min(found)) if found else None
