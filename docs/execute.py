@@ -38,6 +38,16 @@ for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):  # the kernel's; commands would d
     os.environ.pop(name, None)
 """
 
+PLACE = """# Work in a temporary folder that has the documentation's files.
+import os
+import tempfile
+from pathlib import Path
+
+docs = Path("../docs").resolve()
+os.chdir(tempfile.mkdtemp())
+Path("docs").symlink_to(docs)"""
+"""The first cell of a page that is also a notebook under examples/."""
+
 _PART = re.compile(
     r"(?:^<!-- (?P<mark>not run|fails|head \d+) -->\n)?"
     r"^```(?P<language>python|console)\n(?P<code>.*?)^```\n"
@@ -117,7 +127,7 @@ def execute(notebook: Any, folder: Path) -> None:
     environment = {
         **os.environ,
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "88",
+        "COLUMNS": "100",
         "NO_COLOR": "1",
         "PYTHONWARNINGS": "ignore",
     }
@@ -127,6 +137,24 @@ def execute(notebook: Any, folder: Path) -> None:
     notebook.cells.pop(0)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = join_streams(cell.outputs)
+
+
+def join_streams(outputs: list[Any]) -> list[Any]:
+    """Join what a cell printed in pieces, and replace this machine's paths in it."""
+    joined: list[Any] = []
+    for one in outputs:
+        if one.output_type != "stream":
+            joined.append(one)
+        elif joined and joined[-1].get("name") == one.name:
+            joined[-1].text += one.text
+        else:
+            joined.append(one)
+    for one in joined:
+        if one.output_type == "stream":
+            one.text = one.text.replace(str(Path(vggnet.__file__).parent), ".../vggnet")
+    return joined
 
 
 def render_output(block: Block, name: str) -> str:
@@ -143,7 +171,7 @@ def render_output(block: Block, name: str) -> str:
             pieces.append(f"![{name}](img/{path.name})")
         else:
             text += one.data["text/plain"] + "\n"
-    lines = [line.rstrip() for line in clean(text).strip("\n").splitlines()]
+    lines = [line.rstrip() for line in text.strip("\n").splitlines()]
     if block.mark.startswith("head"):
         lines = [*lines[: int(block.mark.split()[1])], "…"]
     if lines:
@@ -151,12 +179,6 @@ def render_output(block: Block, name: str) -> str:
     if not pieces:
         return ""
     return "\n<!-- output -->\n" + "\n\n".join(pieces) + "\n<!-- /output -->\n"
-
-
-def clean(text: str) -> str:
-    """Replace this machine's paths."""
-    text = text.replace(str(Path(vggnet.__file__).parent), ".../vggnet")
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def render_page(parts: list[str | Block], outputs: Iterator[str]) -> str:
@@ -177,12 +199,16 @@ def update(page: Path, model: Path | None, notebook_file: Path | None) -> None:
     notebook = build_notebook(parts)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if notebook_file:
+            notebook.cells.insert(0, nbformat.v4.new_code_cell(PLACE, id="place"))
         for linked in ("docs", "benchmarks"):
             (folder / linked).symlink_to(DOCS.parent / linked)
         if model:
             shutil.copy(model, folder / "mnist_vggnet.pth")
-        execute(notebook, folder)
+        execute(notebook, notebook_file.parent if notebook_file else folder)
     blocks = [part for part in parts if isinstance(part, Block)]
+    for figure in (DOCS / "img").glob(f"{page.stem}-*.png"):
+        figure.unlink()
     outputs = [
         render_output(block, f"{page.stem}-{number}") for number, block in enumerate(blocks, 1)
     ]
@@ -191,15 +217,24 @@ def update(page: Path, model: Path | None, notebook_file: Path | None) -> None:
     page.write_text(render_page(parts, iter(outputs)), encoding="utf-8")
     translation = page.parent / "zh" / page.name
     if translation.exists():
-        translated = read_page(translation.read_text(encoding="utf-8"))
-        others = [part for part in translated if isinstance(part, Block)]
-        for one, other in zip(blocks, others, strict=True):
-            if one.essence != other.essence:
-                raise SystemExit(f"{translation} has other code:\n{other.code}\nnot\n{one.code}")
-        shown = (output.replace("](img/", "](../img/") for output in outputs)
-        translation.write_text(render_page(translated, shown), encoding="utf-8")
+        update_translation(translation, blocks, outputs)
     if notebook_file:
         nbformat.write(notebook, notebook_file)
+
+
+def update_translation(page: Path, originals: list[Block], outputs: list[str]) -> None:
+    """Write the original's outputs into its translation.
+
+    Raises:
+        SystemExit: The translation has other code.
+    """
+    parts = read_page(page.read_text(encoding="utf-8"))
+    blocks = [part for part in parts if isinstance(part, Block)]
+    for one, other in zip(originals, blocks, strict=True):
+        if one.essence != other.essence:
+            raise SystemExit(f"{page} has other code:\n{other.code}\nnot\n{one.code}")
+    shown = (output.replace("](img/", "](../img/") for output in outputs)
+    page.write_text(render_page(parts, shown), encoding="utf-8")
 
 
 def main() -> None:

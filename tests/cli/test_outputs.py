@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -36,12 +37,20 @@ def files(vggnet: Command) -> dict[str, bytes]:
     Image.new("L", (28, 28), 255).save("photo.png")
     Image.new("L", (28, 28), 255).save("other.png")
     shutil.copy("photo.png", "photo.onnx")
+    torch.save(build_network(SMALL, 0).state_dict(), "plain.pth")  # as the article's script does
     Path("hub").mkdir()
     Path("hub/README.md").write_text("mine")
     for name in "ab":
         Path("images", name).mkdir(parents=True)
         for number in range(4):
             Image.new("L", (8, 8), number).save(f"images/{name}/{number}.png")
+    Path("images/compare.md").write_text("mine")
+    Image.new("L", (2, 2)).save("images/study.png")
+    return read_files()
+
+
+def read_files() -> dict[str, bytes]:
+    """Return the content of every file below the current folder."""
     return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
@@ -49,20 +58,23 @@ def files(vggnet: Command) -> dict[str, bytes]:
     ("arguments", "words"),
     [
         ("predict m.pth photo.png --show photo.png", "is an input of this command"),
-        ("predict m.pth other.png --show photo.png", "exists, and vggnet did not write it"),
+        ("predict m.pth other.png --show photo.png", "exists and does not look like"),
         ("predict m.pth photo.png --show m.pth", "is an input of this command"),
         ("predict m.pth photo.png --show n.safetensors", "must end with .png"),
         ("predict m.pth photo.png --show ./images/../photo.png", "is an input"),
         ("evaluate m.pth --mistakes m.pth", "is an input of this command"),
-        ("evaluate m.pth --confusion photo.png", "exists, and vggnet did not write it"),
+        ("evaluate m.pth --confusion photo.png", "exists and does not look like"),
         ("evaluate m.pth --mistakes x.png --confusion x.png", "is an input"),
         ("export n.safetensors --format safetensors -o n.safetensors", "is an input"),
-        ("export m.pth --format onnx -o photo.onnx", "exists, and vggnet did not write it"),
+        ("export m.pth --format onnx -o photo.onnx", "exists and does not look like"),
         ("export m.pth --format pt2 -o photo.png", "must end with .pt2"),
         ("export m.pth --format hub -o hub", "holds something else"),
         ("export m.pth --format hub -o .", "holds something else"),
-        ("data show mnist -o photo.png", "exists, and vggnet did not write it"),
-        ("data show images -o images/a/0.png", "exists, and vggnet did not write it"),
+        ("train --epochs 0.001 -o plain.pth", "plain.pth exists and does not look like"),
+        ("compare --steps 1 --repeats 1 -o images", "compare.md exists and does not look like"),
+        ("study depth --models vgg-mini -o images", "study.png exists and does not look like"),
+        ("data show mnist -o photo.png", "exists and does not look like"),
+        ("data show images -o images/a/0.png", "exists and does not look like"),
         ("data show mnist -o m.pth", "must end with .png"),
     ],
 )
@@ -73,7 +85,7 @@ def test_nothing_is_destroyed(
     done = vggnet(*arguments.split())
     assert done.code == 2
     assert words in done.err
-    assert {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()} == files
+    assert read_files() == files
 
 
 def test_a_link_to_an_input_is_the_input(vggnet: Command, files: dict[str, bytes]) -> None:
@@ -107,8 +119,6 @@ def write(path: Path, kind: str) -> None:
         case "own model":
             save_model(path, network, CARD)
         case "plain weights":
-            import torch
-
             torch.save(network.state_dict(), path)
         case "own PNG":
             render_sheet(path, np.zeros((1, 1, 8, 8), np.uint8), [""], "")

@@ -31,16 +31,23 @@ class Kind:
 
 
 def _contains(mark: bytes, path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(_SEARCHED)
-        file.seek(max(0, path.stat().st_size - _SEARCHED))
-        return mark in head or mark in file.read(_SEARCHED)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SEARCHED)
+            file.seek(max(0, path.stat().st_size - _SEARCHED))
+            return mark in head or mark in file.read(_SEARCHED)
+    except OSError:
+        return False
 
 
 MODEL = Kind(SUFFIXES, is_own_file)
 WEIGHTS = Kind((".safetensors",), is_own_file)
 PNG = Kind((".png",), partial(_contains, b"Software\0" + PNG_SOFTWARE.encode()))
 ONNX = Kind((".onnx",), partial(_contains, b"\x12\x06" + ONNX_PRODUCER.encode()))
+RESULT = Kind((".json",), partial(_contains, b'"schema_version":'))
+HTML = Kind((".html",), partial(_contains, b'<p class="kicker">vggnet '))
+# Written together with the page, and without a mark of its own.
+MARKDOWN = Kind((".md",), lambda path: HTML.is_own(path.with_suffix(".html")))
 PT2 = Kind((".pt2",), partial(_contains, b"/" + PT2_CARD.encode()))
 
 
@@ -66,8 +73,8 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path] = (), force: boo
         check_writable(path)
         if path.exists() and path.stat().st_size and not force and not kind.is_own(path):
             raise ConfigError(
-                f"{path} exists, and vggnet did not write it; name another file, or pass --force "
-                "to replace it"
+                f"{path} exists and does not look like a file that vggnet wrote; name another "
+                "file, or pass --force to replace it"
             )
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vggnet.cli.flags import config_flags, nest_flags
+from vggnet.cli.model_options import Force
+from vggnet.cli.options import config_flags, nest_flags
 from vggnet.errors import ConfigError, VggnetError
 
 if TYPE_CHECKING:
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
 _PLAIN = r"[A-Za-z0-9._=,/:+-]{1,200}"
 _MEASURED = ("train_device", "train_precision", "train_kernels", "train_threads", "train_epochs")
 """Settings that a comparison varies itself."""
-_LOCAL = ("devices", "threads", "sweep", "data_data_dir", "output", "price", "as_json")
+_LOCAL = (
+    *("devices", "threads", "min_seconds", "sweep", "data_data_dir"),
+    *("output", "price", "force", "as_json"),
+)
 """Options that do not change the work of a row."""
-_REPORT = ("files", "output", "price")
+_REPORT = ("files", "output", "price", "force")
 """Options that apply to result files."""
 
 
@@ -60,6 +64,10 @@ def compare(
         float | None, typer.Option(help="Epochs per repeat, instead of --steps.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Repeats of each setting.")] = 5,
+    min_seconds: Annotated[
+        float,
+        typer.Option(help="Minimum duration of a repeat: shorter trainings run several times."),
+    ] = 1.0,
     threads: Annotated[
         str | None,
         typer.Option(help="CPU thread counts, such as 1,2,4; default: 1, 2, 4 … all cores."),
@@ -77,6 +85,7 @@ def compare(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for compare.json, .md and .html.")
     ] = Path(),
+    force: Force = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON instead of the table.")
     ] = False,
@@ -87,7 +96,8 @@ def compare(
     Without a GPU, compares CPU thread counts, kernels and batch sizes. With FILEs, measures
     nothing and reports the results of several machines side by side.
     """
-    from vggnet.artifacts.atomic import check_writable, make_folder
+    from vggnet.artifacts.atomic import make_folder
+    from vggnet.artifacts.outputs import HTML, MARKDOWN, RESULT, check_output
     from vggnet.compare.report import build_report
 
     prices = _read_prices(price)
@@ -100,12 +110,13 @@ def compare(
 
         results = list(zip(_name_sources(files), map(load_result, files), strict=True))
         make_folder(output)
+        for kind in (HTML, MARKDOWN):
+            check_output(output / f"compare{kind.suffixes[0]}", kind, files, force)
         _write(build_report(results, prices, files[0]), None, output, "compare", quiet=False)
         return
     counts = _read_threads(threads) if threads is not None else None
 
-    from vggnet.config import load_overrides
-    from vggnet.recipes import resolve_config
+    from vggnet.recipes import load_overrides, resolve_config
 
     chosen = {**nest_flags(flags), **({} if recipe is None else {"recipe": recipe})}
     settings = resolve_config(load_overrides(config) if config else {}, chosen)
@@ -119,11 +130,14 @@ def compare(
         steps=steps,
         epochs=epochs,
         repeats=repeats,
+        min_seconds=min_seconds,
         sweep=sweep,
     )
     plan = replace(plan, options=_same_work(context, plan), command=_command_line())
     make_folder(output)
-    check_writable(output / "compare.json")
+    for stem in ("compare", "compare-partial"):
+        for kind in (RESULT, HTML, MARKDOWN):
+            check_output(output / f"{stem}{kind.suffixes[0]}", kind, force=force)
     result, code = _measure(plan, quiet=as_json)
     stem = "compare" if result.complete else "compare-partial"
     report = build_report([("", result)], prices, output / f"{stem}.json")
@@ -148,7 +162,7 @@ def _same_work(context: typer.Context, plan: ComparisonPlan) -> str:
     """Return the flags that request the same work on another machine."""
     words = []
     for name, flag, value in _given(context):
-        if name not in (*_LOCAL, "steps", "epochs", "repeats"):
+        if name not in (*_LOCAL, "steps", "epochs", "repeats", "as_json"):
             values = (
                 () if isinstance(value, bool) else value if isinstance(value, tuple) else (value,)
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vggnet.cli import options
+from vggnet.cli import model_options as options
 from vggnet.cli.terminal import say, warn
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from vggnet.cli import options
+from vggnet.cli import model_options as options
+from vggnet.cli.options import DataDir
 from vggnet.cli.terminal import say, warn
 from vggnet.errors import ConfigError
 
@@ -17,7 +18,7 @@ _NOTABLE_LOSS = 0.1
 
 
 def export(
-    model: options.ModelPath,
+    model: options.ModelFile,
     kind: Annotated[
         Literal["onnx", "pt2", "safetensors", "hub"],
         typer.Option("--format", help="hub: a folder for Hugging Face's Hub."),
@@ -29,16 +30,14 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="Default: the model's name, in the current folder."),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the dataset in torchvision's layout.")
-    ] = None,
+    data_dir: DataDir = None,
     mean: options.Mean = None,
     std: options.Std = None,
     image_size: options.ModelImageSize = None,
     classes: options.Classes = None,
     force: options.Force = False,
     threads: options.Threads = None,
-    as_json: options.AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
     """Export a model to ONNX, PyTorch, safetensors or a folder for the Hub.
 

@@ -1,101 +1,110 @@
-"""Options that several commands share, each defined once."""
+"""Options that several commands share, and those derived from the configuration's fields."""
 
 from __future__ import annotations
 
+import inspect
+import types
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from vggnet.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vggnet.artifacts.model_file import Overrides
-
-ModelPath = Annotated[
-    Path,
-    typer.Argument(
-        help="Model file, weights of a VGG from another project (.pth, .ckpt, .safetensors), "
-        "or a folder of Hugging Face's Hub.",
-        metavar="MODEL",
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Force = Annotated[
-    bool, typer.Option("--force", help="Replace an existing file that vggnet did not write.")
-]
-
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        metavar="M[,M,M]",
-        help="Mean of pixels in [0, 1], one value or one per channel; default: the file's, or "
-        "0.5. ImageNet weights: 0.485,0.456,0.406.",
-    ),
-]
-Std = Annotated[
-    str | None,
-    typer.Option(
-        metavar="S[,S,S]",
-        help="Standard deviation of pixels in [0, 1]; default: the file's, or 0.5. ImageNet "
-        "weights: 0.229,0.224,0.225.",
-    ),
-]
-ModelImageSize = Annotated[
-    int | None,
-    typer.Option(
-        "--image-size",
-        min=1,
-        max=1024,
-        help="Height and width of the model's images in pixels.",
-    ),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        metavar="A,B,C|FILE",
-        help="Class names in the order of the outputs, or a text file with one per line.",
-    ),
-]
+from vggnet.config import SECTIONS, DataConfig
+from vggnet.recipes import load_overrides
 
 
-def read_overrides(
-    mean: str | None, std: str | None, image_size: int | None, classes: str | None
-) -> Overrides:
-    """Parse what the user says of a model in place of its file.
+def _describe(name: str) -> str | None:
+    return DataConfig.model_fields[name].description
+
+
+Recipe = Annotated[
+    str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
+]
+DataDir = Annotated[Path | None, typer.Option(help=_describe("data_dir"))]
+Download = Annotated[bool, typer.Option(help=_describe("download"))]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help=_describe("skip_bad"))]
+
+
+def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Callable[..., None]:
+    """Give a command one optional flag per field of the configuration.
+
+    The command takes them as `**flags`, None if not given; `read_settings` turns them into
+    nested settings. `omit` lists fields that get no flag, as section_name.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    derived = [
+        inspect.Parameter(
+            f"{section}_{name}",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                _plain_type(field.annotation) | None,
+                typer.Option(
+                    *_spell(name, field),
+                    help=field.description,
+                    rich_help_panel=f"Settings: {section}",
+                    show_default=False,
+                ),
+            ],
+        )
+        for section, fields in SECTIONS.items()
+        for name, field in fields.model_fields.items()
+        if _spell(name, field) and f"{section}_{name}" not in omit
+    ]
+    command.__signature__ = signature.replace(parameters=[*own, *derived])  # type: ignore[attr-defined]
+    return command
+
+
+def read_settings(
+    config: Path | None, recipe: str | None, flags: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a --config file, and those of the flags, which override them.
 
     Raises:
-        ConfigError: A value is not a number, or the file of class names cannot be read.
+        ConfigError: The file cannot be read, or does not contain settings.
     """
-    from vggnet.artifacts.model_file import Overrides
-
-    return Overrides(
-        mean=_read_numbers("--mean", mean),
-        std=_read_numbers("--std", std),
-        image_size=image_size,
-        classes=_read_classes(classes),
+    return load_overrides(config) if config else {}, nest_flags(flags) | (
+        {} if recipe is None else {"recipe": recipe}
     )
 
 
-def _read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"{option} {text!r}: write one number or one per channel, such as 0.5 or 0.5,0.4,0.4"
-        ) from None
+def nest_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the flags that were given, as settings nested by section."""
+    return {
+        section: {
+            name: flags[f"{section}_{name}"]
+            for name in fields.model_fields
+            if flags.get(f"{section}_{name}") is not None
+        }
+        for section, fields in SECTIONS.items()
+    }
 
 
-def _read_classes(text: str | None) -> tuple[str, ...] | None:
-    if text is None:
-        return None
-    if "," in text:
-        return tuple(text.split(","))
-    try:
-        return tuple(Path(text).read_text(encoding="utf-8").splitlines())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--classes {text}: cannot be read as a text file ({error})") from None
+def _spell(name: str, field: Any) -> list[str]:
+    """Return the spellings of a field's flag; an empty list means that it has none."""
+    extra = field.json_schema_extra or {}
+    flag = name.replace("_", "-")
+    if bool in (field.annotation, *get_args(field.annotation)):
+        return [f"--{flag}/--no-{flag}"]
+    spelling: list[str] = extra.get("flag", [f"--{flag}"])
+    return spelling
+
+
+def _plain_type(annotation: Any) -> Any:
+    """Return the type that the command line reads; the configuration checks the value."""
+    parts = get_args(annotation)
+    if annotation is bool or bool in parts:
+        return bool
+    if get_origin(annotation) is Literal:
+        return annotation
+    if get_origin(annotation) is tuple and Ellipsis not in parts:
+        return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))
+    for plain in (int, float, Path):
+        if annotation is plain or plain in parts:
+            return plain
+    return str

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vggnet.cli import options
+from vggnet.cli import model_options as options
 from vggnet.cli.terminal import printable, say, warn
 from vggnet.errors import ConfigError, ImageError
 
@@ -29,7 +29,7 @@ _MOST_SHOWN = 400
 
 
 def predict(
-    model: options.ModelPath,
+    model: options.ModelFile,
     images: Annotated[
         list[Path],
         typer.Argument(
@@ -102,7 +102,8 @@ def predict(
     overrides = options.read_overrides(mean, std, image_size, classes)
     classifier = Classifier(load_model(model, overrides), device, kernels)
     if show:
-        check_output(show, PNG, [model, *images], force)
+        read = [model, *images, *(Path(item.path) for item in inputs.items)]
+        check_output(show, PNG, read, force)
     reading = choose_reading(classifier.learnt) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError(

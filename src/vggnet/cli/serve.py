@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vggnet.cli import options
+from vggnet.cli import model_options as options
 
 
 def serve(
