@@ -19,6 +19,7 @@ RUN apt-get update \
 # Any user can run the container: the cache is created by whoever does.
 ENV PATH=/opt/vggnet/bin:$PATH \
     VGGNET_CACHE_DIR=/tmp/vggnet \
+    MPLCONFIGDIR=/tmp/matplotlib \
     PIP_NO_CACHE_DIR=1
 
 RUN pip install torch --index-url "$TORCH_INDEX"

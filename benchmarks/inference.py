@@ -29,7 +29,7 @@ from measuring import (
 import vggnet
 from vggnet.artifacts.export.int8 import quantize
 from vggnet.artifacts.export.onnx_file import open_onnx, write_onnx
-from vggnet.artifacts.export.program import ExportModule, Program, eager_program
+from vggnet.artifacts.export.program import EndToEndModel, Program, eager_program
 from vggnet.artifacts.model_file import load_model
 from vggnet.engine.device import computing, usable_cores
 
@@ -41,7 +41,7 @@ SINGLES = 50
 """Images that are predicted one by one to measure latency."""
 
 
-def channels_last(network: ExportModule) -> Program:
+def channels_last(network: EndToEndModel) -> Program:
     """Return the network with channels-last weights, which makes torch compute channels last."""
     network.network.to(memory_format=torch.channels_last)
     return eager_program(network)
@@ -50,13 +50,13 @@ def channels_last(network: ExportModule) -> Program:
 def load_engines(model: Path, folder: Path, calibration: Pixels, threads: int) -> dict[str, Engine]:
     """Load the model into every engine."""
     whole, small = folder / "float.onnx", folder / "int8.onnx"
-    write_onnx(whole, ExportModule(load_model(model)))
+    write_onnx(whole, EndToEndModel(load_model(model)))
     quantize(whole, small, calibration)
     classifier = vggnet.load(model, device="cpu", kernels="auto")
     return {
         "vggnet, compiled kernels": classifier.predict,
-        "torch": eager_program(ExportModule(load_model(model))),
-        "torch, channels last": channels_last(ExportModule(load_model(model))),
+        "torch": eager_program(EndToEndModel(load_model(model))),
+        "torch, channels last": channels_last(EndToEndModel(load_model(model))),
         "ONNX Runtime": open_onnx(whole, threads),
         "ONNX Runtime, int8": open_onnx(small, threads),
     }

@@ -31,8 +31,9 @@ from measuring import (
 )
 
 from vggnet.data.catalog import CATALOG
-from vggnet.data.idx import read_idx
+from vggnet.data.files import open_file
 from vggnet.data.places import BUNDLED
+from vggnet.data.sources.idx import read_idx
 
 ARTICLE_EPOCHS = 10
 
@@ -65,11 +66,11 @@ def write_torchvision_files(folder: Path) -> None:
     raw.mkdir(parents=True)
     entry = CATALOG["mnist"]
     for split in (entry.train, entry.test):
-        for name, dimensions in ((split.images, 3), (split.labels, 1)):
-            array = read_idx(BUNDLED / "mnist" / f"{name}.gz", dimensions)
+        for file, dimensions in zip(split, (3, 1), strict=True):
+            array = read_idx(open_file(BUNDLED / "mnist" / file.published_name), dimensions)
             header = bytes((0, 0, 8, array.ndim))
             header += b"".join(side.to_bytes(4, "big") for side in array.shape)
-            (raw / name).write_bytes(header + array.tobytes())
+            (raw / file.name).write_bytes(header + array.tobytes())
 
 
 def run_article(script: Path, folder: Path, epochs: int) -> ArticleRun:

@@ -29,10 +29,10 @@ from pathlib import Path
 
 import pyte
 
-COLUMNS, ROWS = 88, 11
+COLUMNS, ROWS = 100, 10
 CHAR_WIDTH, LINE_HEIGHT, PADDING, TITLE_BAR = 8.4, 20, 16, 34
-FRAME_SECONDS = 0.25
-"""States that last less are skipped: the progress bar redraws ten times a second."""
+FRAME_SECONDS = 0.1
+"""States that last less are skipped, for a smaller file."""
 PAUSE_SECONDS = 6.0
 """How long the last screen stays before the animation starts again."""
 
@@ -180,10 +180,9 @@ def render(cast: Path, svg: Path) -> None:
         begin, end = (100 * moment / length for moment in (one.start, one.end))
         hide = f"{end:.2f}%{{opacity:0}}" if one.end < length else ""
         style.append(f"@keyframes k{number}{{{begin:.2f}%{{opacity:1}}{hide}}}")
-        last = " l" if one.end == length else ""
-        body.append(
-            text.replace("<text", f'<text class="f{last}" style="animation-name:k{number}"')
-        )
+        kind = "f l" if one.end == length else "f"
+        attributes = f'class="{kind}" style="animation-name:k{number}"'
+        body.append(text.replace("<text", f"<text {attributes}"))
     # Whoever asks for less motion sees the last screen.
     still = "@media (prefers-reduced-motion:reduce){.f{animation:none!important}.l{opacity:1}}"
     dots = "".join(f'<circle cx="{x}" cy="17" r="6" class="w"/>' for x in (22, 42, 62))
@@ -200,9 +199,9 @@ def render(cast: Path, svg: Path) -> None:
 
 
 def _theme(which: int) -> str:
-    paper = ("#f6f8fa", "#151b23")[which]
-    colors = "".join(f".{name}{{fill:{values[which]}}}" for name, values in COLORS.items())
-    return f".p{{fill:{paper}}}.w{{fill:{COLORS['rest'][which]}}}text{{fill:{COLORS['default'][which]}}}{colors}"
+    fills = {f".{name}": values[which] for name, values in COLORS.items()}
+    fills |= {"text": fills[".default"], ".w": fills[".rest"], ".p": ("#f6f8fa", "#151b23")[which]}
+    return "".join(f"{selector}{{fill:{color}}}" for selector, color in fills.items())
 
 
 def _spans(line: Line) -> str:

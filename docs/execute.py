@@ -5,8 +5,8 @@
 A page is Markdown. Its ```python blocks, and its ```console blocks of `$ command` lines, run from
 top to bottom in one Jupyter kernel, in a temporary folder that holds `docs/` and
 `mnist_vggnet.pth`. The output replaces what follows the block: text in an ```text block, figures
-as files under `docs/img/`. A block after `<!-- not run -->` is left alone, one after `<!-- fails -->`
-must fail, and `<!-- head 12 -->` keeps the first 12 lines of the output.
+as files under `docs/img/`. A block after `<!-- not run -->` is left alone, one after
+`<!-- fails -->` must fail, and `<!-- head 12 -->` keeps the first 12 lines of the output.
 
 A page of the same name under `docs/zh/` takes over the output, so its code must be the same but
 for comments. `--notebook FILE` also writes the page as a notebook.
@@ -117,7 +117,7 @@ def execute(notebook: Any, folder: Path) -> None:
     environment = {
         **os.environ,
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        "COLUMNS": "88",
+        "COLUMNS": "100",
         "NO_COLOR": "1",
         "PYTHONWARNINGS": "ignore",
     }
@@ -127,6 +127,24 @@ def execute(notebook: Any, folder: Path) -> None:
     notebook.cells.pop(0)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = join_streams(cell.outputs)
+
+
+def join_streams(outputs: list[Any]) -> list[Any]:
+    """Join what a cell printed in pieces, and replace this machine's paths in it."""
+    joined: list[Any] = []
+    for one in outputs:
+        if one.output_type != "stream":
+            joined.append(one)
+        elif joined and joined[-1].get("name") == one.name:
+            joined[-1].text += one.text
+        else:
+            joined.append(one)
+    for one in joined:
+        if one.output_type == "stream":
+            one.text = one.text.replace(str(Path(vggnet.__file__).parent), ".../vggnet")
+    return joined
 
 
 def render_output(block: Block, name: str) -> str:
@@ -143,7 +161,7 @@ def render_output(block: Block, name: str) -> str:
             pieces.append(f"![{name}](img/{path.name})")
         else:
             text += one.data["text/plain"] + "\n"
-    lines = [line.rstrip() for line in clean(text).strip("\n").splitlines()]
+    lines = [line.rstrip() for line in text.strip("\n").splitlines()]
     if block.mark.startswith("head"):
         lines = [*lines[: int(block.mark.split()[1])], "…"]
     if lines:
@@ -151,12 +169,6 @@ def render_output(block: Block, name: str) -> str:
     if not pieces:
         return ""
     return "\n<!-- output -->\n" + "\n\n".join(pieces) + "\n<!-- /output -->\n"
-
-
-def clean(text: str) -> str:
-    """Replace this machine's paths."""
-    text = text.replace(str(Path(vggnet.__file__).parent), ".../vggnet")
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def render_page(parts: list[str | Block], outputs: Iterator[str]) -> str:
@@ -183,6 +195,8 @@ def update(page: Path, model: Path | None, notebook_file: Path | None) -> None:
             shutil.copy(model, folder / "mnist_vggnet.pth")
         execute(notebook, folder)
     blocks = [part for part in parts if isinstance(part, Block)]
+    for figure in (DOCS / "img").glob(f"{page.stem}-*.png"):
+        figure.unlink()
     outputs = [
         render_output(block, f"{page.stem}-{number}") for number, block in enumerate(blocks, 1)
     ]

@@ -1,4 +1,4 @@
-"""What `mkdocs build` adds to the pages under docs/: references, links into the repository, languages.
+"""What `mkdocs build` adds to the pages under docs/: references, repository links, languages.
 
 There is one site per language: `mkdocs.yml` builds the English one, `mkdocs.zh.yml` the Chinese one
 with the pages of docs/zh/ in the place of their originals; what is not translated stays English.
@@ -20,8 +20,14 @@ import vggnet
 from vggnet.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
-"""Documents of the repository's root that are pages of the site."""
+PAGES = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "benchmarks/results/*.md",
+    "benchmarks/results/*.png",
+]
+"""Files outside docs/ that are part of the site."""
 HOME = {"en": "README.md", "zh": "README.zh-CN.md"}
 
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
@@ -41,12 +47,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
         elif not (chinese and file.src_uri in translated):
             chosen.append(file)
     chosen.append(_page(config, "index.md", ROOT / HOME["zh" if chinese else "en"]))
-    results = sorted(ROOT.glob("benchmarks/results/*.md"))
-    for path in [
-        *(ROOT / name for name in PAGES),
-        *results,
-        *ROOT.glob("benchmarks/results/*.png"),
-    ]:
+    for path in sorted(path for pattern in PAGES for path in ROOT.glob(pattern)):
         chosen.append(_page(config, path.relative_to(ROOT).as_posix(), path))
     return chosen
 

@@ -80,6 +80,21 @@ def mnist() -> Dataset:
 
 
 @pytest.fixture(scope="session")
+def digits(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of IDX files with 1,280 training and 20 test images of MNIST.
+
+    A run on it takes a fraction of the time that loading, evaluating and plotting MNIST takes.
+    """
+    folder = tmp_path_factory.mktemp("small") / "digits"
+    folder.mkdir()
+    for stem, examples, count in (("train", mnist.train, 1280), ("t10k", mnist.test, 20)):
+        images, labels = examples.images[:count, 0], examples.labels[:count]
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def few(mnist: Dataset) -> LabeledImages:
     """The first 300 training images: two full batches of 128 and a short one."""
     return mnist.train.take(np.arange(300), "the first 300 images")

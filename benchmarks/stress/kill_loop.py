@@ -153,7 +153,8 @@ def build_plan(folder: Path) -> Plan:
     """Plan a run in a new folder."""
     mnist = load_dataset("mnist")
     images = mnist.train.take(np.arange(STEPS * BATCH), "some")
-    dataset = Dataset("mnist", mnist.classes, images, images, mnist.sha256)
+    few = mnist.test.take(np.arange(8), "few")  # plots of more mistakes take most of the time
+    dataset = Dataset("mnist", mnist.classes, images, few, mnist.sha256)
     settings = {
         "model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5},
         "train": {"epochs": EPOCHS, "global_batch_size": BATCH, "kernels": "torch"},

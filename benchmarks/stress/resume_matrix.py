@@ -14,7 +14,9 @@ as torchrun's are.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import random
 import signal
 import socket
 import sys
@@ -93,8 +95,7 @@ def train_together(
     Raises:
         SystemExit: A process failed, or none was killed that should be.
     """
-    with socket.create_server(("localhost", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     children = []
     for rank in range(processes):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
@@ -106,6 +107,18 @@ def train_together(
         raise SystemExit(f"{recipe}, {path.name}: the processes ended with {codes}")
     if stop is not None and -signal.SIGKILL not in codes:
         raise SystemExit(f"{recipe}, {path.name}: no process was killed: {codes}")
+
+
+def free_port() -> int:
+    """Return an unused port below those that systems give to sockets that ask for any port.
+
+    Another process cannot get it by chance before a rank listens on it.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("localhost", port))
+            return port
 
 
 def differences(one: Snapshot, other: Snapshot) -> list[str]:
@@ -129,7 +142,8 @@ def main() -> None:
     import_optimizer()
     mnist = load_dataset("mnist")
     images = mnist.train.take(np.arange(IMAGES), "some")
-    dataset = Dataset("mnist", mnist.classes, images, images, mnist.sha256)
+    few = mnist.test.take(np.arange(8), "few")  # plots of more mistakes take most of the time
+    dataset = Dataset("mnist", mnist.classes, images, few, mnist.sha256)
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         for recipe in options.recipes:

@@ -154,7 +154,7 @@ class DataConfig(_Section):
     """The images: which, from where, and how their pixels are scaled."""
 
     dataset: str = "mnist"
-    """Dataset to train on: a name of `vggnet data list`, or a folder of your own images."""
+    """Dataset to train on: a name from `vggnet data list`, or the path of your own data."""
 
     data_dir: Path | None = None
     """Folder that holds the dataset in torchvision's layout, raw or gzipped."""
@@ -163,10 +163,19 @@ class DataConfig(_Section):
     """Fetch a dataset that is not on this machine."""
 
     image_size: int | None = Field(None, ge=8, le=1024)
-    """Pixels a side that a folder's images are fitted to; default: their own, or 32."""
+    """Pixels a side that your own images are fitted to; default: their size up to 64, else 32."""
 
     skip_bad: bool = False
-    """Leave unreadable images of a folder out."""
+    """Leave out images that cannot be read."""
+
+    common_classes: bool = False
+    """Leave out classes that are not in both the training and the test split."""
+
+    bit_depth: int | None = Field(None, ge=1, le=16)
+    """Bits of the values in 16-bit images; default: what the largest value in the dataset needs."""
+
+    cache: bool | None = None
+    """Keep decoded images on disk instead of in memory; default: if they take over 1 GiB."""
 
     validation_size: int = Field(0, ge=0)
     """Training images held out and evaluated after each epoch, to choose settings by."""

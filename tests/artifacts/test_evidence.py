@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
-from vggnet.artifacts.model_file import ModelCard, build_card
+from vggnet.artifacts.model_card import ModelCard, build_card
 from vggnet.data.storage import load_dataset
 from vggnet.recipes import resolve_config
 
@@ -47,7 +47,7 @@ def test_a_folder_that_has_changed_is_no_evidence(card: ModelCard, folder: Path)
     assert find_dataset(card, None) is None
     pixels, name = choose_pixels(None, card.image_shape)
     assert pixels.shape == (1000, *card.image_shape)
-    assert "not at hand" in name
+    assert "was not found" in name
 
 
 def test_another_class_is_no_evidence(card: ModelCard, folder: Path) -> None:

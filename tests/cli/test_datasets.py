@@ -1,4 +1,4 @@
-"""Other datasets than MNIST, end to end through the command line."""
+"""Datasets other than MNIST, from the command line to the model file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CLASSES = ("cross", "disc", "square")
     reason="Debian's package dataset-fashion-mnist is not installed",
 )
 def test_fashion_mnist_from_debians_package(vggnet: Command) -> None:
-    """It is found without a flag, verified, trained on and evaluated under its own classes."""
+    """It is found without a flag, verified, trained on, and evaluated with its own classes."""
     assert f"fashion-mnist    10 classes · in {FASHION}" in vggnet("data", "list").out
     assert "60,000 images, as published" in vggnet("data", "verify", "fashion-mnist").out
     done = vggnet("train", "--dataset", "fashion-mnist", "--no-download", "--epochs", "0.1", *TINY)
@@ -40,7 +40,7 @@ def test_fashion_mnist_from_debians_package(vggnet: Command) -> None:
 
 
 def draw(folder: Path, count: int) -> Path:
-    """Draw `count` shapes in colours and sizes of chance, as PNG and JPEG."""
+    """Draw `count` shapes in random colours and sizes, as PNG and JPEG."""
     generator = np.random.default_rng(0)
     for number in range(count):
         name = CLASSES[number % 3]
@@ -65,7 +65,7 @@ def draw(folder: Path, count: int) -> Path:
 
 
 def test_a_folder_of_a_thousand_colour_images(vggnet: Command, tmp_path: Path) -> None:
-    """Three classes of shapes are learnt from a folder, and the model file says what they are."""
+    """A network learns three classes of shapes from a folder; the model file names them."""
     draw(tmp_path / "shapes", 1000)
     flags = ("--stages", "16/32", "--hidden", "32", "--threads", "1", "-b", "32")
     done = vggnet("train", "--dataset", "shapes", "--epochs", "6", *flags)
@@ -85,8 +85,8 @@ def test_a_folder_of_a_thousand_colour_images(vggnet: Command, tmp_path: Path) -
     assert "cross: 278 to train on" in vggnet("data", "verify", "shapes").out
 
 
-def test_a_changed_folder_is_not_gone_on_with(vggnet: Command, tmp_path: Path) -> None:
-    """A run stops being resumable when an image of its folder changes."""
+def test_a_run_on_a_changed_folder_is_not_resumed(vggnet: Command, tmp_path: Path) -> None:
+    """A run can no longer be resumed after an image of its folder changes."""
     folder = draw(tmp_path / "shapes", 30)
     flags = ("--dataset", "shapes", "--epochs", "2", "-b", "4", "--name", "cut", *TINY)
     assert vggnet("train", *flags, "--sched", "constant").code == 0
@@ -100,7 +100,7 @@ def test_a_changed_folder_is_not_gone_on_with(vggnet: Command, tmp_path: Path) -
 
 
 def test_oddities_are_warned_of(vggnet: Command, tmp_path: Path) -> None:
-    """Bad files end a training with all of them listed; with --skip-bad they are warnings."""
+    """Unreadable images end the command with a list of them; with --skip-bad they are a warning."""
     folder = draw(tmp_path / "shapes", 30)
     for name in ("cross", "disc"):
         (folder / name / "broken.jpg").write_bytes(b"\xff\xd8 broken")
@@ -120,9 +120,9 @@ def test_oddities_are_warned_of(vggnet: Command, tmp_path: Path) -> None:
     ("arguments", "code", "words"),
     [
         ("train --dataset nowhere/images", 2, "unknown dataset 'nowhere/images'"),
-        ("train --dataset mnist --image-size 64", 2, "mnist has a size of its own"),
-        ("train --dataset . --data-dir .", 2, "leave --data-dir out"),
-        ("train --dataset .", 1, "must hold a folder for each class"),
+        ("train --dataset mnist --image-size 64", 2, "mnist has a fixed size"),
+        ("train --dataset . --data-dir .", 2, "leave out --data-dir"),
+        ("train --dataset .", 1, "has no images and no data files"),
         ("train --dataset kmnist --no-download", 1, "kmnist is not on this machine: looked in"),
         ("data verify qmnist --no-download", 1, "qmnist is not on this machine"),
         ("evaluate m.pth --dataset emnist-digits --no-download", 1, "m.pth"),
@@ -131,7 +131,7 @@ def test_oddities_are_warned_of(vggnet: Command, tmp_path: Path) -> None:
 def test_mistakes_get_a_sentence(
     vggnet: Command, monkeypatch: pytest.MonkeyPatch, arguments: str, code: int, words: str
 ) -> None:
-    """A dataset that cannot be had is said to be so, without a traceback or a run's folder."""
+    """A dataset that cannot be loaded gives a message, no traceback and no run folder."""
     monkeypatch.setenv("VGGNET_CACHE_DIR", "cache")
     done = vggnet(*arguments.split())
     assert done.code == code, done.err
@@ -140,7 +140,7 @@ def test_mistakes_get_a_sentence(
 
 
 def test_class_names_are_printed_as_they_are(vggnet: Command, tmp_path: Path) -> None:
-    """Brackets and colons in a folder's name are no markup."""
+    """Brackets and colons in a class's name are not taken for markup."""
     random = np.random.default_rng(0)
     for number in range(60):
         path = tmp_path / "pets" / ("cat", "dog [old] :dog:")[number % 2] / f"{number}.png"
@@ -154,4 +154,4 @@ def test_class_names_are_printed_as_they_are(vggnet: Command, tmp_path: Path) ->
     done = vggnet("evaluate", "pets_vggnet.pth", "--dataset", "pets", "--threads", "1")
     assert "pets has changed since the model was trained on it" in done.err
     done = vggnet("evaluate", "pets_vggnet.pth", "--data-dir", ".")
-    assert (done.code, "leave --data-dir out" in done.err) == (2, True)
+    assert (done.code, "leave out --data-dir" in done.err) == (2, True)

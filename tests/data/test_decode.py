@@ -1,4 +1,4 @@
-"""Images in any format and mode become the same pixels; what is none is refused cheaply."""
+"""Images in any format and mode become the same pixels; other files are refused cheaply."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from PIL import Image
 
 from data.bomb import bomb
 from vggnet.data.decode import decode_image, load_image
+from vggnet.data.files import open_file
 from vggnet.errors import ImageError
 
 GREY = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
@@ -26,21 +27,31 @@ def encode(image: Image.Image, kind: str = "PNG", **how: object) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "JPEG", "MPO", "GIF", "TIFF", "PPM"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_formats(kind: str, mode: str) -> None:
-    """Each of the four formats, grey and colour; lossy ones nearly."""
-    how = {"lossless": True} if kind == "WEBP" else {"quality": 98} if kind == "JPEG" else {}
+    """Each format, grey and colour, gives the same pixels; lossy ones nearly."""
+    lossy = kind in ("JPEG", "MPO")
+    how = {"lossless": True} if kind == "WEBP" else {"quality": 98} if lossy else {}
     pixels = decode_image(encode(Image.fromarray(GREY).convert(mode), kind, **how))
     assert pixels.shape == (12, 20, 3)
-    most = 6 if kind == "JPEG" else 0
+    most = 6 if lossy else 0
     assert np.abs(pixels.astype(int) - GREY[..., np.newaxis]).max() <= most
 
 
-def test_sixteen_bits_keep_their_brightness() -> None:
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_their_brightness(kind: str) -> None:
     """A 16-bit grey image is scaled, not clipped."""
-    data = encode(Image.fromarray(GREY.astype(np.uint16) * 257))
+    data = encode(Image.fromarray(GREY.astype(np.uint16) * 257), kind)
     assert np.array_equal(decode_image(data)[..., 0], GREY)
+
+
+def test_fractions_are_scaled() -> None:
+    """A TIFF of fractions from 0 to 1 is as bright as it should be; one of NaN is refused."""
+    fractions = Image.fromarray(GREY.astype(np.float32) / 255)
+    assert np.array_equal(decode_image(encode(fractions, "TIFF"))[..., 0], GREY)
+    with pytest.raises(ImageError, match="values"):
+        decode_image(encode(Image.fromarray(np.full((4, 4), np.nan, np.float32)), "TIFF"))
 
 
 def test_one_bit_and_palette() -> None:
@@ -86,10 +97,11 @@ def test_photos_are_turned_upright() -> None:
     assert np.abs(turned - np.rot90(GREY, -1)).max() < 8
 
 
-def test_of_several_frames_the_first() -> None:
-    """An animated WebP is its first image."""
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "TIFF", "PNG"])
+def test_of_several_frames_the_first(kind: str) -> None:
+    """Of an animation, or several pages, the first image is used."""
     first, second = Image.new("RGB", (6, 6), "white"), Image.new("RGB", (6, 6), "black")
-    data = encode(first, "WEBP", save_all=True, append_images=[second], lossless=True)
+    data = encode(first, kind, save_all=True, append_images=[second], lossless=True)
     assert (decode_image(data) == 255).all()
 
 
@@ -125,10 +137,20 @@ except ImageError:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"GIF89a", b"<svg/>", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP", b"BM"],
+    [
+        b"",
+        b"GIF89a",
+        b"II*\0",
+        b"P5 9 9 255",
+        b"<svg/>",
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff",
+        b"RIFF\0\0\0\0WEBP",
+        b"BM",
+    ],
 )
 def test_what_is_no_image(data: bytes) -> None:
-    """A sentence, whatever the parser met."""
+    """One kind of error, whatever the parser raised."""
     with pytest.raises(ImageError):
         decode_image(data)
 
@@ -143,10 +165,10 @@ def test_a_cut_file_is_damaged() -> None:
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:
-    """A TIFF is an image, but none that is read; a folder is none at all."""
+    """An icon is an image, but of no format that is read; a folder is no image at all."""
     path = tmp_path / "a.png"
-    path.write_bytes(encode(Image.fromarray(GREY), "TIFF"))
-    with pytest.raises(ImageError, match="not a PNG, JPEG, WebP or BMP"):
-        load_image(path)
+    path.write_bytes(encode(Image.fromarray(GREY), "ICO"))
+    with pytest.raises(ImageError, match="not a PNG, JPEG, WebP, BMP, GIF, TIFF or PNM image"):
+        load_image(open_file(path))
     with pytest.raises(ImageError):
-        load_image(tmp_path)
+        load_image(open_file(tmp_path))

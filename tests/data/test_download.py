@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from conftest import idx_bytes
-from vggnet.data.catalog import CATALOG, Archive, CatalogEntry, SplitFiles
+from vggnet.data.catalog import CATALOG, Archive, CatalogEntry, idx_pair
 from vggnet.data.storage import load_entry
 from vggnet.errors import DataError
 
@@ -80,18 +80,19 @@ def publish(server: Server, name: str) -> CatalogEntry:
     entry = CATALOG[name]
     splits = []
     for split in (entry.train, entry.test):
+        images_file, labels_file = split
         labels = idx_bytes(LABELS + entry.first_label)
-        if "idx2-int" in split.labels:  # eight columns, the first of which is the class
+        if "idx2-int" in labels_file.name:  # eight columns, the first of which is the class
             table = np.repeat(LABELS[:, np.newaxis].astype(">i4"), 8, axis=1)
             table[:, 1:] = 77
             labels = bytes((0, 0, 12, 2)) + np.array((12, 8), ">u4").tobytes() + table.tobytes()
         packed = [gzip.compress(one, mtime=0) for one in (idx_bytes(IMAGES), labels)]
-        for file, content in zip(split.files, packed, strict=True):
+        for file, content in zip(split, packed, strict=True):
             server.files[f"{file.name}.gz"] = content
         md5 = [hashlib.md5(one).hexdigest() for one in packed]
-        splits.append(SplitFiles(split.images, None, split.labels, None, *md5))
+        splits.append(idx_pair(images_file.name, labels_file.name, None, None, *md5))
     entry = replace(entry, train=splits[0], test=splits[1], mirrors=(server.address,), system=None)
-    if entry.archive is None:
+    if not entry.archives:
         return entry
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -99,7 +100,7 @@ def publish(server: Server, name: str) -> CatalogEntry:
             archive.writestr(f"gzip/{file}", packed_)
     server.files = {"gzip.zip": content.getvalue()}
     digest = hashlib.md5(content.getvalue()).hexdigest()
-    return replace(entry, archive=Archive("gzip.zip", digest, "gzip/"))
+    return replace(entry, archives=(Archive("gzip.zip", digest, "gzip/"),))
 
 
 @pytest.mark.parametrize("name", ["kmnist", "qmnist", "emnist-letters", "emnist-balanced"])
@@ -179,7 +180,7 @@ def test_a_cut_connection_is_tried_again(server: Server) -> None:
 
 def test_no_download_says_where_it_looked(server: Server, tmp_path: Path) -> None:
     """Nothing is asked for, and the error names the places and the ways out."""
-    with pytest.raises(DataError, match=r"looked in .*KMNIST.raw; leave --no-download out") as e:
+    with pytest.raises(DataError, match=r"looked in .*KMNIST.raw; leave out --no-download") as e:
         load_entry(publish(server, "kmnist"), download=False)
     assert "--data-dir" in str(e.value)
     assert not server.asked

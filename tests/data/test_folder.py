@@ -1,9 +1,9 @@
-"""A user's own images: read whatever their size and kind, split, and refused in words."""
+"""Folders of images: read in any size and kind, split, and refused with a clear message."""
 
 from __future__ import annotations
 
 import contextlib
-import gzip
+import csv
 import os
 import re
 import shutil
@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Outcome, idx_bytes
-from vggnet.data.dataset import Dataset
-from vggnet.data.folder import load_folder, read_folder
+from conftest import Outcome
+from vggnet.data.collection import Collection, Request
 from vggnet.data.matching import Learnt, load_to_evaluate
+from vggnet.data.sources import load_collection
 from vggnet.data.storage import load_dataset
-from vggnet.errors import ConfigError, DataError, VggnetError
+from vggnet.errors import DataError, VggnetError
 
 
 def write(folder: Path, counts: dict[str, int], size: tuple[int, int] = (12, 12)) -> Path:
-    """Write noise in grey, `counts` images of each class."""
+    """Write grey noise, `counts` images of each class."""
     generator = np.random.default_rng(0)
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)
@@ -35,10 +35,15 @@ def write(folder: Path, counts: dict[str, int], size: tuple[int, int] = (12, 12)
     return folder
 
 
+def read(path: Path, **wanted: int) -> Collection:
+    """Read all images of a folder."""
+    return load_collection(path, Request(**wanted))
+
+
 def test_a_sixth_is_held_out_by_a_fixed_seed(tmp_path: Path) -> None:
-    """Every image is in one split, each class is shared 5 to 1, and again in the same way."""
+    """Every image is in one split, each class is split 5 to 1, and the same way again."""
     folder = write(tmp_path / "pets", {"cat": 60, "dog": 30})
-    found, again = load_folder(folder), load_dataset(str(folder))
+    found, again = load_dataset(folder), load_dataset(str(folder))
     assert (found.name, found.classes, found.shape) == ("pets", ("cat", "dog"), (1, 12, 12))
     assert np.bincount(found.train.labels).tolist() == [50, 25]
     assert np.bincount(found.test.labels).tolist() == [10, 5]
@@ -49,34 +54,112 @@ def test_a_sixth_is_held_out_by_a_fixed_seed(tmp_path: Path) -> None:
     assert not found.warnings
 
 
-def test_train_and_test_folders_are_kept(tmp_path: Path) -> None:
-    """Where a folder says what the test is, nothing is split."""
-    write(tmp_path / "train", {"a": 4, "b": 5})
-    write(tmp_path / "test", {"a": 3, "b": 2})
-    found = load_folder(tmp_path)
-    assert np.bincount(found.train.labels).tolist() == [4, 5]
-    assert np.bincount(found.test.labels).tolist() == [3, 2]
+def test_the_hash_is_that_of_version_0_1(tmp_path: Path) -> None:
+    """A run on a folder that version 0.1 began can be resumed: split and hash are the same."""
+    for name, count in (("cat", 5), ("dog", 7)):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full((8, 8), 10 * number + count, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{number}.png")
+    expected = "016acc021988d544bdc1a94ec7b1810510e7ddaca0c342235a9143829c9758ab"
+    assert load_dataset(tmp_path / "pets").sha256 == expected
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("splits", ["Train Test", "Training Testing", "train val", "train Test"])
-def test_splits_of_other_names_are_no_classes(tmp_path: Path, splits: str, zipped: bool) -> None:
-    """Nobody means to tell train from val: the error says what the folders must be called."""
+@pytest.mark.parametrize(
+    "splits", ["train test", "Train Test", "Training Testing", "training_ test"]
+)
+def test_splits_under_common_names_are_kept(tmp_path: Path, splits: str, zipped: bool) -> None:
+    """Train and training, test and testing, in any case: nothing is held out."""
+    train, test = splits.replace("_", "").split()
     folder = tmp_path / "pets"
-    one, other = splits.split()
-    write(folder / one, {"cat": 3, "dog": 3, "emu": 2})
-    write(folder / other, {"cat": 2, "dog": 2})
+    write(folder / train, {"a": 4, "b": 5})
+    write(folder / test, {"a": 3, "b": 2})
     if zipped:
         folder = Path(shutil.make_archive(str(tmp_path / "saved"), "zip", tmp_path, "pets"))
-    with pytest.raises(DataError, match=r"parts of a dataset .* call the one to learn from train"):
-        load_folder(folder)
+    found = load_dataset(folder)
+    assert np.bincount(found.train.labels).tolist() == [4, 5]
+    assert np.bincount(found.test.labels).tolist() == [3, 2]
+    assert found.validation is None
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_a_validation_split_is_used_for_validation(tmp_path: Path, name: str) -> None:
+    """It is neither trained nor tested on; its images are part of the hash."""
+    for split in ("train", name, "test"):
+        write(tmp_path / split, {"a": 4, "b": 5})
+    found = load_dataset(tmp_path)
+    assert found.validation is not None
+    assert np.bincount(found.validation.labels).tolist() == [4, 5]
+    assert len(found.train) == len(found.test) == 9
+    changed = tmp_path / name / "a" / "000.png"
+    Image.new("L", (12, 12)).save(changed)
+    assert load_dataset(tmp_path).sha256 != found.sha256
+
+
+def test_a_validation_split_without_a_test_split_is_the_test_set(tmp_path: Path) -> None:
+    """ImageNet's layout, train and val: the warning says so."""
+    write(tmp_path / "train", {"a": 4, "b": 5})
+    write(tmp_path / "val", {"a": 3, "b": 2})
+    found = load_dataset(tmp_path)
+    assert (len(found.train), len(found.test), found.validation) == (9, 5, None)
+    assert "no test split: its validation split is the test set" in found.warnings[0]
+
+
+def test_a_test_split_without_classes_is_not_used(tmp_path: Path) -> None:
+    """Kaggle's test images have no labels: a sixth is held out, and the warning says so."""
+    write(tmp_path / "train", {"a": 12, "b": 12})
+    write(tmp_path, {"test": 3})
+    found = load_dataset(tmp_path)
+    assert (len(found.train), len(found.test)) == (20, 4)
+    assert "test has no class folders, so it is not used as the test set" in found.warnings[0]
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
+    """Nobody can know which of train and training is meant."""
+    for split in ("train", "Training", "test"):
+        write(tmp_path / split, {"a": 2, "b": 2})
+    with pytest.raises(DataError, match="several folders for one split: Training, test, train"):
+        load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_unnamed_splits_are_no_classes(tmp_path: Path, zipped: bool) -> None:
+    """Folders that hold the same classes are refused, in whatever they are wrapped.
+
+    This is Kaggle's MNIST as JPG, which version 0.1 trained on as three classes.
+    """
+    folder = tmp_path / "archive"
+    for name, count in (("trainingSet", 4), ("trainingSample", 2)):
+        write(folder / name / name, {"0": count, "1": count, "10": count})
+    write(folder / "testSet", {"testSet": 3})
+    if zipped:
+        folder = Path(shutil.make_archive(str(tmp_path / "saved"), "zip", tmp_path, "archive"))
+    with pytest.raises(DataError, match=r"hold folders of the same names \(0, 1, 10\), so they"):
+        load_dataset(folder)
+    if not zipped:
+        assert load_dataset(folder / "trainingSet").classes == ("0", "1", "10")
+
+
+def test_a_single_wrapping_folder_is_entered(tmp_path: Path) -> None:
+    """As archives are unpacked: one folder around the splits, or two."""
+    for split in ("train", "test"):
+        write(tmp_path / "wrapped" / "mnist_png" / split, {"3": 3, "7": 3})
+    assert load_dataset(tmp_path / "wrapped").classes == ("3", "7")
+    assert load_dataset(tmp_path).classes == ("3", "7")
 
 
 def test_folders_within_a_class_are_read(tmp_path: Path) -> None:
-    """A class may be sorted further, in folders of the same names as another's."""
+    """A class may be sorted further, if other classes are not sorted in the same way."""
     write(tmp_path / "cat", {"2025": 3, "2026": 3})
-    write(tmp_path / "dog", {"2025": 3, "2026": 3})
-    assert load_folder(tmp_path).classes == ("cat", "dog")
+    write(tmp_path / "dog", {"2025": 3, "barking": 3})
+    assert load_dataset(tmp_path).classes == ("cat", "dog")
+
+
+def test_classes_are_in_natural_order(tmp_path: Path) -> None:
+    """1, 2, 10 and not 1, 10, 2."""
+    folder = write(tmp_path, dict.fromkeys(("10", "9", "1", "a10", "a9", "²"), 2))
+    assert load_dataset(folder).classes == ("1", "9", "10", "a9", "a10", "²")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="such a name cannot be made")
@@ -98,7 +181,7 @@ def test_a_name_that_is_no_text_is_refused_before_training(
 def test_the_hash_covers_pixels_names_and_classes(tmp_path: Path, change: str) -> None:
     """A changed pixel, another class name, or an image in another class gives another hash."""
     folder = write(tmp_path / "pets", {"cat": 6, "dog": 6})
-    before = load_folder(folder).sha256
+    before = load_dataset(folder).sha256
     if change == "pixel":
         with Image.open(folder / "cat" / "000.png") as image:
             image.putpixel((0, 0), 255 - image.getpixel((0, 0)))  # type: ignore[operator]
@@ -107,7 +190,7 @@ def test_the_hash_covers_pixels_names_and_classes(tmp_path: Path, change: str) -
         (folder / "cat").rename(folder / "cow")
     else:
         (folder / "cat" / "000.png").rename(folder / "dog" / "999.png")
-    assert load_folder(folder).sha256 != before
+    assert load_dataset(folder).sha256 != before
 
 
 def test_any_size_is_fitted_without_distortion(tmp_path: Path) -> None:
@@ -118,60 +201,141 @@ def test_any_size_is_fitted_without_distortion(tmp_path: Path) -> None:
             image = Image.new("L", size, 40)
             image.paste(255, (9, 9, size[0] - 9, size[1] - 9))
             image.save(tmp_path / name / f"{number}.png")
-    wide, tall = read_folder(tmp_path, image_size=20).images[:2, 0]
+    wide, tall = read(tmp_path, image_size=20).images[:2, 0]
     assert (wide[9:11, 4:16] > 230).all()
     assert (abs(wide[:6].astype(int) - 40) < 3).all()
     assert (abs(wide[14:].astype(int) - 40) < 3).all()
     assert (tall[4:16, 9:11] > 200).all()
     assert (abs(tall[:, :6].astype(int) - 40) < 3).all()
     assert (abs(tall[:, 14:].astype(int) - 40) < 3).all()
-    assert read_folder(tmp_path).images.shape[1:] == (1, 32, 32)
+    assert read(tmp_path).images.shape[1:] == (1, 32, 32)
 
 
 def test_kinds_of_images(tmp_path: Path) -> None:
-    """Colour makes all colour; transparency shows white; 16 bits become 8; EXIF turns upright."""
+    """One colour image makes all colour, transparency becomes white, EXIF turns upright."""
     (tmp_path / "a").mkdir()
     clear = np.zeros((8, 8, 4), np.uint8)
     clear[:, :4] = (255, 0, 0, 255)
     Image.fromarray(clear).save(tmp_path / "a" / "0.png")
-    Image.fromarray(np.full((8, 8), 0x8080, np.uint16)).save(tmp_path / "a" / "1.png")
     turned = Image.fromarray(np.repeat([0, 255], 32).astype(np.uint8).reshape(8, 8))
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     turned.save(tmp_path / "a" / "2.jpg", quality=100, exif=exif)
-    found = read_folder(tmp_path)
-    assert found.images.shape == (3, 3, 8, 8)
-    red, grey, turned_back = found.images
+    found = read(tmp_path)
+    assert found.images.shape == (2, 3, 8, 8)
+    red, turned_back = found.images[np.argsort(found.names)]
     assert (red[0] == 255).all()
     assert not red[1:, :, :4].any()
     assert (red[1:, :, 4:] == 255).all()
-    assert (grey == 0x80).all()
     assert (turned_back[:, :4] > 200).all()
     assert (turned_back[:, 4:] < 50).all()
-    assert read_folder(tmp_path, channels=1).images.shape == (3, 1, 8, 8)
+    assert read(tmp_path, channels=1).images.shape == (2, 1, 8, 8)
 
 
-def test_unreadable_files_are_all_listed(tmp_path: Path) -> None:
-    """The error names each with its reason; with skip_bad the rest is read and it is remarked."""
+@pytest.mark.parametrize(("bits", "highest"), [(8, 255), (10, 943), (12, 3_000), (16, 60_000)])
+def test_one_bit_depth_counts_for_a_whole_folder(tmp_path: Path, bits: int, highest: int) -> None:
+    """10 and 12 bits are often stored in 16: the largest value of all images decides.
+
+    Version 0.1 decided for each image, so that one pixel of 256 made an image black.
+    """
+    for name, value in (("dark", highest // 3), ("light", highest)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            pixels = np.full((8, 8), value, np.uint16)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    found = load_dataset(tmp_path)
+    expected = [round(value * 255 / (2**bits - 1)) for value in (highest // 3, highest)]
+    assert found.train.images[:, 0, 0, 0].tolist() == expected
+    assert found.bit_depth == bits
+    assert f"{2**bits - 1:,} counts as white; choose with --bit-depth" in found.warnings[0]
+    chosen = load_dataset(tmp_path, bit_depth=16)
+    assert chosen.train.images[1, 0, 0, 0] == round(highest / 257)
+    assert "--bit-depth" not in " ".join(chosen.warnings)
+
+
+def test_what_is_no_image_is_left_out_and_named(tmp_path: Path) -> None:
+    """By content, in one warning: system files, notes, and files of unknown kind."""
+    folder = write(tmp_path / "pets", {"cat": 6, "dog": 6})
+    for name in ("desktop.ini", "labels.txt", "._x.png", "cat/notes", "dog/Thumbs.db"):
+        (folder / name).write_text("no image")
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints" / "a.png").write_bytes(b"")
+    (folder / "cat" / "000.png").rename(folder / "cat" / "no_suffix")
+    found = load_dataset(folder)
+    assert len(found.train) + len(found.test) == 12
+    assert found.warnings == (
+        f"6 files in {folder} are not images and are left out: ._x.png, .ipynb_checkpoints, "
+        "cat/notes, desktop.ini, dog/Thumbs.db, labels.txt",
+    )
+
+
+def test_unreadable_images_are_all_listed(tmp_path: Path) -> None:
+    """The error names each with its reason; with skip_bad the others are read."""
     folder = write(tmp_path / "pets", {"cat": 12, "dog": 12})
-    (folder / "cat" / "notes.txt").write_text("no image")
+    (folder / "cat" / "notes.png").write_text("no image")
     whole = (folder / "dog" / "003.png").read_bytes()
     (folder / "dog" / "003.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "cat" / ".DS_Store").write_bytes(b"ignored")
     with pytest.raises(DataError, match=r"2 of 25 files in .*pets cannot be read") as caught:
-        load_folder(folder)
-    assert "cat/notes.txt (not a PNG, JPEG, WebP or BMP image)" in str(caught.value)
+        load_dataset(folder)
+    assert "cat/notes.png (not a PNG, JPEG" in str(caught.value)
     assert "dog/003.png (damaged: image file is truncated" in str(caught.value)
-    found = load_folder(folder, skip_bad=True)
+    found = load_dataset(folder, skip_bad=True)
     assert len(found.train) + len(found.test) == 23
     assert "they were left out" in found.warnings[0]
 
 
-def test_what_does_not_fit_is_refused_with_the_sum(tmp_path: Path) -> None:
-    """Before a pixel is read, the bytes needed are compared with the bytes there are."""
-    folder = write(tmp_path, {"a": 4, "b": 4})
-    with pytest.raises(DataError, match=r"8 images × 1 × 1024 × 1024 bytes are 0\.01 GiB"):
-        load_folder(folder, image_size=1024, memory=2**20)
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes among files")
+def test_pipes_devices_and_links_cost_one_file_each(tmp_path: Path) -> None:
+    """None of them is waited for; a link to a folder above is not entered."""
+    folder = write(tmp_path / "pets", {"cat": 12, "dog": 12})
+    os.mkfifo(folder / "cat" / "pipe.png")
+    for number, target in enumerate(("/dev/zero", "/dev/stdin", "/nowhere", "loop.png")):
+        (folder / "cat" / f"{number}.png").symlink_to(target)
+    (folder / "cat" / "loop.png").symlink_to("loop.png")
+    (folder / "dog" / "above").symlink_to("..")
+    with pytest.raises(DataError, match=r"6 of 30 files in .* cat/pipe.png \(not a regular file"):
+        load_dataset(folder)
+    found = load_dataset(folder, skip_bad=True)
+    assert len(found.train) + len(found.test) == 24
+    assert "dog/above (a second way to the same folder)" in " ".join(found.warnings)
+
+
+def test_a_thousand_levels_of_folders(tmp_path: Path) -> None:
+    """Depth is no problem: the walk does not recurse."""
+    write(tmp_path / "pets", {"cat": 6, "dog": 6})
+    here = os.open(tmp_path / "pets" / "dog", os.O_RDONLY)
+    try:
+        for _ in range(1_000):
+            os.mkdir("d", dir_fd=here)
+            here, above = os.open("d", os.O_RDONLY, dir_fd=here), here
+            os.close(above)
+    finally:
+        os.close(here)
+    assert load_dataset(tmp_path / "pets").classes == ("cat", "dog")
+    subprocess.run(["rm", "-r", tmp_path / "pets"], check=True)  # Python's own rmtree recurses
+
+
+TOO_LARGE = """
+import resource, sys
+from pathlib import Path
+from vggnet.data.storage import load_dataset
+from vggnet.errors import DataError
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+try:
+    load_dataset(sys.argv[1], image_size=1024, cache=False)
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is read from /proc")
+def test_images_that_do_not_fit_the_memory_are_refused(tmp_path: Path) -> None:
+    """Before a pixel is decoded, the bytes needed are compared with the bytes free."""
+    folder = write(tmp_path, {"a": 40, "b": 40})
+    command = [sys.executable, "-c", TOO_LARGE, folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "80 images × 1 × 1024 × 1024 bytes needs 0.08 GiB of memory, and 0.0" in done.stdout
 
 
 @contextlib.contextmanager
@@ -190,15 +354,15 @@ def without_privilege() -> Iterator[None]:
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such modes")
 @pytest.mark.parametrize(
     ("locked", "mode"),
-    [("above", 0), ("above/pets", 0), ("above/pets", 0o444), ("above/pets/cat", 0)],
+    [("above", 0), ("above/pets", 0), ("above/pets", 0o111), ("above/pets/cat", 0)],
 )
 def test_a_folder_that_may_not_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: str, mode: int
 ) -> None:
-    """The dataset, what it stands in, or a class in it: the sentence says which, and why."""
+    """The dataset, the folder above it, or a class: the message says which, and why."""
     write(tmp_path / "above" / "pets", {"cat": 2, "dog": 2})
     tmp_path.chmod(0o755)
-    monkeypatch.chdir(tmp_path)  # the folders above are for root alone
+    monkeypatch.chdir(tmp_path)  # only root may enter the folders above
     Path(locked).chmod(mode)
     with (
         without_privilege(),
@@ -210,20 +374,17 @@ def test_a_folder_that_may_not_be_read_is_named(
 
 @pytest.mark.parametrize("suffix", ["", ".zip"])
 def test_a_name_too_long_for_the_disk_is_no_folder(suffix: str) -> None:
-    """It ends in a sentence that repeats it."""
+    """The message repeats it."""
     with pytest.raises(VggnetError, match=300 * "x"):
         load_dataset(300 * "x" + suffix)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_shows_how_far_reading_is(tmp_path: Path, terminal: bool) -> None:
-    """On a terminal one sees how many images are read; a pipe's other end sees nothing."""
+def test_a_bar_shows_the_progress(tmp_path: Path, terminal: bool) -> None:
+    """It is on a terminal only; a pipe's other end sees nothing."""
     write(tmp_path / "some", {"a": 30, "b": 30})
-    program = (
-        "import sys; from pathlib import Path; from vggnet.data.folder import read_folder; "
-        "read_folder(Path(sys.argv[1]))"
-    )
+    program = "import sys, vggnet; vggnet.load_dataset(sys.argv[1])"
     ours, theirs = os.openpty() if terminal else os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-c", program, tmp_path / "some"],
@@ -231,7 +392,7 @@ def test_a_bar_shows_how_far_reading_is(tmp_path: Path, terminal: bool) -> None:
     )  # fmt: skip
     os.close(theirs)
     shown = b""
-    with contextlib.suppress(OSError):  # so Linux ends a terminal that nobody writes to any more
+    with contextlib.suppress(OSError):  # how Linux ends a terminal that nobody writes to any more
         while part := os.read(ours, 4096):
             shown += part
     os.close(ours)
@@ -242,85 +403,92 @@ def test_a_bar_shows_how_far_reading_is(tmp_path: Path, terminal: bool) -> None:
 @pytest.mark.parametrize(
     ("counts", "words"),
     [
-        ({}, "must hold a folder for each class"),
-        ({"cat": 0}, "must hold a folder for each class"),
-        ({"cat": 9}, "one class alone, cat"),
+        ({}, "has no images and no data files"),
+        ({"cat": 0}, "has no images and no data files"),
+        ({"cat": 9}, "only one class, cat"),
         ({"cat": 1, "dog": 1}, "a class needs at least two"),
     ],
 )
 def test_hopeless_folders_are_refused(tmp_path: Path, counts: dict[str, int], words: str) -> None:
-    """Nothing, one class, and one image a class are each said to be that."""
+    """Nothing, one class, and one image in each class have a message each."""
     with pytest.raises(DataError, match=words):
-        load_folder(write(tmp_path, counts))
+        load_dataset(write(tmp_path, counts))
 
 
-def test_oddities_are_remarked(tmp_path: Path) -> None:
-    """Imbalance, an empty class, a class without test images, and copies are each told."""
+def test_images_without_classes_or_a_table_are_refused(tmp_path: Path) -> None:
+    """The message says what to add."""
+    folder = write(tmp_path, {"flat": 4}) / "flat"
+    with pytest.raises(DataError, match=r"make a folder for each class, or a labels\.csv"):
+        load_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "labels.csv"])
+def test_a_table_labels_images_in_one_folder(tmp_path: Path, name: str) -> None:
+    """file_name and label, as in Hugging Face's image folders; others are left out, named."""
+    folder = write(tmp_path, {"flat": 13}) / "flat"
+    with (folder / name).open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("file_name", "label"))
+        table.writerows((f"{at:03}.png", "a, b" if at % 2 else "c") for at in range(12))
+    found = load_dataset(folder)
+    assert found.classes == ("a, b", "c")
+    assert np.bincount(found.train.labels).tolist() == [5, 5]
+    assert found.warnings == (f"1 images in {folder} have no label and are left out: 012.png",)
+
+
+def test_a_table_that_lists_missing_images_is_refused(tmp_path: Path) -> None:
+    """Each is named, and skip_bad leaves them out."""
+    folder = write(tmp_path, {"flat": 12}) / "flat"
+    rows = "".join(f"{at:03}.png,{at % 2}\n" for at in range(12))
+    (folder / "labels.csv").write_text(f"file_name,label\n{rows}gone.png,1\n../up.png,1\n")
+    with pytest.raises(DataError, match=r"\.\./up.png \(not there.*gone.png \(not there"):
+        load_dataset(folder)
+    found = load_dataset(folder, skip_bad=True)
+    assert len(found.train) + len(found.test) == 12
+
+
+def test_oddities_are_warned_of(tmp_path: Path) -> None:
+    """Imbalance, an empty class, a class without test images, and copies."""
     write(tmp_path / "train", {"cat": 40, "dog": 4, "emu": 0})
     write(tmp_path / "test", {"cat": 2})
     shutil.copy(tmp_path / "train" / "cat" / "007.png", tmp_path / "test" / "cat" / "9.png")
-    text = " ".join(load_folder(tmp_path).warnings)
-    assert "class emu of" in text
+    text = " ".join(load_dataset(tmp_path).warnings)
+    assert "emu in" in text
     assert "40 training images of cat and 4 of dog" in text
-    assert "no test image of dog" in text
+    assert "no test image of dog; leave out" in text
     # The noise begins with the same seed: 000 and 001 are copies as well.
     assert "3 of 3 test images are in the training set too" in text
 
 
-def test_test_classes_must_be_trained(tmp_path: Path) -> None:
-    """A class that only the test has is an error."""
-    write(tmp_path / "train", {"a": 3, "b": 3})
-    write(tmp_path / "test", {"a": 2, "c": 2})
-    with pytest.raises(DataError, match="test images of c and none to train on"):
-        load_folder(tmp_path)
-
-
-def test_idx_files_are_read(tmp_path: Path, mnist: Dataset) -> None:
-    """Four IDX files in a folder are a dataset, raw or gzipped."""
-    for stem, count in (("train", 50), ("t10k", 20)):
-        images, labels = mnist.train.images[:count, 0], mnist.train.labels[:count]
-        (tmp_path / f"my-{stem}-images-idx3-ubyte").write_bytes(idx_bytes(images))
-        packed = gzip.compress(idx_bytes(labels))
-        (tmp_path / f"my-{stem}-labels-idx1-ubyte.gz").write_bytes(packed)
-    found = load_folder(tmp_path)
-    assert (found.train.images == mnist.train.images[:50]).all()
-    assert (found.test.labels == mnist.train.labels[:20]).all()
-    assert found.classes == tuple("0123456789")
-    with pytest.raises(ConfigError, match="28 × 28 pixels, which are not fitted to 64"):
-        load_folder(tmp_path, image_size=64)
-    (tmp_path / "my-t10k-images-idx3-ubyte").unlink()
-    with pytest.raises(DataError, match="no t10k-images-idx3-ubyte"):
-        load_folder(tmp_path)
+def test_classes_of_one_split_are_warned_of_and_can_be_left_out(tmp_path: Path) -> None:
+    """The warning names the option, and with it only common classes are read."""
+    write(tmp_path / "train", {"a": 3, "b": 3, "c": 3})
+    write(tmp_path / "test", {"a": 2, "b": 2, "d": 2})
+    found = load_dataset(tmp_path)
+    assert found.classes == ("a", "b", "c", "d")
+    text = " ".join(found.warnings)
+    assert "no training image of d; leave out classes that not every split has" in text
+    assert "no test image of c; leave out classes that not every split has: --common" in text
+    common = load_dataset(tmp_path, common_classes=True)
+    assert common.classes == ("a", "b")
+    assert (len(common.train), len(common.test)) == (6, 4)
+    assert "were left out: c, d" in common.warnings[0]
 
 
 DIGITS = Learnt(tuple("0123456789"), (1, 28, 28), "mnist")
 
 
-def test_what_a_system_adds_to_idx_files_is_passed_over(tmp_path: Path, mnist: Dataset) -> None:
-    """A Mac's `._` files beside them, a folder around them in a zip."""
-    folder = tmp_path / "digits"
-    folder.mkdir()
-    for stem, part in (("train", mnist.train), ("t10k", mnist.test)):
-        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(part.images[:50, 0]))
-        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(part.labels[:50]))
-        (folder / f"._{stem}-images-idx3-ubyte").write_bytes(b"Mac OS X")
-    found = load_folder(folder)
-    assert len(found.train) == len(found.test) == 50
-    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "digits")
-    assert load_folder(tmp_path / "packed.zip").sha256 == found.sha256
-
-
 def test_a_zip_with_a_note_beside_its_classes(tmp_path: Path) -> None:
-    """A README in the folder that was packed does not make a class of it."""
+    """A README in the packed folder is no class."""
     write(tmp_path / "pets", {"cat": 4, "dog": 4})
     (tmp_path / "pets" / "README.txt").write_text("cats and dogs")
     shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path, "pets")
-    assert load_folder(tmp_path / "packed.zip").classes == ("cat", "dog")
+    assert load_dataset(tmp_path / "packed.zip").classes == ("cat", "dog")
 
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_drawings_are_matched_by_name(tmp_path: Path, zipped: bool) -> None:
-    """A folder of some digits alone, or a zip of it, is evaluated whole by the model's labels."""
+    """A folder with only some digits, or a zip of it, is evaluated with the model's labels."""
     folder = write(tmp_path / "drawings", {"7": 3, "2": 2}, (28, 28))
     if zipped:
         folder = Path(shutil.make_archive(str(tmp_path / "saved"), "zip", tmp_path, "drawings"))
@@ -338,10 +506,10 @@ def test_unknown_classes_are_refused_by_name(tmp_path: Path) -> None:
         load_to_evaluate(str(folder), DIGITS)
 
 
-def test_the_held_out_sixth_is_known_again(tmp_path: Path) -> None:
-    """A model is not evaluated on what it was trained on, unless the folder has changed."""
+def test_the_held_out_sixth_is_recognized(tmp_path: Path) -> None:
+    """A model is not evaluated on its training images, unless the folder has changed."""
     folder = write(tmp_path, {"a": 12, "b": 12})
-    trained = load_folder(folder)
+    trained = load_dataset(folder)
     learnt = Learnt(trained.classes, trained.shape, str(folder), trained.sha256)
     found, warnings = load_to_evaluate(str(folder), learnt)
     assert (found.images == trained.test.images).all()
@@ -350,3 +518,11 @@ def test_the_held_out_sixth_is_known_again(tmp_path: Path) -> None:
     found, warnings = load_to_evaluate(str(folder), learnt)
     assert len(found) == 23
     assert "has changed since the model was trained" in warnings[0]
+
+
+def test_a_dataset_that_is_gone_is_asked_for() -> None:
+    """The model's own folder may be on another machine."""
+    learnt = Learnt(("a", "b"), (1, 28, 28), "my_pictures", "")
+    words = "the model was trained on my_pictures, which is not here; name it with --dataset"
+    with pytest.raises(VggnetError, match=words):
+        load_to_evaluate("my_pictures", learnt)

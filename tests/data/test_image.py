@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vggnet.data.collection import Request
 from vggnet.data.decode import load_image
-from vggnet.data.folder import read_folder
+from vggnet.data.files import open_file
 from vggnet.data.image import fit_image
+from vggnet.data.sources import load_collection
 from vggnet.inference.reading import Reading, decoding_side, see
 
 
@@ -35,7 +37,7 @@ def test_what_is_trained_on_is_what_is_seen_later(tmp_path: Path) -> None:
     rough.resize((90, 200), Image.Resampling.BICUBIC).save(folder / "tall.png")
     rough.convert("L").save(folder / "small.webp", lossless=True)
     rough.convert("RGBA").rotate(30, expand=True).save(folder / "clear.png")
-    trained = read_folder(tmp_path).images
+    trained = load_collection(tmp_path, Request()).images
     shape = (3, 32, 32)
     side = decoding_side(Reading.FITTED, shape)
     for images, path in zip(sorted(trained.tolist()), _sorted(folder, shape, side), strict=True):
@@ -44,6 +46,6 @@ def test_what_is_trained_on_is_what_is_seen_later(tmp_path: Path) -> None:
 
 def _sorted(folder: Path, shape: tuple[int, int, int], side: int | None) -> list[object]:
     return sorted(
-        see(load_image(path, side=side), Reading.FITTED, shape)[0].tolist()
+        see(load_image(open_file(path), side=side), Reading.FITTED, shape)[0].tolist()
         for path in folder.iterdir()
     )

@@ -27,12 +27,13 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "WEBP": [{}, {"lossless": True}, {"exif": b"Exif\0\0"}],
     "BMP": [{}],
     "GIF": [{}, {"comment": b"made by hand"}],
+    "PPM": [{}],
     "TIFF": [{}, *({"compression": f"tiff_{one}"} for one in ("lzw", "deflate", "jpeg"))],
 }
 
 SIGNATURES = {
     *(b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a"),
-    *(b"RIFF0000WEBPVP8X", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"),
+    *(b"P5 ", b"P6\n9 9#", b"RIFF0000WEBPVP8X", b"II*\0\x08\0\0\0", b"MM\0*\0\0\0\x08"),
 }
 
 
@@ -63,6 +64,7 @@ def test_ordinary_files_pass(made: tuple[Image.Image, bytes]) -> None:
     assert image.width * image.height <= cost.memory < (2 << 20) + 100 * cost.pixels
 
 
+@pytest.mark.filterwarnings("ignore")  # Pillow warns about broken metadata
 @given(files(), st.data())
 def test_changed_files_never_hide_their_size(
     made: tuple[Image.Image, bytes], data: st.DataObject
@@ -156,6 +158,8 @@ def resize(kind: str, width: int, height: int) -> bytes:
     """Return the file of a small image whose header claims another size."""
     if kind == "TIFF":
         return tiff({256: width, 257: height})
+    if kind == "PPM":
+        return b"P5\n# made by hand\n%d%s %d 255\n" % (width // 10, b"#\n0", height)
     if kind == "VP8X":
         sides = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
         return b"RIFF\0\0\0\0WEBPVP8X" + struct.pack("<II", 10, 0) + sides
@@ -170,7 +174,7 @@ def resize(kind: str, width: int, height: int) -> bytes:
     return data.replace(struct.pack(old, 50, 50), struct.pack(old, *new), 1)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "VP8", "VP8X", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "GIF", "VP8", "VP8X", "TIFF", "PPM"])
 def test_memory_is_known_from_the_header(kind: str) -> None:
     """A claimed size of 16,000 × 12,000 is 192 million pixels in each format."""
     data = resize(kind, 16_000, 12_000)

@@ -49,9 +49,33 @@ def test_singular_values_become_equal_and_vectors_stay(rows: int, columns: int, 
     assert torch.allclose(found, found.diagonal().diag(), atol=1e-4)
 
 
+@given(
+    rows=st.integers(1, 40), extra=st.integers(0, 100), tall=st.booleans(),
+    smallest=st.sampled_from([0.1, 1e-3, 1e-6, 0.0]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_the_gram_matrix_gives_the_same_result(
+    rows: int, extra: int, tall: bool, smallest: float, seed: int
+) -> None:
+    """For long matrices the iteration on the Gram matrix equals the plain one in float64."""
+    torch.manual_seed(seed)
+    columns = 16 * rows + extra  # from a ratio of 16 on
+    left = nn.init.orthogonal_(torch.empty(rows, rows))
+    right = nn.init.orthogonal_(torch.empty(rows, columns))
+    matrix = (left * torch.linspace(smallest, 1, rows)) @ right
+    exact = matrix.double() / matrix.double().norm().clamp(min=1e-30)
+    for _ in range(5):
+        gram = exact @ exact.T
+        exact = 3.4445 * exact + (-4.7750 * gram + 2.0315 * gram @ gram) @ exact
+    found = orthogonalize(matrix.T).T if tall else orthogonalize(matrix)
+    limit = 1e-5 if smallest == 0.1 else 1e-3
+    assert (found - exact).norm() <= limit * exact.norm()
+
+
 def test_no_gradient_is_no_step() -> None:
     """A gradient of zeros, as of a dead layer, gives zeros and not NaN."""
-    assert torch.equal(orthogonalize(torch.zeros(4, 9)), torch.zeros(4, 9))
+    for columns in (9, 99):
+        zeros = torch.zeros(4, columns)
+        assert torch.equal(orthogonalize(zeros), zeros)
 
 
 def test_all_but_convolutions_is_adamw(gradients: list[Tensor]) -> None:

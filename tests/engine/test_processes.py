@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from torch import distributed
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without gloo")
 
 SCRIPT = """
-import sys
+import os, sys
 import numpy as np, torch
+from resume_matrix import fork, free_port
 from vggnet.config import ModelConfig, TrainConfig
 from vggnet.data.batches import Batches
 from vggnet.data.preprocessing import Preprocessing
@@ -27,7 +29,9 @@ from vggnet.model.vgg import build_network
 
 cpu = torch.device("cpu")
 images = load_test("mnist")
-with open_session() as session, computing("fp32", 1):
+
+def train():
+  with open_session() as session, computing("fp32", 1):
     def batches(count):
         return Batches(
             images.take(np.arange(count), "some"), cpu, Preprocessing((0.5,), (0.5,), 28),
@@ -52,11 +56,40 @@ with open_session() as session, computing("fp32", 1):
         },
         f"{sys.argv[1]}/{session.world_size}-{session.rank}.pt",
     )
+
+codes = []
+for world_size in (1, 2, 3):
+    port = free_port()
+    children = []
+    for rank in range(world_size):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "MASTER_PORT": port}
+        place |= {"LOCAL_WORLD_SIZE": world_size, "MASTER_ADDR": "localhost"}
+        os.environ.update({name: str(value) for name, value in place.items()})
+        children.append(fork(train))
+    codes += [os.waitpid(child, 0)[1] for child in children]
+sys.exit(any(codes))
 """
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the same training by one, two and three processes, forked from one."""
+    folder = tmp_path_factory.mktemp("trained")
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    stress = Path(__file__).parents[2] / "benchmarks" / "stress"
+    done = subprocess.run(
+        [sys.executable, script, folder],
+        env={**os.environ, "PYTHONPATH": str(stress)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 @pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_are_one(tmp_path: Path, processes: int) -> None:
+def test_several_processes_are_one(trained: Path, processes: int) -> None:
     """After 20 steps at one global batch the weights agree within 1e-6, on every rank.
 
     The network computes in float64 here: in float32 Adam turns a gradient that is all
@@ -64,14 +97,8 @@ def test_several_processes_are_one(tmp_path: Path, processes: int) -> None:
     weighs its share; evaluation at 1, 2, 63 and 9,999 images gives each its logits once.
     An average of the weights, and of what batch norm gathers, is the same on both.
     """
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    launch += [f"--nproc-per-node={processes}"]
-    for command in ([sys.executable, script, tmp_path], [*launch, script, tmp_path]):
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
     one, *ranks = (
-        torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        torch.load(trained / f"{name}.pt", weights_only=True)
         for name in ["1-0", *(f"{processes}-{rank}" for rank in range(processes))]
     )
     assert one["steps"] == 20
@@ -87,15 +114,3 @@ def test_several_processes_are_one(tmp_path: Path, processes: int) -> None:
             assert all(map(torch.equal, first[part], other[part]))
         for name, tensor in first["averaged"].items():
             assert torch.equal(tensor, other["averaged"][name]), name
-
-
-def test_torchrun_trains_and_only_one_writes(tmp_path: Path) -> None:
-    """`torchrun -m vggnet train` prints one account and leaves one run."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "vggnet", "train", "--epochs", "0.01"]
-    done = subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=tmp_path, timeout=120
-    )
-    assert done.stdout.count("test accuracy") == 1
-    assert (tmp_path / "mnist_vggnet.pth").is_file()
-    assert len(list((tmp_path / "runs").iterdir())) == 1

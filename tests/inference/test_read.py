@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 import vggnet
-from vggnet.artifacts.model_file import ModelCard, save_model
+from vggnet.artifacts.model_card import ModelCard
+from vggnet.artifacts.model_file import save_model
 from vggnet.config import ModelConfig
 from vggnet.data.matching import Learnt
-from vggnet.inference.read import Reading, choose_reading, find_images, read_images
+from vggnet.inference.read import choose_reading, find_inputs, predict_items
+from vggnet.inference.reading import Reading
 from vggnet.model.vgg import build_network
 
 
@@ -61,13 +63,14 @@ def test_a_folder_is_read_by_the_rule_of_training(tmp_path: Path) -> None:
     for name in ("._a.png", ".cache/a.png", "__MACOSX/a.png", "more/._b.png"):
         draw(tmp_path / name)
     shown = [draw(tmp_path / name) for name in ("a.png", "b.PNG", "c.png/d.png", "more/b.png")]
-    assert find_images([tmp_path]) == shown
+    assert [item.path for item in find_inputs([tmp_path]).items] == [str(path) for path in shown]
 
 
 def test_a_hidden_image_may_be_named(tmp_path: Path) -> None:
     """Only within a folder are they passed over."""
     named = [draw(tmp_path / ".a.png"), draw(tmp_path / ".more" / "b.png")]
-    assert find_images([named[0], named[1].parent]) == named
+    found = find_inputs([named[0], named[1].parent]).items
+    assert [item.path for item in found] == [str(path) for path in named]
 
 
 def test_a_name_too_long_for_the_disk_costs_no_other_answer(
@@ -75,5 +78,5 @@ def test_a_name_too_long_for_the_disk_costs_no_other_answer(
 ) -> None:
     """It is a problem of its own, as a file that is not there."""
     paths = [Path(300 * "x"), draw(tmp_path / "a.png")]
-    answers = list(read_images(classifier, find_images(paths), Reading.FITTED, 1))
-    assert [answer.problem for answer in answers] == ["File name too long", None]
+    results = list(predict_items(classifier, find_inputs(paths).items, Reading.FITTED, 1))
+    assert [result.problem for result in results] == ["File name too long", None]

@@ -2,6 +2,7 @@
 // Tensors are allocated to the byte, so that a sanitizer detects any access outside of them.
 #include <cmath>
 #include <cstdio>
+#include <utility>
 #include <vector>
 
 static std::ptrdiff_t second_cache;
@@ -68,6 +69,40 @@ struct Layer {
   }
 };
 
+static double dot(const Tensor<float>& a, const Tensor<float>& b) {
+  double sum = 0;
+  for (Index i = 0; i < a.count; i++) sum += double(a.data[i]) * b.data[i];
+  return sum;
+}
+
+// Checks a layer without activation and bias against the definition of a convolution, and its
+// gradients by <g, y> = <dx, x> = <dw, w>, which holds because y is linear in x and in w.
+static void check_values(const Layer& layer) {
+  const Index *n = layer.sizes, *s = layer.image_strides;
+  const Index channels_last[4] = {n[1] * n[2] * n[3], 1, n[2] * n[3], n[3]};
+  if (!layer.first) s = channels_last;
+  double error = 0, norm = 0;
+  for (Index i = 0; i < layer.y.count; i++) {
+    const Index k = i % n[4], column = i / n[4] % n[2], row = i / n[4] / n[2] % n[1];
+    const Index image = i / n[4] / n[2] / n[1];
+    double exact = 0;
+    for (Index tap = 0; tap < 9; tap++) {
+      const Index r = row + tap / 3 - 1, c = column + tap % 3 - 1;
+      if (r < 0 || r >= n[1] || c < 0 || c >= n[2]) continue;
+      for (Index in = 0; in < n[3]; in++)
+        exact += double(layer.x.data[image * s[0] + in * s[1] + r * s[2] + c * s[3]]) *
+                 layer.w.data[(k * n[3] + in) * 9 + tap];
+    }
+    error += (layer.y.data[i] - exact) * (layer.y.data[i] - exact);
+    norm += exact * exact;
+  }
+  expect(error <= 1e-10 * norm, "outputs close to the exact ones");
+  const double expected = dot(layer.g, layer.y);
+  const double near = 1e-5 * std::sqrt(dot(layer.g, layer.g) * dot(layer.y, layer.y));
+  expect(layer.first || std::abs(dot(layer.dx, layer.x) - expected) <= near, "images' gradients");
+  expect(std::abs(dot(layer.dw, layer.w) - expected) <= near, "filters' gradients");
+}
+
 static void run(Index images, Index height, Index width, Index in, Index out, int activation,
                 int threads) {
   Layer layer(images, height, width, in, out, activation);
@@ -77,6 +112,11 @@ static void run(Index images, Index height, Index width, Index in, Index out, in
   layer.forward(layer.b.data, threads);
   layer.backward(true, threads);
   expect(once == layer.all(), "the same bits when repeated");
+  if (activation == kNone) {
+    layer.forward(nullptr, threads);
+    layer.backward(true, threads);
+    check_values(layer);
+  }
   if (!layer.first) expect(layer.backward(false, threads) == kDone, "gradients of images alone");
   if (layer.x.count && activation != kReluPool) {  // a pool may drop the row with the NaN
     layer.x.data[layer.x.count / 2] = NAN;
@@ -116,25 +156,24 @@ static void run_norm(Index images, Index height, Index width, Index channels, in
 
 int main() {
   second_cache = 512 * 1024;
-  const Index shapes[][3] = {{0, 8, 8}, {1, 1, 1}, {3, 2, 2}, {2, 5, 3}, {5, 7, 9},
-                             {2, 14, 14}, {1, 33, 6}, {9, 4, 4}};
-  const Index channels[][2] = {{16, 16}, {48, 16}, {16, 80}};
+  const Index shapes[][3] = {{0, 8, 8}, {1, 1, 1}, {3, 2, 2}, {2, 5, 3}, {4, 7, 9}, {1, 14, 14},
+                             {1, 33, 6}, {5, 4, 4}};
   for (const auto& s : shapes)
-    for (int threads = 1; threads <= 3; threads += 2) {
-      for (int activation = kNone; activation <= kReluPool; activation++) {
+    for (int activation = kNone; activation <= kReluPool; activation++)
+      for (int threads = 1; threads <= 3; threads += 2) {
         if (activation == kReluPool && s[1] == 1) continue;
-        for (const auto& c : channels) run(s[0], s[1], s[2], c[0], c[1], activation, threads);
+        run(s[0], s[1], s[2], 16, 48, activation, threads);
+        run(s[0], s[1], s[2], 48, 16, activation, threads);
         if (s[0] > 0) run_norm(s[0], s[1], s[2], 48, activation, threads);
+        if (activation != kReluPool)
+          for (Index in = 1; in <= kMaxDirectInputs; in++)
+            run(s[0], s[1], s[2], in, 48, activation, threads);
       }
-      for (Index in = 1; in <= kMaxDirectInputs; in++)
-        for (int activation = kNone; activation <= kRelu; activation++)
-          run(s[0], s[1], s[2], in, 48, activation, threads);
-    }
   // 30 tiles per image: pieces of two rows; 45, in rows of 9: the last piece has a row of 2 outputs.
-  for (const Index width : {22, 34})
-    for (const auto& c : channels)
-      for (int activation = kNone; activation <= kReluPool; activation++)
-        run_with_caches(3, 18, width, c[0], c[1], activation, 2);
+  for (const auto& c : {std::pair<Index, Index>{48, 16}, {16, 80}}) {
+    run_with_caches(2, 18, 22, c.first, c.second, kRelu, 2);
+    run_with_caches(2, 18, 34, c.first, c.second, kReluPool, 2);
+  }
   // Panels of one vector and of two.
   run(2, 6, 6, 3 * kLanes, 5 * kLanes, kRelu, 2);
   std::printf("%d failures\n", failures);

@@ -1,4 +1,4 @@
-"""The family: sizes as published, names as torchvision's and the article's."""
+"""The VGG family has the published sizes, and the names of torchvision and the article."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vggnet.model.infer import infer_config
 from vggnet.model.vgg import VGG, build_network, padded_size
 
 ARTICLE = Path(__file__).parents[3] / "shared" / "article" / "vggnet_cpu.py"
-"""The article's script, where it lies beside this checkout."""
+"""The article's script, if it is next to this checkout."""
 
 IMAGENET = {
     "vgg-a": 132_863_336,
@@ -29,15 +29,15 @@ IMAGENET = {
     "vgg-d": 138_357_544,
     "vgg-e": 143_667_240,
 }
-"""Parameters at 224 pixels, 3 channels, 1,000 classes. A, B, D, E as torchvision states
-them for vgg11, 13, 16 and 19; all agree with the paper's table 2 in millions."""
+"""Parameters for 224 pixels, 3 channels, 1,000 classes. A, B, D, E: torchvision's vgg11, 13, 16
+and 19; all agree with the paper's table 2, which is in millions."""
 
 CONV_NAMES = [f"features.{index}.{kind}" for index in (0, 2, 5, 7) for kind in ("weight", "bias")]
 LINEAR_NAMES = [f"classifier.{index}.{kind}" for index in (0, 3) for kind in ("weight", "bias")]
 
 
 def small(name: str, **changes: object) -> ModelConfig:
-    """Return a member at the least size its pools allow, with a narrow classifier."""
+    """Return a member for the smallest image, with a narrow classifier."""
     values = {"architecture": name, "image_size": 4 if name == "vgg-mini" else 32, "hidden": (8,)}
     return ModelConfig.model_validate(values | changes)
 
@@ -48,7 +48,7 @@ def count(network: nn.Module) -> int:
 
 
 def test_vgg_mini_is_the_articles_network() -> None:
-    """467,818 parameters, under the names that the article's class gives them."""
+    """It has 467,818 parameters, with the names of the article's class."""
     network = build_network(ModelConfig(), seed=0)
     assert count(network) == 467_818
     assert list(network.state_dict()) == CONV_NAMES + LINEAR_NAMES
@@ -67,7 +67,7 @@ def test_family_has_the_papers_sizes(name: str) -> None:
 @pytest.mark.parametrize("batch_norm", [False, True])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_member_runs_and_is_recognized(name: str, batch_norm: bool) -> None:
-    """Each maps (N, C, S, S) to (N, classes), and its shapes alone give its config back."""
+    """Each maps (N, C, S, S) to (N, classes), and its configuration follows from its shapes."""
     config = small(name, batch_norm=batch_norm, in_channels=2, num_classes=7)
     network = build_network(config, seed=0).eval()
     size = config.image_size
@@ -81,7 +81,7 @@ def test_every_member_runs_and_is_recognized(name: str, batch_norm: bool) -> Non
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_width_keeps_the_shape_of_a_member(name: str) -> None:
-    """A quarter of the width is the same stages with a quarter of the channels, at least 8."""
+    """At a quarter of the width, each stage has a quarter of the channels, at least 8."""
     full, narrow = small(name), small(name, width=0.25)
     assert narrow.depth == full.depth
     assert narrow.name == "custom × 0.25"
@@ -103,7 +103,7 @@ def convolutions(config: ModelConfig) -> list[nn.Conv2d]:
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_full_members_are_recognized_by_name(name: str) -> None:
-    """With the table's own classifier the name is found too."""
+    """With the table's classifier, the name is inferred as well."""
     config = ModelConfig(architecture=name, image_size=32)
     with torch.device("meta"):
         state = VGG(config).state_dict()
@@ -111,7 +111,7 @@ def test_full_members_are_recognized_by_name(name: str) -> None:
 
 
 def test_torchvisions_weights_load_strictly_and_agree() -> None:
-    """Torchvision's vgg16 and vgg16_bn give their own logits through our D at 224 pixels."""
+    """The vgg16 and vgg16_bn of torchvision give the same logits in our D at 224 pixels."""
     models = pytest.importorskip("torchvision.models")
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     for name, batch_norm in (("vgg16", False), ("vgg16_bn", True)):
@@ -133,9 +133,9 @@ def test_torchvisions_weights_load_strictly_and_agree() -> None:
 
 
 def test_the_articles_class_loads_our_weights_strictly() -> None:
-    """The class in the article's script takes our state_dict and gives our logits."""
+    """The class in the article's script takes our state_dict and gives the same logits."""
     if not ARTICLE.exists():
-        pytest.skip("the article's script does not lie beside this checkout")
+        pytest.skip("the article's script is not next to this checkout")
     tree = ast.parse(ARTICLE.read_text())
     tree.body = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     scope: dict[str, type[nn.Module]] = {"nn": nn}  # type: ignore[dict-item]
@@ -148,22 +148,22 @@ def test_the_articles_class_loads_our_weights_strictly() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 27, 30, 31])
-def test_sizes_that_the_pools_cannot_halve_are_refused(size: int) -> None:
-    """The error names the next size that works."""
+def test_sizes_that_pools_cannot_halve_are_refused(size: int) -> None:
+    """The error names the next larger size that works."""
     config = ModelConfig().model_copy(update={"image_size": size})
     with pytest.raises(ConfigError, match=f"use an image size of {-(-size // 4) * 4}"):
         VGG(config)
 
 
 def test_28_pixels_are_padded_to_32_for_five_pools() -> None:
-    """MNIST fits every member."""
+    """Every member takes MNIST."""
     assert padded_size(ModelConfig(), 28) == 28
     assert padded_size(ModelConfig(architecture="vgg-d"), 28) == 32
 
 
 @pytest.mark.parametrize("initialization", ["torch", "he"])
 def test_initial_weights_depend_on_the_seed_alone(initialization: str) -> None:
-    """The same seed gives the same weights, and the caller's generator is not touched."""
+    """Equal seeds give equal weights, and the global generator does not change."""
     config = small("vgg-mini", initialization=initialization)
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -194,7 +194,7 @@ def test_initial_scales_are_as_stated() -> None:
 @pytest.mark.parametrize("name", ["vgg-mini", "vgg-a-lrn", "vgg-c"])
 @given(seed=st.integers(0, 2**31))
 def test_folding_keeps_the_function(name: str, seed: int) -> None:
-    """Whatever batch norm has learnt, the folded network's outputs agree to 1e-5."""
+    """For any statistics of batch norm, the folded network's outputs agree to 1e-5."""
     config = small(name, batch_norm=True)
     network = build_network(config, seed).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -215,7 +215,7 @@ def test_folding_keeps_the_function(name: str, seed: int) -> None:
 
 
 def test_folding_without_batch_norm_changes_nothing() -> None:
-    """There is nothing to fold, and the very same network comes back."""
+    """Without batch norm, the same object is returned."""
     network = build_network(small("vgg-mini"), 0)
     assert fold_batch_norm(network) is network
 
@@ -223,18 +223,24 @@ def test_folding_without_batch_norm_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "not those of a VGG network"),
+        ({}, "not those of a VGG"),
         ({"conv1.weight": (8, 1, 3, 3), "fc.weight": (10, 8)}, "conv1.weight"),
-        ({"features.0.weight": (8, 1, 3, 3)}, "not those of a VGG network"),
-        ({"features.0.weight": (8, 1, 5, 5), "classifier.0.weight": (10, 8)}, "no 3×3 or 1×1"),
-        ({"features.0.weight": (8, 1, 3, 3), "classifier.0.weight": (10, 17)}, "no square"),
+        ({"features.0.weight": (8, 1, 3, 3)}, "not those of a VGG"),
+        (
+            {"features.0.weight": (8, 1, 5, 5), "classifier.0.weight": (10, 8)},
+            "a 5×5 convolution",
+        ),
+        (
+            {"features.0.weight": (8, 1, 3, 3), "classifier.0.weight": (10, 17)},
+            "not a square",
+        ),
         (
             {
                 "features.0.weight": (8, 1, 3, 3),
                 "features.9.weight": (8, 8, 3, 3),
                 "classifier.0.weight": (10, 8),
             },
-            "not VGG's",
+            "do not fill the numbers",
         ),
         ({"features.0.weight": (0, 1, 3, 3), "classifier.0.weight": (10, 8)}, "not those of"),
     ],
@@ -242,7 +248,7 @@ def test_folding_without_batch_norm_changes_nothing() -> None:
 def test_shapes_of_other_networks_are_refused(
     changes: dict[str, tuple[int, ...]], words: str
 ) -> None:
-    """What is no VGG is said not to be one."""
+    """The error says what does not fit a VGG."""
     with pytest.raises(ModelFileError) as caught:
         infer_config(changes)
     assert words in str(caught.value)

@@ -22,7 +22,7 @@ from PIL import Image
 from conftest import lay_out
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.config import Config
-from vggnet.data.catalog import CATALOG, CatalogEntry, SplitFiles
+from vggnet.data.catalog import CATALOG, CatalogEntry, idx_pair
 from vggnet.data.dataset import Dataset
 from vggnet.engine.snapshot import Snapshot
 from vggnet.errors import (
@@ -117,12 +117,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory, mnist: Dataset) -> Iterator
         "few",
         mnist.classes,
         mnist.train.take(np.arange(295), "few"),
-        mnist.test.take(np.arange(60), "few"),
+        mnist.test.take(np.arange(8), "few"),
         "",
     )
     raw = lay_out(folder / "data", few, zipped=False)
     splits = [
-        SplitFiles(images, _sha256(raw / images), labels, _sha256(raw / labels))
+        idx_pair(images, labels, _sha256(raw / images), _sha256(raw / labels))
         for images, labels in (
             (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte") for stem in ("train", "t10k")
         )

@@ -1,15 +1,17 @@
-"""A real server process for the tests, with a model that was trained for seconds."""
+"""Real server processes for the tests, with a model that was trained for seconds."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -18,6 +20,24 @@ from PIL import Image
 
 from vggnet.data.dataset import LabeledImages
 
+SITE = "http://app.example:3000"
+TOKEN = "a-long-token"
+
+LIMITED = """
+import json, logging, sys
+import vggnet
+from vggnet.serve.access import Access
+from vggnet.serve.limits import Limits
+from vggnet.serve.server import serve
+model, limits = sys.argv[1:]
+logging.basicConfig(format="vggnet: %(message)s")
+serve(
+    {"model": vggnet.load(model)}, Access("127.0.0.1"), host="127.0.0.1", port=0, threads=1,
+    limits=Limits(**json.loads(limits)), announce=lambda url: print("Serving at", url, flush=True),
+)
+"""
+"""Serves a model with other limits than the command line's."""
+
 
 @dataclass(frozen=True)
 class Running:
@@ -25,55 +45,150 @@ class Running:
 
     url: str
     process: subprocess.Popen[str]
+    log: Path
+    """What it wrote to standard error."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        url = httpx.URL(self.url)
+        assert url.port is not None
+        return url.host, url.port
 
     def memory_mib(self) -> float:
-        """Return the most memory that the process ever had."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
+        """Return the peak memory of the server and its workers together."""
+        own = self.process.pid
+        return sum(map(_peak_memory, [own, *processes(own)]))
+
+
+def processes(parent: int) -> list[int]:
+    """Return the numbers of the processes that a process started."""
+    threads = Path(f"/proc/{parent}/task").iterdir()
+    return [int(one) for thread in threads for one in (thread / "children").read_text().split()]
+
+
+def _peak_memory(process: int) -> float:
+    status = Path(f"/proc/{process}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 @contextmanager
-def serving(model: Path, *arguments: str) -> Iterator[Running]:
-    """Run `vggnet serve` on a free port until the end of the context."""
-    command = [sys.executable, "-m", "vggnet", "serve", str(model), "--port", "0"]
-    command += ["--threads", "1", *arguments]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    ) as process:
+def running(
+    log: Path, *command: str, before: Callable[[], None] | None = None
+) -> Iterator[Running]:
+    """Run a server until the end of the context."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, *command],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+            preexec_fn=before,
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            assert " is served at http://" in line
-            yield Running(line.split(" at ")[1].split(" ")[0].rstrip("/"), process)
+            assert " at http://" in line, log.read_text()
+            yield Running(line.split(" at ")[1].split()[0].rstrip("/"), process, log)
         finally:
-            process.terminate()
+            process.kill()
 
 
 @pytest.fixture(scope="session")
-def server(digit_model: Path) -> Iterator[Running]:
-    """A server that many tests share."""
-    with serving(digit_model) as running:
-        yield running
+def serving(digit_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Running]:
+    """Run `vggnet serve` on a free port, as a context; by default with one small model."""
+
+    def run(*arguments: object, models: tuple[Path, ...] = (digit_model,)) -> Iterator[Running]:
+        options = ("--port", "0", "--threads", "1", *map(str, arguments))
+        log = tmp_path_factory.mktemp("log") / "stderr"
+        return running(log, "-m", "vggnet", "serve", *map(str, models), *options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def server(serving: Callable[..., Running]) -> Iterator[Running]:
+    """A server with the default options, which many tests share."""
+    with serving() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def public(serving: Any, digit_model: Path, tmp_path_factory: Any) -> Iterator[Running]:
+    """A server of two models for other machines, another site's pages and a proxy."""
+    second = tmp_path_factory.mktemp("second") / "second.pth"
+    second.write_bytes(digit_model.read_bytes())
+    options = ("--allow-origin", SITE, "--trusted-proxy", "127.0.0.1")
+    options += ("--allow-host", "digits.example", "--root-path", "/digits", "--host", "0.0.0.0")
+    with serving(*options, models=(digit_model, second)) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def protected(serving: Any) -> Iterator[Running]:
+    """A server with a token."""
+    with serving("--token", TOKEN, "--host", "0.0.0.0") as one:
+        yield one
+
+
+@contextmanager
+def proxy(upstream: Running, host: str) -> Iterator[str]:
+    """Run a reverse proxy that publishes a server under /digits; yields the URL of that.
+
+    Args:
+        upstream: The server.
+        host: "upstream" to send the server's own address as Host, or "client" to pass it on.
+    """
+    command = [sys.executable, str(Path(__file__).with_name("proxy.py")), upstream.url, host]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/digits"
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def limited(digit_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Running]:
+    """Run a server with some limits, as a context."""
+
+    def run(before: Callable[[], None] | None = None, **limits: float) -> Iterator[Running]:
+        log = tmp_path_factory.mktemp("log") / "stderr"
+        command = ("-c", LIMITED, str(digit_model), json.dumps(limits))
+        return running(log, *command, before=before)
+
+    return run
 
 
 @pytest.fixture
 def client(server: Running) -> Iterator[httpx.Client]:
     """A client of it."""
-    with httpx.Client(base_url=server.url, timeout=30) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         yield client
 
 
-def as_file(image: np.ndarray, kind: str = "PNG") -> bytes:
+def as_file(image: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
     """Return an array as an image file."""
     file = BytesIO()
-    Image.fromarray(image).save(file, kind)
+    Image.fromarray(image).save(file, kind, **options)
     return file.getvalue()
+
+
+def read_metrics(client: httpx.Client) -> dict[str, float]:
+    """Return Prometheus' text format as name to value."""
+    lines = client.get("/metrics").text.splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
 
 
 @pytest.fixture(scope="session")
 def sheet(few: LabeledImages) -> np.ndarray:
-    """The first training image, a 5, as dark ink on a white sheet of 120×160."""
+    """The first training image, a 5, in dark ink on a white sheet of 120×160."""
     paper = np.full((160, 120), 255, np.uint8)
     paper[30:114, 20:104] = 255 - few.images[0, 0].repeat(3, 0).repeat(3, 1)
     return paper

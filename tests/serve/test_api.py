@@ -1,8 +1,8 @@
-"""What the server answers to those who ask properly."""
+"""Answers to valid requests."""
 
 from __future__ import annotations
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -15,17 +15,17 @@ from PIL import Image
 import vggnet
 from vggnet.data.dataset import LabeledImages
 
-from .conftest import as_file
+from .conftest import as_file, read_metrics
 
 
 def predict(client: httpx.Client, body: bytes, kind: str) -> httpx.Response:
-    """Ask for an image file."""
+    """Send an image file."""
     return client.post("/predict", content=body, headers={"content-type": kind})
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "bmp"])
-def test_a_image_file_is_read(client: httpx.Client, sheet: np.ndarray, kind: str) -> None:
-    """A digit on a sheet of paper is found and read, and the answer shows what was seen."""
+def test_an_image_file_is_classified(client: httpx.Client, sheet: np.ndarray, kind: str) -> None:
+    """A digit on a sheet of paper is found and classified; the response shows what was seen."""
     response = predict(client, as_file(sheet, kind.upper()), f"image/{kind}")
     assert response.status_code == 200
     answer = response.json()
@@ -39,7 +39,59 @@ def test_a_image_file_is_read(client: httpx.Client, sheet: np.ndarray, kind: str
         assert np.asarray(seen)[0].max() == 0
 
 
-def test_an_empty_sheet_is_no_digit(client: httpx.Client) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "image/jpg",
+        "image/x-png",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+        "",
+    ],
+)
+def test_content_decides_what_a_file_is(client: httpx.Client, sheet: np.ndarray, kind: str) -> None:
+    """A PNG is a PNG under other names of its type, under curl's default type, or under none."""
+    response = predict(client, as_file(sheet), kind)
+    assert response.json()["predictions"][0]["class"] == "5"
+
+
+def test_a_form_with_files(client: httpx.Client, sheet: np.ndarray) -> None:
+    """Files of a form are answered in their order, whatever the fields are called."""
+    blank = np.full_like(sheet, 255)
+    files = [
+        ("file", ("five.png", as_file(sheet), "image/png")),
+        ("files[]", ("blank.jpg", as_file(blank, "JPEG"))),
+        ("upload", ("again.bmp", as_file(sheet, "BMP"))),
+    ]
+    answer = client.post("/predict", files=files, data={"note": "not a file"}).json()
+    assert [one["class"] for one in answer["predictions"]] == ["5", None, "5"]
+    assert answer["seen"] is None
+    single = client.post("/predict", files=files[:1]).json()
+    assert single["predictions"][0]["class"] == "5"
+    assert single["seen"] is not None
+
+
+def test_base64_in_json(client: httpx.Client, sheet: np.ndarray) -> None:
+    """A file in base64 or as a data URL is an image file, alone or in a list."""
+    text = b64encode(as_file(sheet)).decode()
+    lines = "\n".join(text[at : at + 76] for at in range(0, len(text), 76))
+    for value in (text, lines, f"data:image/png;base64,{text}", f"data:;base64,{text}"):
+        for body in ({"image": value}, {"images": value}, {"images": [value]}):
+            answer = client.post("/predict", json=body).json()
+            assert answer["predictions"][0]["class"] == "5", answer
+            assert answer["seen"]
+    answer = client.post("/predict", json={"images": [text, text]}).json()
+    assert [one["class"] for one in answer["predictions"]] == ["5", "5"]
+
+
+def test_json_needs_no_content_type(client: httpx.Client, few: LabeledImages) -> None:
+    """`curl -d '{"images": ...}'` sends JSON under the type of a form."""
+    body = httpx.Request("POST", "/", json={"images": few.images[0, 0].tolist()}).content
+    response = predict(client, body, "application/x-www-form-urlencoded")
+    assert response.status_code == 200
+
+
+def test_a_blank_sheet_is_not_classified(client: httpx.Client) -> None:
     """Blank paper is answered with null, not with a guess."""
     blank = as_file(np.full((200, 200), 255, np.uint8))
     answer = predict(client, blank, "image/png").json()
@@ -47,26 +99,26 @@ def test_an_empty_sheet_is_no_digit(client: httpx.Client) -> None:
     assert answer == {"predictions": [nothing], "seen": None}
 
 
-def test_arrays_are_answered_as_the_library_does(
+def test_arrays_are_classified_as_in_the_library(
     client: httpx.Client, digit_model: Path, few: LabeledImages
 ) -> None:
-    """One array and several get the probabilities that `Classifier.predict` gives."""
+    """One array and several get the probabilities of `Classifier.predict`; 7.0 counts as 7."""
     images = few.images[:7, 0]
     expected = vggnet.load(digit_model).predict(images)
     for body, count in (
         (images.tolist(), 7),
         (images[0].tolist(), 1),
         (few.images[:3].tolist(), 3),
+        (images.astype(float).tolist(), 7),
     ):
-        predictions = client.post("/predict", json={"images": body}).json()["predictions"]
-        assert [one["class"] for one in predictions] == expected.classes[:count]
-        found = [list(one["probabilities"].values()) for one in predictions]
-        assert np.allclose(found, expected.probabilities[:count], atol=1e-5)
+        for key in ("images", "image"):
+            predictions = client.post("/predict", json={key: body}).json()["predictions"]
+            assert [one["class"] for one in predictions] == expected.classes[:count]
+            found = [list(one["probabilities"].values()) for one in predictions]
+            assert np.allclose(found, expected.probabilities[:count], atol=1e-5)
 
 
-def test_requests_of_a_moment_are_computed_together(
-    client: httpx.Client, few: LabeledImages
-) -> None:
+def test_requests_are_computed_together(client: httpx.Client, few: LabeledImages) -> None:
     """40 requests at once need fewer batches, and each gets its own answer."""
     images = few.images[:40, 0]
     alone = [client.post("/predict", json={"images": one.tolist()}).json() for one in images]
@@ -85,7 +137,7 @@ def test_requests_of_a_moment_are_computed_together(
 
 
 def test_metrics(client: httpx.Client) -> None:
-    """Requests are counted by route and status, timed, and unknown paths share one label."""
+    """Requests are counted by route and status and timed; unknown paths share one label."""
     before = read_metrics(client)
     for path in ("/healthz", "/nowhere", "/nowhere/else"):
         client.get(path)
@@ -106,7 +158,7 @@ def test_state_and_description(client: httpx.Client) -> None:
     assert client.get("/healthz").json() == {"status": "running"}
     assert client.get("/readyz").json() == {"status": "ready"}
     paths = client.get("/openapi.json").json()["paths"]
-    assert {"/predict", "/healthz", "/readyz", "/metrics", "/v2/models/vggnet/infer"} <= set(paths)
+    assert {"/predict", "/healthz", "/readyz", "/metrics", "/v2/models/{model}/infer"} <= set(paths)
     assert client.get("/docs").status_code == 404
 
 
@@ -133,33 +185,8 @@ def test_open_inference_protocol(
         assert probabilities["shape"] == [2, 10]
         assert np.allclose(probabilities["data"], expected.probabilities.ravel(), atol=1e-5)
         assert classes["data"] == expected.classes
-    body = {"inputs": [{**tensor, "data": data}], "outputs": [{"name": "classes"}]}
-    [only] = client.post("/v2/models/vggnet/infer", json=body).json()["outputs"]
-    assert only["name"] == "classes"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"shape": [1, 1, 28, 28]},
-        {"shape": [2, 28, 28]},
-        {"datatype": "FP32"},
-        {"name": "pixels"},
-        {"data": [0.5] * 1568},
-        {"data": [256] * 1568},
-        {"data": []},
-    ],
-)
-def test_protocol_errors_are_the_protocols(client: httpx.Client, change: dict[str, object]) -> None:
-    """Another tensor than the model's is refused with the protocol's error object."""
-    tensor = {"name": "images", "datatype": "UINT8", "shape": [2, 1, 28, 28], "data": [0] * 1568}
-    response = client.post("/v2/models/vggnet/infer", json={"inputs": [{**tensor, **change}]})
-    assert response.status_code == 422
-    assert list(response.json()) == ["error"]
-
-
-def read_metrics(client: httpx.Client) -> dict[str, float]:
-    """Return Prometheus' text format as name to value."""
-    lines = client.get("/metrics").text.splitlines()
-    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, value in pairs}
+    for wanted in (["classes"], ["classes", "probabilities"]):
+        outputs = [{"name": name} for name in wanted]
+        body = {"inputs": [{**tensor, "data": data}], "outputs": outputs}
+        answer = client.post("/v2/models/vggnet/infer", json=body).json()
+        assert [one["name"] for one in answer["outputs"]] == wanted

@@ -1,4 +1,4 @@
-"""The page in a real browser: a hand draws, the network reads, the set is saved."""
+"""The page in a real browser: draw, read the prediction, save the drawings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from conftest import Outcome
 
-from .conftest import Running, as_file
+from .conftest import TOKEN, Running, as_file, proxy
 from .handwriting import DIGITS, Stroke
 
 Command = Callable[..., Outcome]
@@ -40,7 +40,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(params=[390, 1280])
 def page(browser: Any, server: Running, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page on a phone and on a desk; whatever the console says is an error."""
+    """The page at the width of a phone and of a desk; a message on the console is an error."""
     page = browser.new_page(viewport={"width": request.param, "height": 844})
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
@@ -74,9 +74,9 @@ def settled(page: Any) -> str:
 def test_ten_digits_are_read_saved_and_downloaded(
     page: Any, vggnet: Command, digit_model: Path, tmp_path: Path
 ) -> None:
-    """At least nine of ten drawn digits are read; the ZIP holds what the network saw of each.
+    """At least nine of ten digits are classified, and the ZIP contains what the network saw.
 
-    `evaluate` reads it as it is; `train` too, once there are two drawings of each digit.
+    `evaluate` reads the ZIP, and so does `train` with two drawings of each digit.
     """
     right = 0
     for label, strokes in DIGITS.items():
@@ -89,7 +89,7 @@ def test_ten_digits_are_read_saved_and_downloaded(
         playwright.expect(page.locator("#answer")).to_have_text("?")
     assert right >= 9
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.reload()  # the set outlives it
+    page.reload()  # the drawings survive it
     with page.expect_download() as download:
         page.get_by_role("button", name="Download 10 drawings").click()
     download.value.save_as("drawings.zip")
@@ -113,7 +113,7 @@ def test_ten_digits_are_read_saved_and_downloaded(
 
 
 def test_clear_and_undo(page: Any) -> None:
-    """Undo takes the last stroke back, clear all of them, and the answer follows."""
+    """Undo removes the last stroke, clear removes all, and the prediction follows."""
     assert page.locator("#undo").is_disabled()
     draw(page, DIGITS["1"])
     assert settled(page) == "1"
@@ -122,19 +122,19 @@ def test_clear_and_undo(page: Any) -> None:
     assert settled(page) == "1"
     page.get_by_role("button", name="Clear").click()
     playwright.expect(page.locator("#answer")).to_have_text("?")
-    playwright.expect(page.locator("#sureness")).to_have_text("Nothing drawn yet")
+    playwright.expect(page.locator("#confidence")).to_have_text("Nothing drawn yet")
     assert page.locator("#seen").is_hidden()
     assert page.locator("#clear").is_disabled()
 
 
 def test_the_keyboard_does_it_all(page: Any) -> None:
-    """Without a mouse: draw a 1, save it by its key, undo, clear, download."""
+    """Without a mouse: draw a 1, save it with its key, undo, clear, download."""
     page.locator("#pad").focus()
     for key, times in (("ArrowUp", 4), (" ", 1), ("ArrowDown", 20), (" ", 1)):
         for _ in range(times):
             page.keyboard.press(key)
     assert settled(page) == "1"
-    assert "The network reads 1" in page.locator("#status").text_content()
+    assert "Prediction 1" in page.locator("#status").text_content()
     page.keyboard.press("1")
     playwright.expect(page.locator("#saved li")).to_have_count(1)
     page.keyboard.press(" ")
@@ -151,8 +151,8 @@ def test_the_keyboard_does_it_all(page: Any) -> None:
 
 
 def test_a_key_saves_the_drawing_that_it_was_pressed_for(browser: Any, server: Running) -> None:
-    """While its answer is on the way another is begun: neither is saved under the other's label."""
-    page = browser.new_page()  # the console tells of the busy server
+    """A drawing that was replaced before its answer came is not saved, nor is the new one."""
+    page = browser.new_page()  # the console reports the busy server
     page.goto(server.url)
     page.route("**/predict", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
     draw(page, DIGITS["3"])
@@ -167,7 +167,7 @@ def test_a_key_saves_the_drawing_that_it_was_pressed_for(browser: Any, server: R
 
 
 def test_digits_are_keys_of_labels_and_not_of_places(page: Any) -> None:
-    """Where classes are 1, 2 and 3, the key 1 saves as 1; where none is a digit, by its place."""
+    """With the classes 1, 2 and 3, the key 1 saves as 1; without digits, keys are indices."""
     pixel = b64encode(as_file(np.zeros((1, 1), np.uint8))).decode()
 
     def answer(names: str) -> Callable[[Any], None]:
@@ -186,7 +186,7 @@ def test_digits_are_keys_of_labels_and_not_of_places(page: Any) -> None:
 
 
 def test_single_keys_can_be_switched_off(page: Any) -> None:
-    """For whom they are in the way; Escape and the buttons stay."""
+    """Then single keys do nothing; Escape and the buttons still work."""
     page.locator("summary").click()
     page.locator("#keys").uncheck()
     draw(page, DIGITS["1"])
@@ -200,7 +200,7 @@ def test_single_keys_can_be_switched_off(page: Any) -> None:
 
 
 def test_two_tabs_keep_one_set(browser: Any, server: Running) -> None:
-    """What is saved in one is there in the other, and nothing is lost."""
+    """A drawing saved in one tab appears in the other, and none is lost."""
     context = browser.new_context()
     one, other = context.new_page(), context.new_page()
     for page in (one, other):
@@ -215,13 +215,63 @@ def test_two_tabs_keep_one_set(browser: Any, server: Running) -> None:
     context.close()
 
 
-def test_a_busy_server_is_said(browser: Any, server: Running) -> None:
-    """While the server is busy the page says so, asks again, and shows the answer."""
+def test_a_busy_server_is_shown(browser: Any, server: Running) -> None:
+    """While the server is busy the page says so, tries again, and shows the answer."""
     page = browser.new_page()
     page.goto(server.url)
     page.route("**/predict", lambda route: route.fulfill(status=503, json={"detail": "busy"}))
     draw(page, DIGITS["7"])
-    playwright.expect(page.locator("#sureness")).to_have_text("busy")
+    playwright.expect(page.locator("#confidence")).to_have_text("busy")
     page.unroute("**/predict")
     playwright.expect(page.locator("#answer")).to_have_text("7")
     page.close()
+
+
+def test_the_page_behind_a_proxy(browser: Any, public: Running) -> None:
+    """Under a prefix, with Host rewritten, every file loads and both models answer."""
+    with proxy(public, "upstream") as url:
+        page = browser.new_page()
+        failed: list[str] = []
+        page.on("response", lambda one: failed.append(one.url) if one.status >= 400 else None)
+        page.on("requestfailed", lambda one: failed.append(one.url))
+        page.goto(f"{url}/")
+        playwright.expect(page.locator("#model option")).to_have_count(2)
+        for name in ("second", "model"):
+            page.locator("#model").select_option(name)
+            with page.expect_response(f"**/digits/models/{name}/predict"):
+                draw(page, DIGITS["7"])
+            assert settled(page) == "7"
+            page.get_by_role("button", name="Clear").click()
+        page.close()
+        assert failed == []
+
+
+def test_the_page_with_a_token(browser: Any, protected: Running) -> None:
+    """A browser that was given the token as password loads the page and sends drawings."""
+    url = protected.url.replace("0.0.0.0", "127.0.0.1")
+    context = browser.new_context(http_credentials={"username": "me", "password": TOKEN})
+    page = context.new_page()
+    page.goto(url)
+    draw(page, DIGITS["7"])
+    assert settled(page) == "7"
+    context.close()
+
+
+def test_the_page_in_chinese(browser: Any, server: Running) -> None:
+    """A browser that prefers Chinese gets every text in Chinese."""
+    context = browser.new_context(locale="zh-CN")
+    page = context.new_page()
+    page.goto(server.url)
+    playwright.expect(page.locator("h1")).to_have_text("写一个数字")
+    assert page.evaluate("document.documentElement.lang") == "zh-CN"
+    draw(page, DIGITS["1"])
+    settled(page)
+    playwright.expect(page.locator("#confidence")).to_contain_text("置信度")
+    page.get_by_role("button", name="保存为 1").click()
+    playwright.expect(page.locator("#download")).to_have_text("下载 1 张图像")
+    page.locator("summary").click()
+    left = "[...document.querySelectorAll('[data-text]')].map((one) => one.textContent)"
+    texts = page.evaluate(left)
+    assert len(texts) > 20
+    assert [text for text in texts if text.isascii() and text != "API"] == []
+    context.close()

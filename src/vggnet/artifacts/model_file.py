@@ -1,78 +1,59 @@
-"""Weights and what they mean, as `.pth` or `.safetensors`; loading never runs code.
+"""Model files: weights and their description, as `.pth` or `.safetensors`.
 
-A `.pth` is a plain `state_dict`, as the article's script saves it and its class loads
-it. What the weights mean (configuration, classes, normalization) goes along in the
-`state_dict`'s own `_metadata`, which PyTorch saves, restores, and otherwise ignores;
-a `.safetensors` carries it in its header.
+A `.pth` file is a plain `state_dict`, as the article's script saves it and its class loads
+it. The description is in the `_metadata` of the `state_dict`, which PyTorch saves, restores
+and otherwise ignores; a `.safetensors` file has it in its header. Weights that other
+projects saved have no description; what it would say is assumed, and logged.
 """
 
 from __future__ import annotations
 
 import io
-import json
-import pickle
+import logging
+import os
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from vggnet.artifacts.atomic import write_file
-from vggnet.config import Config
+from vggnet.artifacts.model_card import ModelCard, check_fits, read_card, validate_card
+from vggnet.artifacts.tensor_file import find_hub_weights, read_hub_config, read_tensors
+from vggnet.config import ModelConfig
+from vggnet.data.memory import available_bytes
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.errors import ConfigError, ModelFileError
 from vggnet.model.infer import infer_config
-from vggnet.model.vgg import VGG
+from vggnet.model.vgg import VGG, padded_size
+from vggnet.model.weights import find_state_dict, to_torchvision
 
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
 _KEY = "vggnet"
 
-
-class ModelCard(BaseModel):
-    """What a model file says of its weights."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    format: int = 1
-    """Version of this description; a reader refuses a newer one."""
-    classes: tuple[str, ...]
-    """What class 0, 1, … is called."""
-    image_shape: tuple[int, int, int] = Field(alias="picture")  # the name in files since 0.1
-    """Channels, height and width of an image before it is padded to the network's size."""
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
-    config: dict[str, Any] | None = None
-    """The whole configuration of the training, where it is known."""
-    dataset_sha256: str | None = None
-    environment: dict[str, Any] | None = None
-    test: dict[str, float] | None = None
-    """Accuracy (0 to 1), loss and count on the test set, read at the end of training."""
-
-    def without_paths(self) -> Self:
-        """Leave out where the data lie: a file that is given away shall not tell."""
-        data = (self.config or {}).get("data")
-        if self.config is None or data is None:
-            return self
-        shown = {**data, "data_dir": None, "dataset": Path(data.get("dataset", "mnist")).name}
-        return self.model_copy(update={"config": {**self.config, "data": shown}})
-
-    @model_validator(mode="after")
-    def _of_this_version(self) -> Self:
-        if self.format != 1:
-            raise ValueError(f"format {self.format} is newer than this vggnet reads (1)")
-        return self
+_log = logging.getLogger(__name__)
 
 
-class LoadedModel(BaseModel):
+@dataclass(frozen=True)
+class Overrides:
+    """What the user says of a model, in place of what its file says or does not say."""
+
+    mean: tuple[float, ...] | None = None
+    """Of pixels in [0, 1]; one value, or one per channel."""
+    std: tuple[float, ...] | None = None
+    image_size: int | None = None
+    """Height and width of an image, before it is padded to the network's size."""
+    classes: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
     """A network and its description."""
-
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     network: VGG
     card: ModelCard
@@ -84,41 +65,20 @@ class LoadedModel(BaseModel):
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file name whose ending says no format.
+    """Refuse a file name from which no format follows.
 
     Raises:
-        ConfigError: Naming the endings there are.
+        ConfigError: Its suffix is none of `SUFFIXES`.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{path}: a model file ends with {', '.join(SUFFIXES)}")
-
-
-def build_card(
-    config: Config,
-    classes: tuple[str, ...],
-    image_shape: tuple[int, int, int],
-    dataset_sha256: str,
-    environment: Mapping[str, Any],
-    test: dict[str, float] | None,
-) -> ModelCard:
-    """Describe a network that was trained under `config`."""
-    return ModelCard(
-        classes=classes,
-        image_shape=image_shape,
-        mean=config.data.mean,
-        std=config.data.std,
-        config=config.model_dump(mode="json"),
-        dataset_sha256=dataset_sha256,
-        environment=dict(environment),
-        test=test,
-    )
+        raise ConfigError(f"{path}: the name of a model file must end with {', '.join(SUFFIXES)}")
 
 
 def save_model(path: Path, network: VGG, card: ModelCard) -> None:
-    """Write a network, in the format that the file's ending says.
+    """Write a network, in the format that the suffix of `path` names.
 
     Raises:
-        OutputError: It cannot be written; what stood there is untouched.
+        OutputError: The file cannot be written; an existing file is unchanged.
     """
     state = network.state_dict()
     text = card.model_dump_json(by_alias=True)
@@ -131,94 +91,159 @@ def save_model(path: Path, network: VGG, card: ModelCard) -> None:
     )
     plain._metadata = OrderedDict(state._metadata)  # type: ignore[attr-defined]
     plain._metadata[""] = {**plain._metadata[""], _KEY: text}  # type: ignore[attr-defined]
-    # In memory first: torch's own writer crashes the process when the disk fills up.
+    # In memory first: torch's own writer crashes the process when the disk is full.
     buffer = io.BytesIO()
     torch.save(plain, buffer)
     write_file(path, buffer.getvalue())
 
 
-def load_model(path: Path) -> LoadedModel:
-    """Read a model file of ours, or one that the article's script saved.
+def load_model(path: Path, overrides: Overrides | None = None) -> LoadedModel:
+    """Load a VGG: vggnet's own file, or the weights that another project saved.
 
-    The architecture is read off the shapes of the tensors. A file without a
-    description takes the article's: digits, pixels scaled to [-1, 1].
+    The architecture follows from the shapes of the tensors. What the file does not say
+    (normalization, image size, class names) is assumed, and logged with the option that
+    overrides it.
+
+    Args:
+        path: A file, or a folder of Hugging Face's Hub.
+        overrides: What to take in place of the file's description.
 
     Raises:
-        ModelFileError: It is missing, damaged, not a VGG network, or would run code.
+        ModelFileError: The file is missing, damaged, not a VGG, or needs code to load.
+        ConfigError: An override does not fit the network.
     """
+    overrides = overrides or Overrides()
     try:
-        tensors, text = _read(path)
-        config = infer_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, for nothing
-            network = VGG(config)
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-        card = _read_card(text, network)
+        is_folder = os.path.isdir(path)  # noqa: PTH112 (Path.is_dir raises for a long name)
+        state = find_state_dict(read_tensors(find_hub_weights(path) if is_folder else path))
+        tensors = to_torchvision(state)
+        text = _read_description(state)
+        card = None if text is None else read_card(text)
+        network = _build(tensors, card)
+        if card is None:
+            hub = read_hub_config(path) if is_folder else {}
+            card = _assume_card(path, network.config, hub, overrides)
+        check_fits(card, network.config)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None
-    except (RuntimeError, ConfigError) as error:
+    return LoadedModel(network.eval(), _override(card, overrides, network.config))
+
+
+def is_own_file(path: Path) -> bool:
+    """Return whether vggnet wrote a model file, or the hub folder around it."""
+    try:
+        return _read_description(find_state_dict(read_tensors(path))) is not None
+    except ModelFileError:
+        return False
+
+
+def _read_description(state: Mapping[Any, Any]) -> object:
+    metadata = getattr(state, "_metadata", None)
+    own = metadata.get("") if isinstance(metadata, dict) else None
+    return own.get(_KEY) if isinstance(own, dict) else None
+
+
+def _build(tensors: dict[str, Tensor], card: ModelCard | None) -> VGG:
+    """Build the network that has exactly these parameters."""
+    config = infer_config({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    _check_norms(config, card)
+    needed, free = 4 * sum(tensor.numel() for tensor in tensors.values()), available_bytes()
+    if free is not None and needed > free:
+        raise ModelFileError(
+            f"its tensors take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free"
+        )
+    with torch.device("meta"):
+        network = VGG(config)
+    # Copied: the tensors are views of the file, which may be replaced or removed.
+    copies = {name: tensor.to(torch.float32, copy=True) for name, tensor in tensors.items()}
+    try:
+        network.load_state_dict(copies, assign=True)
+    except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise ModelFileError(f"{path} does not hold a whole VGG network: {reason}") from None
-    return LoadedModel(network=network.eval(), card=card)
+        raise ModelFileError(f"does not hold a complete VGG: {reason}") from None
+    if broken := [name for name, tensor in copies.items() if not tensor.isfinite().all()]:
+        raise ModelFileError(f"its tensor {broken[0]} contains NaN or infinity")
+    return network
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    """Return the tensors of a file and its description."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except FileNotFoundError:
-        raise ModelFileError("there is no such file; train one: vggnet train") from None
-    except OSError as error:
-        raise ModelFileError(f"cannot be read: {error.strerror}") from None
-    if head[8:9] == b"{":
-        return _read_safetensors(path)
-    if head[:2] in (b"PK", b"\x80\x02"):
-        return _read_torch(path)
-    raise ModelFileError("is no model file: neither PyTorch's format nor safetensors")
+def _check_norms(config: ModelConfig, card: ModelCard | None) -> None:
+    """Refuse to guess what a layer without weights is, in a file without description.
 
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, (file.metadata() or {}).get(_KEY)
-    except SafetensorError as error:
-        raise ModelFileError(f"is a damaged safetensors file ({error})") from None
-
-
-def _read_torch(path: Path) -> tuple[dict[str, Tensor], str | None]:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    A-LRN has response normalization after its first convolution; elsewhere, a number left
+    out is more likely dropout, and the wrong guess would change every prediction.
+    """
+    normalized = [number for number, stage in enumerate(config.layers.stages) if "lrn" in stage]
+    if (
+        card is None
+        and normalized
+        and (normalized != [0] or config.layers.stages[0][1:] != ("lrn",))
+    ):
         raise ModelFileError(
-            "holds more than tensors, and loading it could run code; refused. "
-            "Save the model's state_dict() instead"
-        ) from None
-    except Exception as error:  # a damaged pickle is a program gone wrong, and may raise anything
-        reason = str(error).split("\n")[0]
-        raise ModelFileError(f"is a damaged PyTorch file ({reason})") from None
-    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
-        raise ModelFileError("holds no state_dict; save the model's state_dict()")
-    metadata = getattr(state, "_metadata", {})
-    text = metadata.get("", {}).get(_KEY) if isinstance(metadata, dict) else None
-    return {str(name): tensor for name, tensor in state.items()}, text
-
-
-def _read_card(text: str | None, network: VGG) -> ModelCard:
-    config = network.config
-    if text is None:
-        size = 28 if config.image_size == 32 else config.image_size
-        return ModelCard(
-            classes=tuple(str(number) for number in range(config.num_classes)),
-            image_shape=(config.in_channels, size, size),
+            f"the numbers of its layers leave room for one without weights after stage "
+            f"{normalized[-1] + 1}, dropout or response normalization, and vggnet cannot tell "
+            "which; if it is dropout, renumber `features` without it and save again"
         )
+
+
+def _assume_card(
+    path: Path, network: ModelConfig, hub: Mapping[str, Any], overrides: Overrides
+) -> ModelCard:
+    """Describe weights that have no description, and log every assumption."""
+    known = _read_hub_card(hub)
+    channels, size = network.in_channels, network.image_size
+    if channels == 1 and padded_size(network, 28) == size:
+        size = 28  # as MNIST's images are
+    assumed = []
+    if overrides.image_size is None:
+        assumed.append(f"images of {channels}×{size}×{size} (--image-size)")
+    if "mean" not in known and None in (overrides.mean, overrides.std):
+        assumed.append("pixels scaled to [-1, 1], as in the article (--mean, --std)")
+    if "classes" not in known and overrides.classes is None:
+        assumed.append(f"classes named 0 to {network.num_classes - 1} (--classes)")
+    if any("lrn" in stage for stage in network.layers.stages):
+        assumed.append("response normalization after the first convolution, as in vgg-a-lrn")
+    if assumed:
+        _log.warning("%s has no description of its weights; assuming %s", path, "; ".join(assumed))
+    names = [str(number) for number in range(network.num_classes)]
+    return validate_card({"classes": names, **known, "image_shape": (channels, size, size)})
+
+
+def _read_hub_card(hub: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the normalization and class names in a Hub folder's config.json, timm's or ours."""
+    values = {
+        **hub,
+        **(hub["pretrained_cfg"] if isinstance(hub.get("pretrained_cfg"), dict) else {}),
+    }
+    found: dict[str, Any] = {}
+    mean, std = (values.get(key, values.get(f"image_{key}")) for key in ("mean", "std"))
+    if mean is not None and std is not None:
+        found |= {"mean": mean, "std": std}
+    names = values.get("label_names")
+    if isinstance(labels := values.get("id2label"), dict):
+        names = [labels.get(str(number)) for number in range(len(labels))]
+    if names is not None:
+        found["classes"] = names
+    return found
+
+
+def _override(card: ModelCard, overrides: Overrides, network: ModelConfig) -> ModelCard:
+    """Put the user's values in place of the description's.
+
+    Raises:
+        ConfigError: They do not fit the network.
+    """
+    values = {
+        name: value
+        for name in ("mean", "std", "classes")
+        if (value := getattr(overrides, name)) is not None
+    }
+    if overrides.image_size is not None:
+        values["image_shape"] = (card.image_shape[0], *[overrides.image_size] * 2)
+    if not values:
+        return card
     try:
-        card = ModelCard.model_validate(json.loads(text))
-    except (ValidationError, ValueError, TypeError) as error:
-        raise ModelFileError(f"its description is not valid: {error}") from None
-    if len(card.classes) != config.num_classes or card.image_shape[0] != config.in_channels:
-        raise ModelFileError(
-            f"its description ({len(card.classes)} classes, {card.image_shape[0]} channels) is not "
-            f"that of its tensors ({config.num_classes} and {config.in_channels})"
-        )
-    return card
+        changed = validate_card({**card.model_dump(), **values})
+        check_fits(changed, network)
+    except ModelFileError as error:
+        raise ConfigError(str(error).replace("its description", "the given description")) from None
+    return changed

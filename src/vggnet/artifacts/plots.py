@@ -1,4 +1,4 @@
-"""Curves, confusion matrices and sheets of images, as PNG; no window, no global state."""
+"""Draw curves, confusion matrices and sheets of images as PNG, without global state."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggnet.artifacts.atomic import write_file
+from vggnet.artifacts.outputs import PNG_SOFTWARE
 from vggnet.engine.evaluate import Evaluation, Score
 from vggnet.engine.fit import EpochResult
 
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
-"""From the palette of Okabe and Ito, told apart by the colour-blind as well."""
+"""From Okabe and Ito's palette for color-blind readers."""
 
 _AS_WRITTEN: dict[str, Any] = {"parse_math": False}
-"""For text that holds a name: "cost_$ or cost_^$" is no formula."""
+"""For text that contains a name: the class "cost_$ or cost_^$" is not a formula."""
 
 
 def render_curves(
@@ -31,10 +32,10 @@ def render_curves(
     test: Evaluation,
     label_smoothing: float,
 ) -> None:
-    """Draw training loss and accuracy against steps, validation and test beside them.
+    """Draw loss and accuracy against steps: training, validation and test.
 
     Args:
-        label_smoothing: Part of the training loss and not of the others; the legend says so.
+        label_smoothing: Included in the training loss only, as the legend says.
     """
     losses = np.concatenate([epoch.step_losses for epoch in epochs])
     accuracies = np.concatenate([epoch.step_accuracies for epoch in epochs])
@@ -54,7 +55,7 @@ def render_curves(
     label = f"test: {100 * test.accuracy:.2f} %"
     right.plot(ends[-1], 100 * test.accuracy, "D", color=ORANGE, label=label)
     left.set(title="Loss", ylabel="cross-entropy, nats", yscale="log")
-    right.set(title="Accuracy", ylabel="classified right, %")
+    right.set(title="Accuracy", ylabel="accuracy, %")
     right.set_ylim(max(0.0, min(90.0, 100 * test.accuracy - 10)), 100.3)
     for axes in (left, right):
         axes.set_xlabel("step")
@@ -62,11 +63,11 @@ def render_curves(
         axes.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, loc="upper right")
     right.legend(frameon=False, loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> None:
-    """Draw how often each class was taken for each other; colours show mistakes alone."""
+    """Draw counts of true and predicted classes; colors show the errors only."""
     matrix = evaluation.confusion_matrix
     mistakes = matrix.astype(float)
     np.fill_diagonal(mistakes, 0)
@@ -80,7 +81,7 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
         for (row, column), count in np.ndenumerate(matrix):
             if count:
                 weight = "bold" if row == column else "normal"
-                colour = GREY if row == column else "black"
+                color = GREY if row == column else "black"
                 axes.text(
                     column,
                     row,
@@ -88,20 +89,20 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
                     ha="center",
                     va="center",
                     fontsize=size,
-                    color=colour,
+                    color=color,
                     weight=weight,
                 )
     turned = 90 if max(map(len, classes)) > 3 else 0
     axes.set_xticks(range(many), classes, rotation=turned, fontsize=size, **_AS_WRITTEN)
     axes.set_yticks(range(many), classes, fontsize=size, **_AS_WRITTEN)
     axes.set(
-        xlabel="taken for",
-        ylabel="is",
-        title=f"{evaluation.count - evaluation.correct:,} mistakes in {evaluation.count:,}",
+        xlabel="predicted",
+        ylabel="true",
+        title=f"{evaluation.count - evaluation.correct:,} errors in {evaluation.count:,} images",
     )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def render_mistakes(
@@ -111,20 +112,22 @@ def render_mistakes(
     classes: Sequence[str],
     most: int = 40,
 ) -> None:
-    """Draw the most confident errors, each with what it is and what it was taken for.
+    """Draw the most confident errors, each with its true and its predicted class.
 
     Args:
-        images: The evaluated images, uint8, (N, C, H, W), in the evaluation's order.
+        images: All evaluated images, uint8, (N, C, H, W), in the order of the evaluation.
+        most: Number of errors to draw.
     """
     worst = evaluation.worst_mistakes(most)
     captions = []
     for index in worst:
-        taken = evaluation.predictions[index]
-        sure = 100 * evaluation.probabilities[index, taken]
+        predicted = evaluation.predictions[index]
+        confidence = 100 * evaluation.probabilities[index, predicted]
         true = classes[evaluation.labels[index]]
-        captions.append(f"{true} taken for {classes[taken]}\n{sure:.0f} % sure · no. {index}")
-    title = f"The {len(worst)} surest of {evaluation.count - evaluation.correct:,} mistakes"
-    render_sheet(path, images[worst], captions, title if len(worst) else "No mistakes")
+        captions.append(f"{true}, predicted {classes[predicted]}\n{confidence:.0f} % · no. {index}")
+    errors = evaluation.count - evaluation.correct
+    title = f"The {len(worst)} most confident of {errors:,} errors"
+    render_sheet(path, images[worst], captions, title if len(worst) else "No errors")
 
 
 def render_sheet(
@@ -137,7 +140,7 @@ def render_sheet(
     """Draw images (N, C, H, W) in a grid, each with its caption."""
     rows = max(1, -(-len(images) // columns))
     figure = _figure(1.5 * columns, 1.85 * rows + 0.5)
-    # One pair of axes for all: a pair for each of 40 images takes a second to lay out.
+    # One Axes for all images: with one for each of 40, the layout takes a second.
     axes = figure.subplots()
     axes.set(xlim=(0, columns), ylim=(rows, -0.02))
     axes.set_title(title, **_AS_WRITTEN)
@@ -153,18 +156,18 @@ def render_sheet(
         axes.text(
             column + 0.5, row + 0.22, caption, ha="center", va="bottom", fontsize=8, **_AS_WRITTEN
         )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(width: float, height: float) -> Figure:
-    # Imported here: it costs 0.3 s, which a command that draws nothing shall not pay.
+    # Imported here because it takes 0.3 s, and most commands draw nothing.
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def _draw_curve(axes: Axes, values: npt.NDArray[np.float64], label: str) -> None:
-    """Draw a value a step, thinly, and its running mean on top."""
+    """Draw the value of each step as a thin line, and the running mean over it."""
     steps = np.arange(1, len(values) + 1)
     width = max(1, len(values) // 40)
     kernel = np.ones(width) / width
@@ -173,5 +176,11 @@ def _draw_curve(axes: Axes, values: npt.NDArray[np.float64], label: str) -> None
     axes.plot(steps[width - 1 :], mean, color=BLUE, label=label)
 
 
-def _save(figure: Figure, path: Path) -> None:
-    write_file(path, lambda file: figure.savefig(file, format="png"))
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, marked as vggnet's.
+
+    Raises:
+        OutputError: The file cannot be written; an existing file is unchanged.
+    """
+    metadata = {"Software": PNG_SOFTWARE}
+    write_file(path, lambda file: figure.savefig(file, format="png", metadata=metadata))

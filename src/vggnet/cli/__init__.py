@@ -13,6 +13,7 @@ import typer
 
 from vggnet import __version__
 from vggnet.cli import compare, data, env, evaluate, export, predict, serve, study, train
+from vggnet.cli.terminal import print_logged_warnings, say
 from vggnet.errors import VggnetError
 
 _OUTPUT_LOST = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -65,6 +66,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # No training shall end because a locale has no byte for "·".
             stream.reconfigure(errors="backslashreplace")
+    print_logged_warnings()
     try:
         _run()
     except SystemExit as end:
@@ -89,7 +91,7 @@ def _run_command() -> None:
     try:
         app()
     except VggnetError as error:
-        print(f"vggnet: {error}", file=sys.stderr)
+        say(f"vggnet: {error}", error=True)
         sys.exit(error.exit_code)
     finally:
         print(end="", flush=True)  # a failure at Python's own end could not be told in our words

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vggnet.cli.flags import config_flags, nest_flags
+from vggnet.cli.model_options import Force
 from vggnet.errors import ConfigError, VggnetError
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 _PLAIN = r"[A-Za-z0-9._=,/:+-]{1,200}"
 _MEASURED = ("train_device", "train_precision", "train_kernels", "train_threads", "train_epochs")
 """Settings that a comparison varies itself."""
-_LOCAL = ("devices", "threads", "min_seconds", "sweep", "data_data_dir", "output", "price")
+_LOCAL = ("devices", "threads", "min_seconds", "sweep", "data_data_dir", "output", "price", "force")
 """Options that do not change the work of a row."""
-_REPORT = ("files", "output", "price")
+_REPORT = ("files", "output", "price", "force")
 """Options that apply to result files."""
 
 
@@ -81,6 +82,7 @@ def compare(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for compare.json, .md and .html.")
     ] = Path(),
+    force: Force = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON instead of the table.")
     ] = False,
@@ -91,7 +93,8 @@ def compare(
     Without a GPU, compares CPU thread counts, kernels and batch sizes. With FILEs, measures
     nothing and reports the results of several machines side by side.
     """
-    from vggnet.artifacts.atomic import check_writable, make_folder
+    from vggnet.artifacts.atomic import make_folder
+    from vggnet.artifacts.outputs import HTML, MARKDOWN, RESULT, check_output
     from vggnet.compare.report import build_report
 
     prices = _read_prices(price)
@@ -104,6 +107,8 @@ def compare(
 
         results = list(zip(_name_sources(files), map(load_result, files), strict=True))
         make_folder(output)
+        for kind in (HTML, MARKDOWN):
+            check_output(output / f"compare{kind.suffixes[0]}", kind, files, force)
         _write(build_report(results, prices, files[0]), None, output, "compare", quiet=False)
         return
     counts = _read_threads(threads) if threads is not None else None
@@ -128,7 +133,9 @@ def compare(
     )
     plan = replace(plan, options=_same_work(context, plan), command=_command_line())
     make_folder(output)
-    check_writable(output / "compare.json")
+    for stem in ("compare", "compare-partial"):
+        for kind in (RESULT, HTML, MARKDOWN):
+            check_output(output / f"{stem}{kind.suffixes[0]}", kind, force=force)
     result, code = _measure(plan, quiet=as_json)
     stem = "compare" if result.complete else "compare-partial"
     report = build_report([("", result)], prices, output / f"{stem}.json")

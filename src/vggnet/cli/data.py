@@ -1,12 +1,14 @@
-"""`vggnet data`: which datasets there are, whether the files are whole, what they look like."""
+"""`vggnet data`: list, verify, show and audit datasets."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from vggnet.cli import model_options as options
+from vggnet.cli.terminal import say, warn
 
 if TYPE_CHECKING:
     from vggnet.data.dataset import Dataset
@@ -19,28 +21,29 @@ app = typer.Typer(
 )
 
 Name = Annotated[
-    str, typer.Argument(help="Dataset, as `vggnet data list` names it, or a folder of images.")
+    str, typer.Argument(help="A name from `vggnet data list`, or the path of your own data.")
 ]
-DataDir = Annotated[Path | None, typer.Option(help="Folder that holds it in torchvision's layout.")]
-Download = Annotated[bool, typer.Option(help="Fetch a dataset that is not on this machine.")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder that holds it, in torchvision's layout.")
+]
+Download = Annotated[bool, typer.Option(help="Download a dataset that is not on this machine.")]
 ImageSize = Annotated[
     int | None,
-    typer.Option(min=8, max=1024, help="Pixels a side that a folder's images are fitted to."),
+    typer.Option(min=8, max=1024, help="Pixels a side that your own images are fitted to."),
 ]
-SkipBad = Annotated[
-    bool, typer.Option("--skip-bad", help="Leave unreadable images of a folder out.")
-]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
 
 
 @app.command("list")
 def list_datasets(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """List the datasets that --dataset takes, and where each is or would come from."""
+    """List the datasets that --dataset takes, and where each is or would be downloaded from."""
     import json
 
     from vggnet.data.catalog import CATALOG
     from vggnet.data.places import find_place
+    from vggnet.data.sources import KINDS
 
     places = {name: find_place(entry, entry.train) for name, entry in CATALOG.items()}
     if as_json:
@@ -61,7 +64,7 @@ def list_datasets(
     for name, entry in CATALOG.items():
         words = f"{len(entry.classes)} classes · {places[name].words} · {entry.licence}"
         print(f"{name:{width}}  {words}")
-    print(f"{'DIR':{width}}  your own images: a folder for each class, or IDX files")
+    print(f"{'PATH':{width}}  your own data: {KINDS}")
 
 
 @app.command()
@@ -72,21 +75,21 @@ def verify(
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
 ) -> None:
-    """Read a whole dataset, compare it with what was published, and say what is odd about it."""
+    """Read a whole dataset, compare it with published hashes, and warn about oddities."""
     import numpy as np
 
-    from vggnet.data.folder import is_folder
+    from vggnet.data.storage import is_path
 
     dataset = _load(name, data_dir, download, image_size, skip_bad)
-    words = "as published" if dataset.verified else "whole; there is no published hash of them"
-    if is_folder(name):
+    words = "as published" if dataset.verified else "complete; no hash of them is published"
+    if is_path(name):
         words = f"read as {' × '.join(map(str, dataset.shape))}"
     for examples in (dataset.train, dataset.test):
-        print(f"{examples.source}: {len(examples):,} images, {words}")
-    if is_folder(name):
+        say(f"{examples.source}: {len(examples):,} images, {words}")
+    if is_path(name):
         counts = np.bincount(dataset.train.labels, minlength=len(dataset.classes))
         for class_, count in zip(dataset.classes, counts, strict=True):
-            print(f"    {class_}: {count:,} to train on")
+            say(f"    {class_}: {count:,} to train on")
     print(f"dataset SHA-256 {dataset.sha256}")
 
 
@@ -94,19 +97,24 @@ def verify(
 def show(
     name: Name = "mnist",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="PNG file; default: NAME.png, here.")
+        Path | None,
+        typer.Option("--output", "-o", help="PNG file; default: NAME.png in this folder."),
     ] = None,
     split: Annotated[Literal["train", "test"], typer.Option(help="Which split.")] = "train",
     data_dir: DataDir = None,
     download: Download = True,
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
+    force: options.Force = False,
 ) -> None:
-    """Draw a contact sheet: the first eight images of every class."""
+    """Draw the first eight images of every class."""
     import numpy as np
 
+    from vggnet.artifacts.outputs import PNG, check_output
     from vggnet.artifacts.plots import render_sheet
 
+    if output:
+        check_output(output, PNG, [Path(name)], force)
     dataset = _load(name, data_dir, download, image_size, skip_bad)
     examples = dataset.train if split == "train" else dataset.test
     chosen = np.concatenate(
@@ -114,20 +122,21 @@ def show(
     )
     captions = [f"{dataset.classes[examples.labels[index]]} · no. {index}" for index in chosen]
     path = output or Path(f"{dataset.name}.png")
+    check_output(path, PNG, [Path(name)], force)
     title = f"{dataset.name}, {split}: the first eight images of each class"
     render_sheet(path, examples.images[chosen], captions, title)
-    print(path)
+    say(str(path))
 
 
 def _load(
     name: str, data_dir: Path | None, download: bool, image_size: int | None, skip_bad: bool
 ) -> Dataset:
-    """Load a dataset, and warn of what is odd about it."""
+    """Load a dataset, and print its warnings."""
     from vggnet.data.storage import load_dataset
 
     dataset = load_dataset(
         name, data_dir, download=download, image_size=image_size, skip_bad=skip_bad
     )
     for warning in dataset.warnings:
-        print(f"vggnet: warning: {warning}", file=sys.stderr)
+        warn(warning)
     return dataset

@@ -1,4 +1,4 @@
-"""`vggnet evaluate`: how good a model file is, and what it gets wrong."""
+"""`vggnet evaluate`: accuracy of a model on the test set, per class, and its errors."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggnet.cli import model_options as options
+from vggnet.cli.terminal import printable, warn
+
 if TYPE_CHECKING:
     from vggnet.engine.evaluate import Evaluation
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    model: options.ModelFile,
     dataset: Annotated[
         str | None,
-        typer.Option(help="Dataset, or folder of images; default: the one trained on."),
+        typer.Option(
+            help="Dataset or folder of images; default: the one the model was trained on."
+        ),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds it in torchvision's layout.")
+        Path | None, typer.Option(help="Folder with the dataset in torchvision's layout.")
     ] = None,
     download: Annotated[
-        bool, typer.Option(help="Fetch a dataset that is not on this machine.")
+        bool, typer.Option(help="Download a dataset that is not on this machine.")
     ] = True,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave unreadable images of a folder out.")
+        bool, typer.Option("--skip-bad", help="Skip unreadable images of a folder.")
     ] = False,
     mistakes: Annotated[
         Path | None,
@@ -39,32 +44,42 @@ def evaluate(
             min=1,
             max=4,
             metavar="N",
-            help="Besides, average the answers to all shifts of up to N pixels, at most 4.",
+            help="Also average the predictions over all shifts of up to N pixels (1 to 4).",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_size: options.ModelImageSize = None,
+    classes: options.Classes = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Evaluate a model file on the test set, ours or one that the article's script saved."""
+    """Evaluate a model on the test set."""
     import json
-    import sys
 
+    from vggnet.artifacts.model_file import load_model
+    from vggnet.artifacts.outputs import PNG, check_output
     from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
     from vggnet.artifacts.summary import summarize
     from vggnet.data.matching import load_to_evaluate
     from vggnet.engine.device import computing, usable_cores
-    from vggnet.inference.predict import load
+    from vggnet.inference.predict import Classifier
     from vggnet.inference.tta import evaluate_tta
 
-    classifier = load(model, device)
+    overrides = options.read_overrides(mean, std, image_size, classes)
+    classifier = Classifier(load_model(model, overrides), device)
     learnt = classifier.learnt
     name = dataset or learnt.dataset or "mnist"
+    inputs = [model, Path(name)]
+    for path in (mistakes, confusion):
+        if path:
+            check_output(path, PNG, inputs, force)
+            inputs.append(path)
     test, warnings = load_to_evaluate(name, learnt, data_dir, download=download, skip_bad=skip_bad)
     for warning in warnings:
-        print(f"vggnet: warning: {warning}", file=sys.stderr)
+        warn(warning)
     with computing("fp32", threads or usable_cores()):
         found = classifier.evaluate(test)
         shifted = evaluate_tta(classifier, test, shifts) if shifts else None
@@ -80,13 +95,13 @@ def evaluate(
                 "accuracy": shifted.accuracy,
                 "loss": shifted.loss,
             }
-        print(json.dumps(summary))
+        print(json.dumps(summary, allow_nan=False))
         return
     _print(found, classifier.classes, test.source)
     if shifts and shifted:
         print(
-            f"With the mean of {(2 * shifts + 1) ** 2} answers an image, to all shifts of up to "
-            f"{shifts} pixel{'s' if shifts > 1 else ''}: accuracy {100 * shifted.accuracy:.2f} %"
+            f"Averaged over {(2 * shifts + 1) ** 2} shifts of up to {shifts} "
+            f"pixel{'s' * (shifts > 1)}: accuracy {100 * shifted.accuracy:.2f} %"
         )
 
 
@@ -101,10 +116,10 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
         f"accuracy {100 * found.accuracy:.2f} % ({found.correct:,} of {found.count:,}; "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f} %)\n"
         f"loss     {found.loss:.4f} nats\n"
-        f"data     {source}"
+        f"data     {printable(source)}"
     )
     table = Table(box=box.SIMPLE_HEAD)
-    columns = ("class", "images", "precision %", "recall %", "F1 %", "most often taken for")
+    columns = ("class", "images", "precision %", "recall %", "F1 %", "most often predicted as")
     for column in columns:
         table.add_column(column, justify="left" if column in (columns[0], columns[-1]) else "right")
     for index, row in enumerate(found.per_class(classes)):
@@ -112,12 +127,12 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
         wrong[index] = 0
         other = int(wrong.argmax())
         table.add_row(
-            str(row["class"]),
+            printable(str(row["class"])),
             f"{row['count']:,}",
             *(
                 f"{100 * float(row[key]):.2f}" if row["count"] else "–"
                 for key in ("precision", "recall", "f1")
             ),
-            f"{classes[other]} ({wrong[other]} times)" if wrong[other] else "",
+            f"{printable(classes[other])} ({wrong[other]} times)" if wrong[other] else "",
         )
     console.print(table)

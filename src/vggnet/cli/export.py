@@ -1,67 +1,70 @@
-"""`vggnet export`: a model as a file for other programs."""
+"""`vggnet export`: convert a model for other programs."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from vggnet.cli import model_options as options
+from vggnet.cli.terminal import say, warn
 from vggnet.errors import ConfigError
 
 _NOTABLE_LOSS = 0.1
-"""Points of accuracy that quantization may cost without a warning."""
+"""Percentage points of accuracy that quantization may cost without a warning."""
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    model: options.ModelFile,
     kind: Annotated[
         Literal["onnx", "pt2", "safetensors", "hub"],
-        typer.Option("--format", help="hub: a folder as Hugging Face's Hub expects it."),
+        typer.Option("--format", help="hub: a folder for Hugging Face's Hub."),
     ] = "onnx",
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantize to 8 bits, calibrated on training images.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Default: the model's name, here.")
+        Path | None,
+        typer.Option("--output", "-o", help="Default: the model's name, in the current folder."),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds the dataset in torchvision's layout.")
+        Path | None, typer.Option(help="Folder with the dataset in torchvision's layout.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_size: options.ModelImageSize = None,
+    classes: options.Classes = None,
+    force: options.Force = False,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Export a model for ONNX Runtime, PyTorch alone, or the Hub.
+    """Export a model to ONNX, PyTorch, safetensors or a folder for the Hub.
 
-    The file takes images as uint8 (N, C, H, W) and gives logits and probabilities. It is
-    kept only if it answers 1,000 test images as the network does, at batches of 1 to 256.
+    The file takes images as uint8 (N, C, H, W) and returns logits and probabilities. It is
+    kept only if its outputs equal the network's on 1,000 test images, at batch sizes 1 to 256.
     """
-    from vggnet.artifacts.export import FORMATS, check_place, export_model
+    from vggnet.artifacts.export import FORMATS, check_target, export_model
     from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
     from vggnet.artifacts.export.int8 import export_int8
-    from vggnet.artifacts.export.program import ExportModule
-    from vggnet.artifacts.model_file import load_model
+    from vggnet.artifacts.export.program import EndToEndModel
+    from vggnet.artifacts.model_file import LoadedModel, load_model
     from vggnet.engine.device import computing, usable_cores
 
     if int8 and kind != "onnx":
-        raise ConfigError(f"--int8 is for --format onnx, not {kind}")
-    suffix = FORMATS[kind].suffix
-    path = output or Path(f"{model.stem}{'_int8' if int8 else ''}{suffix or '_hub'}")
-    if suffix and path.suffix != suffix:
-        raise ConfigError(f"{path}: a file of this format is named with {suffix}")
-    if os.path.realpath(path) == os.path.realpath(model):
-        raise ConfigError(f"{path} is the model itself; name another file with --output")
-    loaded = load_model(model)
-    check_place(path, is_folder=not suffix)  # before the measuring, which takes a while
+        raise ConfigError(f"--int8 works with --format onnx, not with {kind}")
+    file = FORMATS[kind].kind
+    overrides = options.read_overrides(mean, std, image_size, classes)
+    loaded = load_model(model, overrides)
+    stem = model.resolve().name if model.is_dir() else model.stem
+    path = output or Path(f"{stem}{'_int8' * int8}{file.suffixes[0] if file else '_hub'}")
+    check_target(kind, path, model, force)
     count = threads or usable_cores()
     with computing("fp32", count):
         dataset = find_dataset(loaded.card, data_dir)
-        shown = loaded.model_copy(update={"card": loaded.card.without_paths()})
-        network = ExportModule(shown, dataset.name if dataset else None)
+        shown = LoadedModel(loaded.network, loaded.card.without_paths())
+        network = EndToEndModel(shown, dataset.name if dataset else None)
         if dataset and kind == "hub":
             network.measure(dataset.test)
         pixels, source = choose_pixels(dataset, loaded.card.image_shape)
@@ -71,37 +74,33 @@ def export(
             found |= asdict(quantized)
         else:
             found["worst"] = export_model(network, kind, path, pixels, source, count)
-    size = sum(file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]))
+    size = sum(one.stat().st_size for one in (path.rglob("*") if path.is_dir() else [path]))
     found |= {"path": str(path), "format": kind, "bytes": size}
     _print(found, FORMATS[kind].usage(path, loaded.card.image_shape), as_json)
 
 
 def _print(found: dict[str, Any], usage: str, as_json: bool) -> None:
     import json
-    import sys
 
-    from vggnet.artifacts.export.parity import BATCH_SIZES
+    from vggnet.artifacts.export.program import BATCH_SIZES
 
+    lines = [
+        f"checked  {found['images']:,} {found['source']} "
+        f"at batch sizes {', '.join(map(str, BATCH_SIZES))}: "
+        f"same classes, largest difference {found['worst']:.1e}",
+        f"file     {found['path']} ({found['bytes'] / 1e6:.2f} MB)",
+    ]
+    lost = 0.0
+    if "accuracy_int8" in found:
+        before, after = 100 * found["accuracy_float"], 100 * found["accuracy_int8"]
+        lost = before - after
+        lines += [
+            f"float    {before:.2f} % of the test set, {found['bytes_float'] / 1e6:.2f} MB",
+            f"int8     {after:.2f} %, {found['bytes'] / 1e6:.2f} MB",
+        ]
     if as_json:
         print(json.dumps(found))
     else:
-        print(
-            f"checked  {found['images']:,} {found['source']} "
-            f"at batches of {', '.join(map(str, BATCH_SIZES))}: "
-            f"same classes, at most {found['worst']:.1e} apart\n"
-            f"file     {found['path']} ({found['bytes'] / 1e6:.2f} MB)"
-        )
-    if "accuracy_int8" not in found:
-        if not as_json:
-            print(f"\n{usage}")
-        return
-    before, after = 100 * found["accuracy_float"], 100 * found["accuracy_int8"]
-    if not as_json:
-        print(
-            f"float    {before:.2f} % of the test set, {found['bytes_float'] / 1e6:.2f} MB\n"
-            f"int8     {after:.2f} %, {found['bytes'] / 1e6:.2f} MB\n\n{usage}"
-        )
-    if before - after > _NOTABLE_LOSS:
-        print(
-            f"vggnet: warning: 8 bits cost {before - after:.2f} points of accuracy", file=sys.stderr
-        )
+        say("\n".join([*lines, "", usage]))
+    if lost > _NOTABLE_LOSS:
+        warn(f"8 bits cost {lost:.2f} percentage points of accuracy")

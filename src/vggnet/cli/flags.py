@@ -60,7 +60,7 @@ def _spell(name: str, field: Any) -> list[str]:
     """Return a field's flag; an empty list means it has none."""
     extra = field.json_schema_extra or {}
     flag = name.replace("_", "-")
-    if field.annotation is bool:
+    if bool in (field.annotation, *get_args(field.annotation)):
         return [f"--{flag}/--no-{flag}"]
     spelling: list[str] = extra.get("flag", [f"--{flag}"])
     return spelling
@@ -68,9 +68,11 @@ def _spell(name: str, field: Any) -> list[str]:
 
 def _plain_type(annotation: Any) -> Any:
     """Return the type that the command line reads; the configuration checks the value."""
-    if annotation is bool or get_origin(annotation) is Literal:
-        return annotation
     parts = get_args(annotation)
+    if annotation is bool or bool in parts:
+        return bool
+    if get_origin(annotation) is Literal:
+        return annotation
     if get_origin(annotation) is tuple and Ellipsis not in parts:
         return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))
     for plain in (int, float, Path):

@@ -1,4 +1,4 @@
-"""`vggnet predict`: read images."""
+"""`vggnet predict`: classify images."""
 
 from __future__ import annotations
 
@@ -9,162 +9,223 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from vggnet.cli import model_options as options
+from vggnet.cli.terminal import printable, say, warn
 from vggnet.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    from vggnet.inference.read import Answer, Guess
+    from vggnet.inference.read import FileResult, Prediction
 
 NOTHING = "nothing drawn"
 
 _MANY = 32
-"""Images for which compiled kernels are worth their start."""
+"""Images from which on the start of compiled kernels pays off."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that spreadsheets take for a formula."""
 
 _MOST_SHOWN = 400
-"""Images, or digits of rows, on the sheet of `--show`; more than that, and nothing opens it."""
+"""Images, or digits of rows, on the sheet of `--show`; viewers do not open larger ones."""
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    model: options.ModelFile,
     images: Annotated[
         list[Path],
         typer.Argument(
-            help="Files, folders, or - for standard input; PNG, JPEG, WebP or BMP.",
+            help="Image files, folders or zips of them, files of digits (CSV, NPZ, IDX, Parquet), "
+            "or - for standard input.",
             metavar="IMAGE...",
-            readable=False,  # one that is not is a problem of its own, and no wrong usage
+            readable=False,  # an unreadable file is reported with the predictions
         ),
     ],
-    top: Annotated[int, typer.Option(min=1, help="Classes to name for each.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print for each.")] = 3,
     style: Annotated[
-        Literal["table", "csv", "json"], typer.Option("--format", help="How to answer.")
+        Literal["table", "csv", "json"], typer.Option("--format", help="Format of the output.")
     ] = "table",
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID,CLASS",
+            help="With --format csv: print only the number of the image, from 1, and the class, "
+            "under these names. Kaggle's digit recognizer takes ImageId,Label.",
+        ),
+    ] = None,
     split: Annotated[
         bool, typer.Option("--split", help="Read a row of digits that do not touch each other.")
     ] = False,
     prepare: Annotated[
         bool,
         typer.Option(
-            "--prepare/--no-prepare", help="Draw digits again as MNIST would, or take pixels as is."
+            "--prepare/--no-prepare",
+            help="Redraw digits in MNIST's style, or use the pixels as they are.",
         ),
     ] = True,
     show: Annotated[
-        Path | None, typer.Option(help="Write what the network saw, and its answers, to this PNG.")
+        Path | None,
+        typer.Option(help="Draw the network's inputs and the predictions to this PNG file."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
-    ] = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_size: options.ModelImageSize = None,
+    classes: options.Classes = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
 ) -> None:
-    """Read images of digits, however they are drawn; or of what else a model was trained on.
+    """Classify images: digits in any style, or whatever the model was trained on.
 
-    Ink is told from paper, whichever is darker, and drawn again as MNIST's digits are.
-    An image that cannot be read is named at the end; the others are answered.
+    Works for dark ink on light paper and the reverse. Data files give one prediction for each
+    row. An image that cannot be read is reported at the end; the others are classified.
     """
+    from vggnet.artifacts.model_file import load_model
+    from vggnet.artifacts.outputs import PNG, check_output
     from vggnet.data.progress import track
     from vggnet.engine.device import computing, usable_cores
-    from vggnet.inference.predict import load
-    from vggnet.inference.read import choose_reading, find_images, read_images
+    from vggnet.inference.predict import Classifier
+    from vggnet.inference.read import (
+        choose_bit_depth,
+        choose_reading,
+        find_inputs,
+        predict_items,
+    )
     from vggnet.inference.reading import Reading
 
     if split and not prepare:
         raise ConfigError("--split and --no-prepare exclude each other")
-    files = find_images(images)
-    # A few images are answered sooner than compiled kernels are loaded.
-    classifier = load(model, device, kernels="torch" if len(files) < _MANY else "auto")
+    names = _read_columns(columns, style, split)
+    inputs = find_inputs(images)
+    for warning in inputs.warnings:
+        warn(warning)
+    # A few images are classified before compiled kernels are loaded.
+    kernels = "torch" if len(inputs.items) < _MANY else "auto"
+    overrides = options.read_overrides(mean, std, image_size, classes)
+    classifier = Classifier(load_model(model, overrides), device, kernels)
+    if show:
+        check_output(show, PNG, [model, *images], force)
     reading = choose_reading(classifier.learnt) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError(
-            "--split reads rows of characters; this model has not learnt any in MNIST's form, "
-            "28×28 pixels in grey, each class named by one character"
+            "--split reads rows of characters, and this model was not trained on characters in "
+            "MNIST's form: 28×28 pixels in grey, each class named by one character"
         )
+    bit_depth = choose_bit_depth(inputs, classifier.learnt)
     sheet = _Sheet()
     problems: list[str] = []
 
-    def answers() -> Iterator[Answer]:
+    def results() -> Iterator[FileResult]:
         chosen = Reading.ROW if split else reading
-        found = read_images(classifier, files, chosen, top)
-        if not sys.stdout.isatty():  # there, the answers themselves show how far it is
-            found = track(found, "reading", len(files))
-        for answer in found:
-            if answer.problem:
-                problems.append(f"vggnet: cannot read {answer.path}: {answer.problem}")
+        found = predict_items(classifier, inputs.items, chosen, top, bit_depth)
+        if not sys.stdout.isatty():  # on a terminal, the predictions show the progress
+            found = track(found, "predicting", len(inputs.items))
+        for result in found:
+            if result.problem:
+                problems.append(f"vggnet: cannot read {result.path}: {result.problem}")
                 continue
             if show:
-                sheet.add(answer)
-            yield answer
+                sheet.add(result)
+            yield result
 
     with computing("fp32", threads or usable_cores()):
-        for line in _FORMATS[style](answers(), split):
-            print(line)
-    if problems:
-        print("\n".join(problems), file=sys.stderr)
+        lines = _as_numbered(results(), names) if names else _FORMATS[style](results(), split)
+        for line in lines:
+            print(line if style == "csv" else printable(line))
+    for problem in problems:
+        say(problem, error=True)
     if show:
         sheet.write(show)
     if problems:
         raise typer.Exit(ImageError.exit_code)
 
 
-def _as_table(answers: Iterable[Answer], split: bool) -> Iterator[str]:
-    for answer in answers:
-        if not answer.guesses:
-            yield f"{answer.path}  {NOTHING}"
+def _read_columns(columns: str | None, style: str, split: bool) -> tuple[str, str] | None:
+    """Return the two names of `--columns`.
+
+    Raises:
+        ConfigError: There are not two, or the format has no such columns.
+    """
+    if columns is None:
+        return None
+    names = [name.strip() for name in columns.split(",")]
+    if len(names) != 2 or not all(names):
+        raise ConfigError(f"--columns takes two names, as in ImageId,Label, not {columns!r}")
+    if style != "csv" or split:
+        raise ConfigError("--columns goes with --format csv, and not with --split")
+    return names[0], names[1]
+
+
+def _as_table(results: Iterable[FileResult], split: bool) -> Iterator[str]:
+    for result in results:
+        if not result.predictions:
+            yield f"{result.path}  {NOTHING}"
         elif split:
-            guess = answer.guesses[answer.least_sure]
+            one = result.predictions[result.least_confident]
             yield (
-                f"{answer.path}  {answer.number}  (least sure: digit {answer.least_sure + 1}, "
-                f"{guess.label}, {100 * guess.probability:.1f} %)"
+                f"{result.path}  {result.number}  (lowest confidence: digit "
+                f"{result.least_confident + 1}, {one.label}, {100 * one.probability:.1f} %)"
             )
         else:
-            (guess,) = answer.guesses
-            shares = "  ".join(f"{name} {100 * share:.1f} %" for name, share in guess.top)
-            yield f"{answer.path}  {shares}"
+            (one,) = result.predictions
+            shares = "  ".join(f"{name} {100 * share:.1f} %" for name, share in one.top)
+            yield f"{result.path}  {shares}"
 
 
-def _as_csv(answers: Iterable[Answer], split: bool) -> Iterator[str]:
+def _as_csv(results: Iterable[FileResult], split: bool) -> Iterator[str]:
+    names = ("number", "least_sure") if split else ("class", "probability")
+    yield _csv_line("path", *names)
+    for result in results:
+        if not result.predictions:
+            yield _csv_line(result.path, "", "")
+        elif split:
+            lowest = result.predictions[result.least_confident].probability
+            yield _csv_line(result.path, result.number, f"{lowest:.6f}")
+        else:
+            (one,) = result.predictions
+            yield _csv_line(result.path, one.label, f"{one.probability:.6f}")
+
+
+def _as_numbered(results: Iterable[FileResult], names: tuple[str, str]) -> Iterator[str]:
+    yield _csv_line(*names)
+    for number, result in enumerate(results, 1):
+        yield _csv_line(number, result.predictions[0].label if result.predictions else "")
+
+
+def _csv_line(*cells: object) -> str:
     import csv
     import io
 
-    def line(*cells: object) -> str:
-        file = io.StringIO()
-        csv.writer(file, lineterminator="").writerow(cells)
-        return file.getvalue()
-
-    yield line("path", "number" if split else "class", "least_sure" if split else "probability")
-    for answer in answers:
-        if not answer.guesses:
-            yield line(answer.path, "", "")
-        elif split:
-            lowest = answer.guesses[answer.least_sure].probability
-            yield line(answer.path, answer.number, f"{lowest:.6f}")
-        else:
-            (guess,) = answer.guesses
-            yield line(answer.path, guess.label, f"{guess.probability:.6f}")
+    file = io.StringIO()
+    # A spreadsheet runs a cell that begins like a formula, unless a quote comes first.
+    shown = [f"'{cell}" if str(cell).startswith(_FORMULA) else cell for cell in cells]
+    csv.writer(file, lineterminator="").writerow(shown)
+    return file.getvalue()
 
 
-def _as_json(answers: Iterable[Answer], split: bool) -> Iterator[str]:
+def _as_json(results: Iterable[FileResult], split: bool) -> Iterator[str]:
     import json
 
     yield "["
     comma = ""
-    for answer in answers:
+    for result in results:
         if split:
-            digits = [_describe(guess) for guess in answer.guesses]
-            least = answer.least_sure if digits else None
-            record = {"path": answer.path, "number": answer.number, "least_sure": least}
+            digits = [_describe(one) for one in result.predictions]
+            least = result.least_confident if digits else None
+            record = {"path": result.path, "number": result.number, "least_sure": least}
             yield comma + json.dumps({**record, "digits": digits})
         else:
             nothing: dict[str, Any] = {"class": None, "probability": None, "top": []}
-            found = _describe(answer.guesses[0]) if answer.guesses else nothing
-            yield comma + json.dumps({"path": answer.path, **found})
+            found = _describe(result.predictions[0]) if result.predictions else nothing
+            yield comma + json.dumps({"path": result.path, **found})
         comma = ","
     yield "]"
 
 
-def _describe(guess: Guess) -> dict[str, Any]:
-    top = [{"class": name, "probability": share} for name, share in guess.top]
-    return {"class": guess.label, "probability": guess.probability, "top": top}
+def _describe(one: Prediction) -> dict[str, Any]:
+    top = [{"class": name, "probability": share} for name, share in one.top]
+    return {"class": one.label, "probability": one.probability, "top": top}
 
 
-_FORMATS: dict[str, Callable[[Iterable[Answer], bool], Iterator[str]]] = {
+_FORMATS: dict[str, Callable[[Iterable[FileResult], bool], Iterator[str]]] = {
     "table": _as_table,
     "csv": _as_csv,
     "json": _as_json,
@@ -172,21 +233,21 @@ _FORMATS: dict[str, Callable[[Iterable[Answer], bool], Iterator[str]]] = {
 
 
 class _Sheet:
-    """What the network saw, each with its answer."""
+    """The network's inputs, each with its prediction."""
 
     def __init__(self) -> None:
-        self._shown: list[tuple[str, Guess]] = []
+        self._shown: list[tuple[str, Prediction]] = []
         self._count = 0
 
-    def add(self, answer: Answer) -> None:
-        """Take a file's answer, as far as there is room."""
-        name = Path(answer.path).name[-18:]
+    def add(self, result: FileResult) -> None:
+        """Add a file's predictions, as far as there is room."""
+        name = Path(result.path).name[-18:]
         room = _MOST_SHOWN - len(self._shown)
-        self._shown += [(name, guess) for guess in answer.guesses[:room]]
-        self._count += len(answer.guesses)
+        self._shown += [(name, one) for one in result.predictions[:room]]
+        self._count += len(result.predictions)
 
     def write(self, path: Path) -> None:
-        """Draw it, and warn if it does not hold everything.
+        """Draw the sheet, and warn if it does not hold everything.
 
         Raises:
             OutputError: It cannot be written.
@@ -202,10 +263,6 @@ class _Sheet:
             f"{name}\n{one.label} · {100 * one.probability:.0f} %" for name, one in self._shown
         ]
         images = np.stack([one.seen for _, one in self._shown])
-        render_sheet(path, images, captions, "What the network saw, and what it answers")
+        render_sheet(path, images, captions, "The network's inputs, and its predictions")
         if self._count > len(self._shown):
-            print(
-                f"vggnet: warning: {path} shows the first {len(self._shown)} of "
-                f"{self._count:,} answers",
-                file=sys.stderr,
-            )
+            warn(f"{path} shows the first {len(self._shown)} of {self._count:,} predictions")

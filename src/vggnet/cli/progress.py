@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from dataclasses import asdict
 from typing import Self
@@ -20,6 +19,7 @@ from rich.progress import (
 )
 
 from vggnet.artifacts.summary import summarize
+from vggnet.cli.terminal import printable_lines, warn
 from vggnet.engine.device import name_device
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
@@ -46,7 +46,7 @@ class Display:
 
     def warned(self, message: str) -> None:
         """Print a warning to standard error."""
-        print(f"vggnet: warning: {message}", file=sys.stderr)
+        warn(message)
 
 
 class BarDisplay(Display):
@@ -152,7 +152,7 @@ class TerminalReporter(BarDisplay, Reporter):
 
     def _print(self, text: str) -> None:
         if not self._silent:
-            self._console.print(text, markup=False)
+            self._console.print(printable_lines(text), markup=False)
 
 
 class JsonReporter(Display, Reporter):

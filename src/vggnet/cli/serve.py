@@ -1,48 +1,110 @@
-"""`vggnet serve`: a model behind HTTP, and a page to draw a digit on."""
+"""`vggnet serve`: models behind HTTP, with a page to draw on."""
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vggnet.cli import model_options as options
+
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.", metavar="MODEL")],
+    models: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Model files, weights of VGGs from other projects, or folders of Hugging Face's "
+            "Hub. The first one is the default.",
+            metavar="MODEL...",
+        ),
+    ],
     host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8000,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option(help="Another name by which the server may be addressed; repeatable."),
+        typer.Option(help="Another name allowed in the Host header; repeatable.", metavar="NAME"),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")] = "auto",
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Site whose pages may send requests, as http://localhost:3000; repeatable.",
+            metavar="URL",
+        ),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address of a proxy whose X-Forwarded headers to use; repeatable.",
+            metavar="ADDRESS",
+        ),
+    ] = None,
+    root_path: Annotated[
+        str, typer.Option(help="Path under which a proxy publishes the server, as /digits.")
+    ] = "",
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="Token that requests must send, except for health.", envvar="VGGNET_TOKEN"
+        ),
+    ] = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_size: options.ModelImageSize = None,
+    classes: options.Classes = None,
+    device: options.Device = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")
+        int | None,
+        typer.Option(min=1, help="CPU threads and worker processes; default: the usable cores."),
     ] = None,
 ) -> None:
-    """Serve a model: a page to draw on, POST /predict, and the Open Inference Protocol v2.
+    """Serve models: a page to draw on, POST /predict, and the Open Inference Protocol v2.
 
-    Only this machine can reach it unless --host says otherwise; it asks nobody who they are.
+    By default only this machine can reach the server. There is no authentication without
+    --token.
     """
+    from vggnet.artifacts.model_file import load_model
     from vggnet.engine.device import usable_cores
-    from vggnet.errors import ServeError
-    from vggnet.inference.predict import load
+    from vggnet.errors import ConfigError, ServeError
+    from vggnet.inference.predict import Classifier
 
     try:
+        from vggnet.serve.access import Access, is_loopback
         from vggnet.serve.server import serve as run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "vggnet":
             raise
         raise ServeError("serving needs an extra: pip install 'vggnet[serve]'") from None
-    classifier = load(model, device)
+    logging.basicConfig(format="vggnet: %(message)s", stream=sys.stderr)
+    access = Access(
+        host,
+        names=allow_host or (),
+        origins=allow_origin or (),
+        proxies=trusted_proxy or (),
+        root_path=root_path,
+        token=token,
+    )
+    names = [path.stem for path in models]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two models have the same name ({', '.join(names)}): rename a file")
+    overrides = options.read_overrides(mean, std, image_size, classes)
+
+    def announce(address: str) -> None:
+        if not is_loopback(host):
+            risk = "" if token else ", and there is no authentication without --token"
+            print(f"vggnet: warning: other machines can reach this server{risk}", file=sys.stderr)
+        print(f"Serving {', '.join(names)} at {address} (Ctrl-C stops it)", flush=True)
+
     run(
-        classifier,
+        {
+            name: Classifier(load_model(path, overrides), device)
+            for name, path in zip(names, models, strict=True)
+        },
+        access,
         host=host,
         port=port,
         threads=threads or usable_cores(),
-        names=allow_host or (),
-        announce=lambda address: print(
-            f"{model.name} is served at {address} (Ctrl-C stops)", flush=True
-        ),
+        announce=announce,
     )

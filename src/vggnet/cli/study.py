@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vggnet.cli.flags import config_flags, nest_flags
+from vggnet.cli.model_options import Force
 
 if TYPE_CHECKING:
     from vggnet.study.ledger import Ledger
@@ -42,6 +43,7 @@ def depth(
     config: Annotated[
         Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
     ] = None,
+    force: Force = False,
     **flags: Any,
 ) -> None:
     """Train the VGG family with the same settings, and report whether depth improves accuracy.
@@ -59,10 +61,13 @@ def depth(
 
     study = plan_study(models.split(","), seeds, output, layers)
 
+    from vggnet.artifacts.outputs import HTML, MARKDOWN, PNG, check_output
     from vggnet.errors import InterruptedTrainingError
     from vggnet.study.ledger import Ledger
 
     ledger = Ledger(study)
+    for kind in (HTML, MARKDOWN, PNG):
+        check_output(output / f"study{kind.suffixes[0]}", kind, force=force)
     try:
         _train(study, ledger)
     except InterruptedTrainingError as error:

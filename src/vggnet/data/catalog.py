@@ -1,11 +1,10 @@
-"""Which datasets exist: their files, hashes, classes, and where they are to be had.
+"""The datasets that are known by name: files, hashes, classes, and where to download them.
 
-Hashes. Those of MNIST's and Fashion-MNIST's unpacked bytes are SHA-256, computed from
-the files themselves (the bundled ones, and those of Debian's package
-`dataset-fashion-mnist`). Of KMNIST, QMNIST and EMNIST only the MD5 of the published
-archives was to be had; those, and Fashion-MNIST's, are the ones that torchvision's
-`datasets/mnist.py` pins. So a raw, unpacked file of these three cannot be compared with
-anything, and `vggnet data verify` says that.
+SHA-256 hashes are of unpacked bytes, computed from the files themselves: MNIST's are bundled,
+and Fashion-MNIST's are those of Debian's package `dataset-fashion-mnist`. MD5 hashes are of
+files as published: those of CIFAR are on https://www.cs.toronto.edu/~kriz/cifar.html, and all
+others are pinned in torchvision's `datasets/mnist.py` and `datasets/svhn.py`. An unpacked file
+that has no SHA-256 here cannot be verified; `vggnet data verify` says so.
 """
 
 from __future__ import annotations
@@ -16,46 +15,32 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class SplitFiles:
-    """The two IDX files of a split: name without `.gz`, and hashes.
-
-    SHA-256 is of the unpacked bytes: it verifies the raw file and any gzip of it. MD5 is
-    of the gzip as it was published, and counts where there is no SHA-256.
-    """
-
-    images: str
-    images_sha256: str | None
-    labels: str
-    labels_sha256: str | None
-    images_md5: str | None = None
-    labels_md5: str | None = None
-
-    @property
-    def files(self) -> tuple[PublishedFile, PublishedFile]:
-        """The images' file and the labels'."""
-        return (
-            PublishedFile(self.images, self.images_sha256, self.images_md5),
-            PublishedFile(self.labels, self.labels_sha256, self.labels_md5),
-        )
-
-
-@dataclass(frozen=True)
 class PublishedFile:
-    """One IDX file; see `SplitFiles`."""
+    """One file of a dataset."""
 
     name: str
-    sha256: str | None
-    md5: str | None
+    """Unpacked, so without `.gz`."""
+    sha256: str | None = None
+    """Of the unpacked bytes; if it is known, the MD5 is not needed."""
+    md5: str | None = None
+    """Of the file as published."""
+    packed: bool = True
+    """Whether it is published as `name.gz`."""
+
+    @property
+    def published_name(self) -> str:
+        """The name under which it is downloaded."""
+        return f"{self.name}.gz" if self.packed else self.name
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip that holds every file of a dataset, each gzipped."""
+    """A zip or tar file that holds every file of a dataset."""
 
     name: str
     md5: str
     prefix: str
-    """Folder inside the zip, with its slash."""
+    """Folder of the files inside, with "/"."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +51,40 @@ class CatalogEntry:
     folder: str
     """Its folder in torchvision's layout: DATA_DIR/<folder>/raw/."""
     classes: tuple[str, ...]
-    train: SplitFiles
-    test: SplitFiles
+    train: tuple[PublishedFile, ...]
+    test: tuple[PublishedFile, ...]
     licence: str
+    source: str = "idx"
+    """The module of `vggnet.data.sources` that reads its files."""
     bundled: bool = False
     """Whether the files are part of this package."""
     system: Path | None = None
     """Where a Linux distribution's package puts them."""
     mirrors: tuple[str, ...] = ()
-    """Addresses that a file's name is appended to, in the order in which they are tried."""
-    archive: Archive | None = None
-    """The one file that a mirror has instead of four."""
+    """Addresses to which a file's name is appended, in the order in which they are tried."""
+    archives: tuple[Archive, ...] = ()
+    """Archives that hold the files; the first one is downloaded."""
     transposed: bool = False
     """Whether images are stored column by column."""
     first_label: int = 0
     """The label that means class 0."""
     characters: bool = True
-    """Whether images are of written characters, white on black."""
+    """Whether images are written characters, white on black."""
 
-    @property
-    def files(self) -> tuple[PublishedFile, ...]:
-        """All four files, the training set's first."""
-        return (*self.train.files, *self.test.files)
+
+def idx_pair(
+    images: str,
+    labels: str,
+    images_sha256: str | None = None,
+    labels_sha256: str | None = None,
+    images_md5: str | None = None,
+    labels_md5: str | None = None,
+) -> tuple[PublishedFile, PublishedFile]:
+    """Return the two IDX files of a split."""
+    return (
+        PublishedFile(images, images_sha256, images_md5),
+        PublishedFile(labels, labels_sha256, labels_md5),
+    )
 
 
 _DIGITS = tuple(string.digits)
@@ -97,13 +94,32 @@ _EMNIST_MIRRORS = (
     "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/",
 )
 _MERGED = (*string.digits, *string.ascii_uppercase, *"abdefghnqrt")
-"""EMNIST's 47 classes: the capitals that look like their small letters stand for both."""
+"""EMNIST's 47 classes: capitals that look like their small letters stand for both."""
+
+_CIFAR_MIRROR = "https://www.cs.toronto.edu/~kriz/"
+_CIFAR_10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+_CIFAR_100 = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle",
+    "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle",
+    "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup",
+    "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house",
+    "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man",
+    "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid",
+    "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy",
+    "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal",
+    "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar",
+    "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor",
+    "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman",
+    "worm",
+)  # fmt: skip
 
 
 def _emnist(split: str, classes: tuple[str, ...], first_label: int = 0) -> CatalogEntry:
     """Return a split of EMNIST; arXiv 1702.05373, table 2, orders its classes."""
     train, test = (
-        SplitFiles(f"{stem}-images-idx3-ubyte", None, f"{stem}-labels-idx1-ubyte", None)
+        idx_pair(f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
         for stem in (f"emnist-{split}-train", f"emnist-{split}-test")
     )
     return CatalogEntry(
@@ -114,7 +130,7 @@ def _emnist(split: str, classes: tuple[str, ...], first_label: int = 0) -> Catal
         test=test,
         licence="NIST, arXiv 1702.05373",
         mirrors=_EMNIST_MIRRORS,
-        archive=_EMNIST_FILES,
+        archives=(_EMNIST_FILES,),
         transposed=True,
         first_label=first_label,
     )
@@ -125,16 +141,16 @@ _ENTRIES = (
         name="mnist",
         folder="MNIST",
         classes=_DIGITS,
-        train=SplitFiles(
+        train=idx_pair(
             "train-images-idx3-ubyte",
-            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "train-labels-idx1-ubyte",
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
         ),
-        test=SplitFiles(
+        test=idx_pair(
             "t10k-images-idx3-ubyte",
-            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "t10k-labels-idx1-ubyte",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         ),
         licence="CC BY-SA 3.0, Yann LeCun and Corinna Cortes",
@@ -155,18 +171,18 @@ _ENTRIES = (
             "Bag",
             "Ankle boot",
         ),
-        train=SplitFiles(
+        train=idx_pair(
             "train-images-idx3-ubyte",
-            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "train-labels-idx1-ubyte",
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
             "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
             "25c81989df183df01b3e8a0aad5dffbe",
         ),
-        test=SplitFiles(
+        test=idx_pair(
             "t10k-images-idx3-ubyte",
-            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
             "t10k-labels-idx1-ubyte",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
             "bef4ecab320f06d8554ea6380940ec79",
             "bb300cfdad3c16e7a12a480ee83cd310",
@@ -184,18 +200,18 @@ _ENTRIES = (
         name="kmnist",
         folder="KMNIST",
         classes=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
-        train=SplitFiles(
+        train=idx_pair(
             "train-images-idx3-ubyte",
-            None,
             "train-labels-idx1-ubyte",
+            None,
             None,
             "bdb82020997e1d708af4cf47b453dcf7",
             "e144d726b3acfaa3e44228e80efcd344",
         ),
-        test=SplitFiles(
+        test=idx_pair(
             "t10k-images-idx3-ubyte",
-            None,
             "t10k-labels-idx1-ubyte",
+            None,
             None,
             "5c965bf0a639b31b8f53240b1b52f4d7",
             "7320c461ea6c1c855c0b718fb2a4b134",
@@ -210,18 +226,18 @@ _ENTRIES = (
         name="qmnist",
         folder="QMNIST",
         classes=_DIGITS,
-        train=SplitFiles(
+        train=idx_pair(
             "qmnist-train-images-idx3-ubyte",
-            None,
             "qmnist-train-labels-idx2-int",
+            None,
             None,
             "ed72d4157d28c017586c42bc6afe6370",
             "0058f8dd561b90ffdd0f734c6a30e5e4",
         ),
-        test=SplitFiles(
+        test=idx_pair(
             "qmnist-test-images-idx3-ubyte",
-            None,
             "qmnist-test-labels-idx2-int",
+            None,
             None,
             "1394631089c404de565df7b7aeaf9412",
             "5b5b05890a5e13444e108efe57b788aa",
@@ -237,6 +253,63 @@ _ENTRIES = (
     _emnist("bymerge", _MERGED),
     _emnist("letters", tuple(string.ascii_lowercase), first_label=1),
     _emnist("digits", _DIGITS),
+    CatalogEntry(
+        name="cifar-10",
+        folder="CIFAR10",
+        classes=_CIFAR_10,
+        train=tuple(PublishedFile(f"data_batch_{n}.bin", packed=False) for n in range(1, 6)),
+        test=(PublishedFile("test_batch.bin", packed=False),),
+        licence="none stated, Alex Krizhevsky",
+        source="cifar",
+        mirrors=(_CIFAR_MIRROR,),
+        archives=(
+            Archive(
+                "cifar-10-binary.tar.gz",
+                "c32a1d4ab5d03f1284b67883e8d87530",
+                "cifar-10-batches-bin/",
+            ),
+            Archive(
+                "cifar-10-python.tar.gz",
+                "c58f30108f718f92721af3b95e74349a",
+                "cifar-10-batches-py/",
+            ),
+        ),
+        characters=False,
+    ),
+    CatalogEntry(
+        name="cifar-100",
+        folder="CIFAR100",
+        classes=_CIFAR_100,
+        train=(PublishedFile("train.bin", packed=False),),
+        test=(PublishedFile("test.bin", packed=False),),
+        licence="none stated, Alex Krizhevsky",
+        source="cifar",
+        mirrors=(_CIFAR_MIRROR,),
+        archives=(
+            Archive(
+                "cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "cifar-100-binary/"
+            ),
+            Archive(
+                "cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python/"
+            ),
+        ),
+        characters=False,
+    ),
+    CatalogEntry(
+        name="svhn",
+        folder="SVHN",
+        classes=_DIGITS,
+        train=(
+            PublishedFile("train_32x32.mat", md5="e26dedcc434d2e4c54c9b2d4a06d8373", packed=False),
+        ),
+        test=(
+            PublishedFile("test_32x32.mat", md5="eb5a983be6a315427106f1b164d9cef3", packed=False),
+        ),
+        licence="non-commercial use, Stanford",
+        source="svhn",
+        mirrors=("http://ufldl.stanford.edu/housenumbers/",),
+        characters=False,
+    ),
 )
 
 CATALOG: dict[str, CatalogEntry] = {entry.name: entry for entry in _ENTRIES}

@@ -1,4 +1,4 @@
-"""Images and labels in memory, and what they mean."""
+"""Images and their labels, checked to belong together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vggnet.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """Images and their classes, checked to belong together.
+    """Images and the numbers of their classes.
 
     Args:
-        images: uint8, (N, C, H, W).
+        images: uint8, (N, C, H, W); in memory, or mapped from a file.
         labels: uint8 or wider integers, (N,), each below `num_classes`.
-        num_classes: Classes that the labels tell apart.
-        source: What to call them in an error.
+        num_classes: Number of classes.
+        source: What messages call them.
 
     Raises:
         DataError: Counts differ, a label is out of range, or there is no image.
@@ -35,10 +35,10 @@ class LabeledImages:
         if len(self.images) != len(self.labels):
             raise DataError(
                 f"{self.source}: {len(self.images):,} images but {len(self.labels):,} labels; "
-                "are the files of one and the same split?"
+                "are the files from the same split?"
             )
         if len(self.labels) == 0:
-            raise DataError(f"{self.source}: there is no image in it")
+            raise DataError(f"{self.source} has no images")
         lowest, highest = int(self.labels.min()), int(self.labels.max())
         if lowest < 0 or highest >= self.num_classes:
             raise DataError(
@@ -50,24 +50,28 @@ class LabeledImages:
         return len(self.labels)
 
     def take(self, indices: npt.NDArray[np.int64], source: str) -> LabeledImages:
-        """Return the chosen images, in that order."""
+        """Return the chosen images, in the given order."""
         return LabeledImages(self.images[indices], self.labels[indices], self.num_classes, source)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything that a run reads."""
+    """All images that a run uses."""
 
     name: str
     classes: tuple[str, ...]
     train: LabeledImages
     test: LabeledImages
     sha256: str
-    """One hash over the hashes of all files: equal means the same images and labels."""
+    """Equal hashes mean the same images, labels, classes and splits."""
     verified: bool = False
-    """Whether every file could be compared with a published hash."""
+    """Whether every file has its published hash."""
+    validation: LabeledImages | None = None
+    """The data's own validation split."""
+    bit_depth: int | None = None
+    """Bits that count as the full range of 16-bit images; None without such images."""
     warnings: tuple[str, ...] = ()
-    """What a person should know of the images before believing a figure."""
+    """What to know about the images before trusting a result."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,12 +83,12 @@ class Dataset:
 def hold_out(
     train: LabeledImages, size: int, seed: int
 ) -> tuple[LabeledImages, LabeledImages | None]:
-    """Split training images into those to learn from and `size` to validate on.
+    """Split training images into those to train on and `size` to validate on.
 
-    The choice is a pure function of the seed and the number of images.
+    The choice depends only on the seed and the number of images.
 
     Raises:
-        ConfigError: Nothing would be left to learn from.
+        ConfigError: No image would be left to train on.
     """
     if size == 0:
         return train, None

@@ -1,11 +1,12 @@
-"""Encoded images to pixels: PNG, JPEG, WebP and BMP, in whatever mode they come."""
+"""Encoded image files to pixels: which formats are read is decided by content, not by name."""
 
 from __future__ import annotations
 
 import io
+import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
@@ -14,24 +15,56 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from vggnet.data.idx import Source
+from vggnet.data.files import File
+from vggnet.data.image import fit
+from vggnet.data.memory import MemoryBudget
 from vggnet.errors import ImageError
 
-FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "WEBP": (".webp",), "BMP": (".bmp",)}
-"""What is read, by the name that Pillow gives it, with its suffixes."""
+FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".pgm", ".ppm", ".pbm", ".pnm"),
+}
+"""What is read, under Pillow's names, with the suffixes that files of it have."""
 
 SUFFIXES = tuple(suffix for group in FORMATS.values() for suffix in group)
 
-MAX_PIXELS = 178_956_970
-"""By default; Pillow's own limit."""
+READABLE = "PNG, JPEG, WebP, BMP, GIF, TIFF or PNM"
 
+MAX_PIXELS = 178_956_970
+"""Pixels of the largest image that is decoded by default; Pillow's own limit."""
 
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
-"""Pillow's modes of more than 8 bits."""
+"""Pillow's modes of grey images with more than 8 bits."""
 
+_CUT = re.compile(r"(RGB[AX]?|LA);16")
+"""Pillow's layouts of 16-bit colour."""
+
+_DEPTHS = (8, 10, 12, 14, 16)
+"""Bits that the values of a 16-bit image can have."""
+
+_READ_AT_ONCE = 1 << 24
+"""Bytes of a file that is read at once."""
+
+_STRIP = 256
+"""Rows that are converted at a time, so that no copy of a large image is made."""
+
+_BYTES_PER_PIXEL = 16
+"""Memory that decoding takes: Pillow's image, the same in RGB, the array, and a margin."""
+
+_PROGRESSIVE_BYTES = 6
+"""Memory for each pixel of a JPEG before it is scaled down: its coefficients, if progressive."""
 
 _OPENING = threading.Lock()
-"""Folders are read by several threads, and what warnings are shown is the whole process's."""
+"""Folders are read by several threads, and the filter of warnings is one for all of them."""
+
+
+class UnknownFormatError(ImageError):
+    """A file is no image of the formats that are read."""
 
 
 @dataclass(frozen=True)
@@ -41,64 +74,144 @@ class Header:
     side: int
     """Pixels of the longer side."""
     grey: bool
+    deep: bool
+    """Whether it is grey with more than 8 bits; see `find_bit_depth`."""
+    cut: bool
+    """Whether it is in colour with 16 bits, of which Pillow keeps the upper 8."""
 
 
-def read_header(path: Source) -> Header:
+def read_header(file: File) -> Header:
     """Read an image's size and kind, not its pixels.
 
     Raises:
-        ImageError: It is no image of these formats, or too large.
+        UnknownFormatError: It is no image.
+        ImageError: It is damaged, too large, or cannot be read.
     """
-    with _refusals(MAX_PIXELS), path.open("rb") as file:
-        image = _open(file, MAX_PIXELS)
-        return Header(max(image.size), image.mode in ("1", "L", "LA", *_DEEP))
+    with _image_errors(MAX_PIXELS), file.open() as opened:
+        image = _open(opened, MAX_PIXELS)
+        tiles = getattr(image, "tile", [])  # of an ImageFile, which `open` returns
+        cut = any(_CUT.search(str(tile[3])) for tile in tiles)
+        deep = image.mode in _DEEP
+        grey = image.mode in ("1", "L", "LA", *_DEEP)
+        return Header(max(image.size), grey, deep, cut)
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, side: int | None = None
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    side: int | None = None,
+    bit_depth: int | None = None,
+    budget: MemoryBudget | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Decode an image; of several frames the first, turned upright as its EXIF data say.
+    """Decode an image; of several frames the first, turned upright by its EXIF orientation.
 
-    What is transparent becomes paper: white, or black where there is nothing but light strokes.
+    Transparent pixels become white, or black if the image has only light strokes.
 
     Args:
         data: The file's bytes.
         max_pixels: An image whose header says more is refused before it is decoded.
-        side: Pixels that it is going to be fitted to. A JPEG is then decoded at the smallest
+        side: Pixels a side that it will be fitted to. A JPEG is then decoded at the smallest
             scale that is at least twice as large, which takes a fraction of the time.
+        bit_depth: Bits of the values in a 16-bit image; None: as its largest value needs.
+        budget: Memory for decoding; None: half of what is free.
 
     Returns:
         uint8, (H, W, 3).
 
     Raises:
-        ImageError: It is no image of these formats, damaged, or too large.
+        UnknownFormatError: It is no image of the formats that are read.
+        ImageError: It is damaged, too large, or there is not enough memory.
     """
-    with _refusals(max_pixels):
-        image = _open(io.BytesIO(data), max_pixels)
-        if side:
-            image.draft(None, (2 * side, 2 * side))
-        ImageOps.exif_transpose(image, in_place=True)
-        return _to_rgb(image)
+    file = File("", "", len(data), 0, lambda: io.BytesIO(data))
+    return load_image(file, max_pixels=max_pixels, side=side, bit_depth=bit_depth, budget=budget)
 
 
-def load_image(path: Source, *, side: int | None = None) -> npt.NDArray[np.uint8]:
+def load_image(
+    file: File,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    side: int | None = None,
+    bit_depth: int | None = None,
+    budget: MemoryBudget | None = None,
+) -> npt.NDArray[np.uint8]:
     """Read and decode a file; as `decode_image`."""
-    with _refusals(MAX_PIXELS):
-        data = path.read_bytes()
-    return decode_image(data, side=side)
+    with _decoded(file, max_pixels, side, bit_depth, budget or MemoryBudget()) as image:
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def load_fitted(
+    file: File, channels: int, side: int, bit_depth: int | None, budget: MemoryBudget
+) -> npt.NDArray[np.uint8]:
+    """Decode a file and fit it into (channels, side, side); see `fit_image`.
+
+    Raises:
+        ImageError: As `decode_image`.
+    """
+    with _decoded(file, MAX_PIXELS, side, bit_depth, budget) as image:
+        return fit(image, channels, side, side)
+
+
+def find_bit_depth(file: File, budget: MemoryBudget) -> int:
+    """Return the bits that the values of a grey image with more than 8 bits need.
+
+    They are 8, 10, 12, 14 or 16, or 1 for fractions from 0 to 1. The largest of a folder is
+    the depth of all its images: 10 and 12 bits are often stored in 16, and an image that is
+    darker than others must stay so.
+
+    Raises:
+        ImageError: As `decode_image`.
+    """
+    with _image_errors(MAX_PIXELS), _open_content(file) as content:
+        image = _open(content, MAX_PIXELS)
+        with budget.reserve(file.size + _decoding_bytes(image)):
+            return _needed_depth(image)
+
+
+@contextmanager
+def _decoded(
+    file: File, max_pixels: int, side: int | None, bit_depth: int | None, budget: MemoryBudget
+) -> Iterator[Image.Image]:
+    """Hold an image decoded, in mode L or RGB, and the memory for it."""
+    with _image_errors(max_pixels), _open_content(file) as content:
+        image = _open(content, max_pixels)
+        size = file.size
+        if side:
+            full = image.width * image.height
+            image.draft(None, (2 * side, 2 * side))
+            size += _PROGRESSIVE_BYTES * full if image.format in ("JPEG", "MPO") else 0
+        with budget.reserve(size + _decoding_bytes(image)):
+            ImageOps.exif_transpose(image, in_place=True)
+            yield _flatten(image, bit_depth)
+
+
+@contextmanager
+def _open_content(file: File) -> Iterator[IO[bytes]]:
+    """Open a file; a small one is read at once, a large one as far as the decoder needs it."""
+    with file.open() as opened:
+        small = file.size <= _READ_AT_ONCE and not isinstance(opened, io.BytesIO)
+        yield io.BytesIO(opened.read(_READ_AT_ONCE)) if small else opened
 
 
 def _open(file: IO[bytes], max_pixels: int) -> Image.Image:
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(file, formats=tuple(FORMATS))
-    _check_size(*image.size, max_pixels)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{width} × {height} pixels are more than the {max_pixels:,} that are read"
+        )
     return image
 
 
+def _decoding_bytes(image: Image.Image) -> int:
+    return _BYTES_PER_PIXEL * image.width * image.height
+
+
 @contextmanager
-def _refusals(max_pixels: int) -> Iterator[None]:
-    """Turn all that is raised over a bad file into one error."""
+def _image_errors(max_pixels: int) -> Iterator[None]:
+    """Turn whatever a bad file raises into an ImageError."""
     try:
         yield
     except (ImageError, MemoryError):
@@ -106,7 +219,7 @@ def _refusals(max_pixels: int) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise ImageError(f"more than the {max_pixels:,} pixels that are read") from None
     except UnidentifiedImageError:
-        raise ImageError("not a PNG, JPEG, WebP or BMP image") from None
+        raise UnknownFormatError(f"not a {READABLE} image") from None
     except OSError as error:
         raise ImageError(error.strerror or f"damaged: {_first_line(error)}") from None
     except Exception as error:  # a damaged file makes Pillow's parsers raise almost anything
@@ -117,25 +230,62 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _check_size(width: int, height: int, most: int) -> None:
-    if width * height > most:
-        raise ImageError(f"{width} × {height} pixels are more than the {most:,} that are read")
+def _needed_depth(image: Image.Image) -> int:
+    if image.format == "PPM":  # Pillow scales it by the largest value that its header allows
+        return 16
+    values = np.asarray(image)
+    highest = values.max(initial=0)
+    if not np.isfinite(highest) or highest > 65_535:
+        raise ImageError(f"it has values up to {highest:g}; 16 bits are read, or fractions to 1")
+    if image.mode == "F" and highest <= 1:
+        return 1
+    return next(depth for depth in _DEPTHS if highest < 2**depth)
 
 
-def _to_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
-    if image.mode in _DEEP:  # 16 bits a pixel, which Pillow would clip
-        values = np.asarray(image, np.float32)
-        grey = values / 257 if values.max(initial=0) > 255 else values
-        image = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+def _flatten(image: Image.Image, bit_depth: int | None) -> Image.Image:
+    """Return an image in mode L or RGB, without transparency."""
+    if image.mode in _DEEP:
+        image = _scale(image, bit_depth or _needed_depth(image))
     if image.has_transparency_data:
-        return _lay_on_paper(np.asarray(image.convert("RGBA"), np.float32))
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return _lay_on_paper(image if image.mode == "RGBA" else image.convert("RGBA"))
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
-def _lay_on_paper(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    colours, opacity = pixels[..., :3], pixels[..., 3:] / 255
-    drawn = float(opacity.sum())
-    light = drawn > 0 and float((colours * opacity).sum()) / (3 * drawn) > 127.5
-    light &= drawn < opacity.size / 2  # a light sheet that fills the image is paper itself
-    blended = colours * opacity + (0 if light else 255) * (1 - opacity)
-    return blended.round().astype(np.uint8)
+def _scale(image: Image.Image, bit_depth: int) -> Image.Image:
+    """Return a deep image with 8 bits, in which the largest value of `bit_depth` is white."""
+    values = np.asarray(image)
+    if not np.isfinite(values.sum(dtype=np.float64)):
+        raise ImageError("it has values that are no numbers")
+    scaled = np.empty(values.shape, np.uint8)
+    unit = np.float32((2**bit_depth - 1) / 255)
+    for rows in _strips(len(values)):
+        scaled[rows] = (values[rows].astype(np.float32) / unit).round().clip(0, 255)
+    return Image.fromarray(scaled)
+
+
+def _lay_on_paper(image: Image.Image) -> Image.Image:
+    """Return an RGBA image in RGB, on white or, behind light strokes only, on black."""
+    width, height = image.size
+    strips = [(0, rows.start, width, min(rows.stop, height)) for rows in _strips(height)]
+    drawn = weight = 0.0
+    for box in strips:
+        pixels = np.asarray(image.crop(box), np.float32)
+        opacity = pixels[..., 3:] / 255
+        drawn += float(opacity.sum())
+        weight += float((pixels[..., :3] * opacity).sum())
+    light = drawn > 0 and weight / (3 * drawn) > 127.5
+    light &= drawn < width * height / 2  # a light sheet that fills the image is paper itself
+    paper = 0 if light else 255
+    flat = Image.new("RGB", image.size)
+    for box in strips:
+        pixels = np.asarray(image.crop(box), np.float32)
+        opacity = pixels[..., 3:] / 255
+        blended = pixels[..., :3] * opacity + paper * (1 - opacity)
+        flat.paste(Image.fromarray(blended.round().astype(np.uint8)), box)
+    return flat
+
+
+def _strips(height: int) -> Sequence[slice]:
+    return [slice(at, at + _STRIP) for at in range(0, height, _STRIP)]

@@ -1,30 +1,44 @@
-"""Files from mirrors, verified, whole or not there: pooch writes beside, then renames."""
+"""Downloads from mirrors, verified; a file is either complete or not there."""
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from vggnet.data.lock import one_at_a_time
 from vggnet.data.progress import count_bytes
 from vggnet.errors import DataError
 
+if TYPE_CHECKING:
+    import requests
+
 _TIMEOUT = (10.0, 30.0)
-"""Seconds to connect, and to wait for the next bytes of a server that fell silent."""
+"""Seconds to connect, and to wait for a server's next bytes."""
+
+_MOST_BYTES = 1 << 30
+"""The largest file that is downloaded; EMNIST's archive, the largest of the catalog, has half."""
+
+_SLOWEST = 10_000
+"""Bytes per second on average, after the first `_GRACE` seconds, that a server must send."""
+
+_GRACE = 30.0
+"""Seconds."""
 
 TIMEOUT = 10.0
-"""Seconds in which all mirrors are tried again, with growing pauses between."""
+"""Seconds in which all mirrors are tried again, with growing pauses in between."""
 
 _CHUNK = 1 << 16
-"""Bytes between two writes."""
+"""Bytes of one write."""
 
 _PAGE = (b"<!doctype", b"<html", b"<?xml")
 """How a web page begins, in small letters."""
 
 Check = Callable[[Path], None]
-"""Raises DataError, in words, where a file is not the expected one."""
+"""Raises DataError if a file is not the expected one."""
 
 
 def fetch(
@@ -32,25 +46,24 @@ def fetch(
 ) -> Path:
     """Return `folder/name`, downloaded unless it is there.
 
-    It is written beside its place, checked, and renamed: a file that is there is whole.
-    When several processes ask at once, one downloads and the others wait.
+    It is written beside its place, checked, and renamed, so a file that is there is complete.
+    If several processes ask at once, one downloads and the others wait.
 
     Args:
-        name: Of the file.
-        folder: Where it goes; made where it is missing.
+        name: The file's name.
+        folder: Where it goes; made if it is missing.
         urls: Addresses of the same file, tried in turn.
-        check: Tells whether a file is the right one.
-        timeout: Seconds in which tries go on when all addresses have failed.
+        check: Checks whether a file is the right one.
+        timeout: Seconds in which tries continue after all addresses have failed.
 
     Raises:
-        DataError: No address gave the right file, and why each did not; or it cannot be
-            written.
+        DataError: No address gave the right file, and why; or it cannot be written.
     """
     path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(folder / f".{name}.lock"):
-            if not path.exists():  # or else another process fetched it meanwhile
+            if not path.exists():  # another process may have downloaded it
                 _download(path, urls, check, timeout)
     except OSError as error:
         raise DataError(
@@ -60,6 +73,17 @@ def fetch(
     return path
 
 
+def hide_password(url: str) -> str:
+    """Return an address without the user name and the password in it."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", url)
+
+
+def host_of(url: str) -> str:
+    """Return the host of an address, or the address if it has none."""
+    shown = hide_password(url)
+    return shown.partition("://")[2].partition("/")[0] or shown
+
+
 def _download(path: Path, urls: Sequence[str], check: Check, timeout: float) -> None:
     """Try every address in turn, and again after a pause, until one gives the right file."""
     deadline, pause = time.monotonic() + timeout, 1.0
@@ -67,7 +91,7 @@ def _download(path: Path, urls: Sequence[str], check: Check, timeout: float) -> 
         failures = {}
         for url in urls:
             if pause == 1.0:
-                print(f"vggnet: downloading {url}", file=sys.stderr)
+                print(f"vggnet: downloading {hide_password(url)}", file=sys.stderr)
             try:
                 _download_from(url, path, check)
                 return
@@ -75,7 +99,7 @@ def _download(path: Path, urls: Sequence[str], check: Check, timeout: float) -> 
                 failures[url] = error
         urls = [url for url, error in failures.items() if error.may_pass]
         if not urls or time.monotonic() + pause > deadline:
-            reasons = "; ".join(f"{url}: {error}" for url, error in failures.items())
+            reasons = "; ".join(f"{hide_password(url)}: {why}" for url, why in failures.items())
             raise DataError(
                 f"cannot download {path.name}: {reasons}; put it into {path.parent} yourself, or "
                 "name a server that has it in VGGNET_MIRROR"
@@ -85,7 +109,7 @@ def _download(path: Path, urls: Sequence[str], check: Check, timeout: float) -> 
 
 
 class _AddressError(Exception):
-    """An address did not give the file; `may_pass` where another try may be luckier."""
+    """An address did not give the file; `may_pass` if another try may succeed."""
 
     def __init__(self, reason: str, may_pass: bool = False) -> None:
         super().__init__(reason)
@@ -93,17 +117,18 @@ class _AddressError(Exception):
 
 
 def _download_from(url: str, path: Path, check: Check) -> None:
-    """Fetch and check one address.
+    """Download and check one address.
 
     Raises:
         _AddressError: Why it did not give the file.
         OSError: The disk does not take it.
     """
-    # Imported here: they take 0.2 s, and nearly every run finds its files on the disk.
+    # Imported here: they take 0.2 s, and nearly every run finds its files on disk.
     import pooch
     import requests
+    import urllib3
 
-    pooch.get_logger().setLevel("ERROR")  # it would tell of every try itself
+    pooch.get_logger().setLevel("ERROR")  # it would report every try itself
     try:
         pooch.retrieve(
             url,
@@ -117,14 +142,14 @@ def _download_from(url: str, path: Path, check: Check) -> None:
         status, words = (answer.status_code, answer.reason) if answer is not None else (0, "")
         may_pass = status >= 500 or status == 429
         raise _AddressError(f"the server answered {status} {words}", may_pass) from None
-    except requests.exceptions.Timeout:
+    except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
         raise _AddressError("the server did not answer in time", may_pass=True) from None
-    except requests.exceptions.ChunkedEncodingError:
+    except urllib3.exceptions.HTTPError:
         raise _AddressError("the connection was cut before the end", may_pass=True) from None
     except requests.exceptions.ConnectionError:
-        raise _AddressError("the server cannot be reached, or fell silent", may_pass=True) from None
+        raise _AddressError("the server cannot be reached, or stopped", may_pass=True) from None
     except (requests.exceptions.RequestException, ValueError) as error:
-        raise _AddressError(" ".join(str(error).split())) from None
+        raise _AddressError(hide_password(" ".join(str(error).split()))) from None
 
 
 def _receive(url: str, path: Path, check: Check) -> None:
@@ -138,15 +163,39 @@ def _receive(url: str, path: Path, check: Check) -> None:
         path.open("wb") as file,
     ):
         response.raise_for_status()
-        with count_bytes(int(response.headers.get("Content-Length", 0))) as advance:
-            for chunk in response.iter_content(_CHUNK):
-                file.write(chunk)
-                advance(len(chunk))
+        _copy(response, file)
     with path.open("rb") as file:
         if file.read(256).lstrip().lower().startswith(_PAGE):
             raise _AddressError("a web page came instead of the file; a login, or a proxy?")
-    path.chmod(0o644)  # a temporary file is its user's alone, and caches are shared
+    path.chmod(0o644)  # a temporary file is private to its user, and caches are shared
     try:
         check(path)
     except DataError as error:
         raise _AddressError(str(error).replace(str(path), "what came")) from None
+
+
+def _copy(response: requests.Response, file: IO[bytes]) -> None:
+    """Write a response to a file, unless it is too large or comes too slowly.
+
+    Raises:
+        _AddressError: It is.
+    """
+    too_large = f"the file is larger than the {_MOST_BYTES:,} bytes that are downloaded"
+    claimed = response.headers.get("Content-Length", "")
+    expected = int(claimed) if claimed.isdecimal() else 0
+    if expected > _MOST_BYTES:
+        raise _AddressError(too_large)
+    start, size = time.monotonic(), 0
+    with count_bytes(expected) as advance:
+        # Whatever the socket has: a full chunk of a slow server could take hours.
+        while chunk := response.raw.read1(_CHUNK):
+            size += len(chunk)
+            seconds = time.monotonic() - start
+            if size > _MOST_BYTES:
+                raise _AddressError(too_large)
+            if seconds > _GRACE and size < _SLOWEST * seconds:
+                raise _AddressError(
+                    f"the server is too slow: {size / seconds:,.0f} bytes per second", may_pass=True
+                )
+            file.write(chunk)
+            advance(len(chunk))

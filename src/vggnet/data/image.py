@@ -1,4 +1,4 @@
-"""An image of anything ► the shape that a network takes, alike for training and for use."""
+"""An image of any size, fitted to the network's; the same for training and for prediction."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from PIL import Image
 def fit_image(
     original: npt.NDArray[np.uint8], channels: int, height: int, width: int
 ) -> npt.NDArray[np.uint8]:
-    """Fit an image of anything into (C, H, W), its shape kept, centred on its edges' colour.
+    """Fit an image into (C, H, W): scaled without distortion, centred, on its edges' colour.
 
     Args:
         original: uint8, (H, W, 3) or (H, W).
         channels: 1 for grey, 3 for colour.
         height: Pixels of the result.
-        width: Likewise.
+        width: Pixels of the result.
     """
-    image = Image.fromarray(original).convert("L" if channels == 1 else "RGB")
+    return fit(Image.fromarray(original), channels, height, width)
+
+
+def fit(image: Image.Image, channels: int, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Fit a Pillow image; as `fit_image`."""
+    mode = "L" if channels == 1 else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
     by = min(height / image.height, width / image.width)
     size = max(1, round(image.width * by)), max(1, round(image.height * by))
     pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS))

@@ -3,7 +3,7 @@
 A file within every limit of bytes and pixels can still be expensive: a progressive JPEG of 1 MB
 may hold 70,000 scans, each of which visits every pixel, and a TIFF of one pixel may ask for a
 tile of 4 GB. `check_cost` counts scans and chunks and adds up the decoder's memory, for JPEG,
-PNG, WebP, BMP, GIF and TIFF. It takes a few milliseconds per MB at most.
+PNG, WebP, BMP, GIF, TIFF and PNM. It takes a few milliseconds per MB at most.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _find_format(data: bytes) -> Callable[[bytes], Cost]:
     for signature, estimate in _FORMATS.items():
         if re.match(signature, data, re.DOTALL):
             return estimate
-    raise ImageError("not a PNG, JPEG, WebP, BMP, GIF or TIFF image")
+    raise ImageError("not a PNG, JPEG, WebP, BMP, GIF, TIFF or PNM image")
 
 
 def _check_chunks(count: int, data: bytes) -> None:
@@ -226,6 +226,21 @@ def _read_tags(data: bytes) -> tuple[dict[int, int], int]:
     return tags, strips
 
 
+# PNM (Netpbm)
+
+_HEADER_BYTES = 1 << 16
+
+
+def _estimate_pnm(data: bytes) -> Cost:
+    # A comment may stand anywhere, even inside of a number.
+    header = re.sub(rb"#[^\r\n]*[\r\n]", b"", data[:_HEADER_BYTES])
+    found = re.match(rb"\w+\s+(\d{1,9})\s+(\d{1,9})\s", header)
+    if not found:
+        raise ImageError("damaged: a PNM without a size")
+    width, height = int(found[1]), int(found[2])
+    return Cost(width * height, 12 * width * height)
+
+
 _FORMATS: dict[bytes, Callable[[bytes], Cost]] = {
     rb"\xff\xd8\xff": _estimate_jpeg,
     rb"\x89PNG\r\n\x1a\n": _estimate_png,
@@ -233,5 +248,6 @@ _FORMATS: dict[bytes, Callable[[bytes], Cost]] = {
     rb"BM": _estimate_bmp,
     rb"GIF8[79]a": _estimate_gif,
     rb"II\x2a\x00|MM\x00\x2a|MM\x2a\x00|II\x00\x2a": _estimate_tiff,
+    rb"P[0-6fFy]": _estimate_pnm,
 }
 """By signature. Pillow tells formats apart by the same ones."""

@@ -1,4 +1,4 @@
-"""Images to evaluate a model on, labelled by the model's own classes."""
+"""Images to evaluate a model on, with the model's own numbers as labels."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from vggnet.data.catalog import CATALOG
+from vggnet.data.collection import TEST, Request
 from vggnet.data.dataset import LabeledImages
-from vggnet.data.folder import is_folder, read_folder
-from vggnet.data.storage import find_entry, load_test
+from vggnet.data.storage import find_entry, is_path, load_path, load_test
 from vggnet.errors import ConfigError, DataError
 
 
@@ -23,9 +23,11 @@ class Learnt:
     image_shape: tuple[int, int, int]
     """Channels, height and width."""
     dataset: str | None = None
-    """Name or folder; None where the model does not say, and its classes are mere numbers."""
+    """Name or path; None if the model does not say, and its classes are only numbers."""
     sha256: str | None = None
-    """The dataset's, to know it again."""
+    """The dataset's hash."""
+    bit_depth: int | None = None
+    """Bits that counted as the full range of 16-bit images; None without such images."""
 
 
 def load_to_evaluate(
@@ -36,41 +38,46 @@ def load_to_evaluate(
     download: bool = True,
     skip_bad: bool = False,
 ) -> tuple[LabeledImages, tuple[str, ...]]:
-    """Load what a model is to be evaluated on, and what should be known of it.
+    """Load the images that a model is to be evaluated on, and what to know about them.
 
-    That is the test set; of a folder without one, the images that were held out if the
-    model was trained on it, and all of them if it was not. Classes are matched by name, and
-    the folder may lack some.
+    These are the test set; of data without one, the images that were held out if the model
+    was trained on the same data, and all images if not. Classes are matched by name, and the
+    data may lack some.
 
     Args:
-        name: As `load_dataset` takes it.
-        learnt: By the model; a folder's images are fitted to its size and channels.
-        data_dir, download, skip_bad: As `load_dataset` takes them.
+        name: A name of the catalog, or a path.
+        learnt: What the model was trained on; images are fitted to its size and channels.
+        data_dir, download, skip_bad: As in `DataConfig`.
 
     Raises:
-        ConfigError: As `load_dataset`.
-        DataError: A class is not the model's, or as `load_dataset`.
+        ConfigError: The name is unknown.
+        DataError: A class is not one of the model's, or the data cannot be read.
     """
-    if not is_folder(name):
+    if not is_path(name):
+        if name not in CATALOG and name == learnt.dataset:
+            raise ConfigError(
+                f"the model was trained on {name}, which is not here; name it with --dataset"
+            )
         test = load_test(name, data_dir, download=download)
         return _relabel(test, find_entry(name).classes, learnt), ()
-    if data_dir is not None:
-        raise ConfigError(f"{name} is a folder itself; leave --data-dir out")
     channels, *sides = learnt.image_shape
-    found = read_folder(Path(name), channels=channels, image_size=max(sides), skip_bad=skip_bad)
-    warnings = found.warnings
-    trained_on_it = found.sha256 == learnt.sha256
-    first = found.train_size if found.own_test or trained_on_it else 0
-    part = "all of it" if not first else "test set" if found.own_test else "held-out sixth"
-    if not first and learnt.dataset is not None and _is_same_place(name, learnt.dataset):
-        warnings += (
-            f"{name} has changed since the model was trained on it; images that it was trained "
-            "on are among these",
-        )
-    examples = LabeledImages(
-        found.images[first:], found.labels[first:], len(found.classes), f"{name}, {part}"
+    request = Request(
+        image_size=max(sides), channels=channels, skip_bad=skip_bad, bit_depth=learnt.bit_depth
     )
-    return _relabel(examples, found.classes, learnt), warnings
+    found = load_path(name, data_dir, request)
+    rows = found.rows
+    warnings = (*found.warnings, *rows.warnings)
+    trained_on_it = found.digest.sha256 == learnt.sha256
+    if rows.own_test or trained_on_it:
+        test = found.part(TEST, f"{name}, {'test set' if rows.own_test else 'held-out sixth'}")
+        return _relabel(test, rows.classes, learnt), warnings
+    if learnt.dataset is not None and _is_same_place(name, learnt.dataset):
+        warnings += (
+            f"{name} has changed since the model was trained on it, so some of these images may "
+            "be its training images",
+        )
+    everything = LabeledImages(found.images, rows.labels, len(rows.classes), f"{name}, all of it")
+    return _relabel(everything, rows.classes, learnt), warnings
 
 
 def _is_same_place(one: str, other: str) -> bool:

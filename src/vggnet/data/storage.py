@@ -1,73 +1,108 @@
-"""Datasets by name or folder: found on disk or downloaded, and verified as far as can be."""
+"""Datasets by name or path: found on disk or downloaded, and verified where hashes are known."""
 
 from __future__ import annotations
 
 import hashlib
-import zipfile
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vggnet.config import DataConfig, suggest
-from vggnet.data.catalog import CATALOG, CatalogEntry, PublishedFile, SplitFiles
+from vggnet.config import DataConfig, build_config, suggest
+from vggnet.data.catalog import CATALOG, CatalogEntry, PublishedFile
+from vggnet.data.collection import Collection, Request, to_dataset
 from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.data.download import TIMEOUT, fetch
-from vggnet.data.folder import is_folder, load_folder
-from vggnet.data.idx import Source, idx_sha256, read_idx, read_idx_int
-from vggnet.data.places import PACKED, Place, addresses, find_file, find_place
+from vggnet.data.files import File, check_name, file_mode, open_file
+from vggnet.data.places import (
+    FoundFile,
+    Place,
+    addresses,
+    compare_hash,
+    compute_md5,
+    find_files,
+    find_place,
+)
+from vggnet.data.sources import KINDS, cifar, idx, load_collection, svhn
+from vggnet.data.sources.arrays import Numbers, Pixels
+from vggnet.data.sources.idx import idx_sha256, read_idx
 from vggnet.errors import ConfigError, DataError
 
-
-def load_configured(data: DataConfig) -> Dataset:
-    """Load the dataset that a configuration names; as `load_dataset`."""
-    return load_dataset(
-        data.dataset,
-        data.data_dir,
-        download=data.download,
-        image_size=data.image_size,
-        skip_bad=data.skip_bad,
-    )
+_READERS: dict[str, Callable[[Sequence[File]], tuple[Pixels, Numbers]]] = {
+    "idx": idx.read_split,
+    "cifar": cifar.read_split,
+    "svhn": svhn.read_split,
+}
+"""Reads the files of one split; by `CatalogEntry.source`."""
 
 
 def load_dataset(
-    name: str,
-    data_dir: Path | None = None,
-    *,
-    download: bool = True,
-    image_size: int | None = None,
-    skip_bad: bool = False,
+    dataset: str | Path = "mnist", data_dir: Path | None = None, **settings: Any
 ) -> Dataset:
     """Load a dataset's training and test images.
 
     Args:
-        name: A name in the catalog, or a folder of images; see `load_folder`.
-        data_dir: Folder in torchvision's layout (`<data_dir>/MNIST/raw/<file>[.gz]`), or
-            that `raw` folder itself. Without it the package, the system, and the user's
-            cache folder are searched.
-        download: Whether to fetch what is on no disk.
-        image_size: Pixels a side that the images of a folder are fitted to.
-        skip_bad: Whether to leave unreadable images of a folder out.
+        dataset: A name of `vggnet data list`, or the path of a folder, an archive or a file;
+            docs/data.md lists what is read.
+        data_dir: The only folder to look in for a name; its layout is torchvision's.
+        settings: Other fields of `DataConfig`: `download`, `image_size`, `skip_bad`, …
 
     Raises:
-        ConfigError: The name is not known.
+        ConfigError: The name is unknown, or a setting does not fit.
         DataError: A file is missing, damaged, or not the published one.
     """
-    if is_folder(name):
-        if data_dir is not None:
-            raise ConfigError(f"{name} is a folder itself; leave --data-dir out")
-        return load_folder(Path(name), image_size=image_size, skip_bad=skip_bad)
-    entry = find_entry(name)
-    if image_size is not None:
-        raise ConfigError(f"{name} has a size of its own; --image-size is for folders of images")
-    return load_entry(entry, data_dir, download=download)
+    data = {"dataset": str(dataset), "data_dir": data_dir, **settings}
+    return load_configured(build_config({"data": data}).data)
 
 
-def load_test(name: str, data_dir: Path | None = None, *, download: bool = True) -> LabeledImages:
-    """Load the test images of a catalog's dataset alone; as `load_dataset`."""
-    entry = find_entry(name)
-    place = find_place(entry, entry.test, data_dir, download)
-    return _load_split(entry, entry.test, "test", place, TIMEOUT).examples
+def load_configured(data: DataConfig) -> Dataset:
+    """Load the dataset that a configuration names; as `load_dataset`."""
+    if is_path(data.dataset):
+        request = Request(
+            image_size=data.image_size,
+            skip_bad=data.skip_bad,
+            common_classes=data.common_classes,
+            bit_depth=data.bit_depth,
+            cache=data.cache,
+        )
+        name = dataset_name(data.dataset)
+        check_name(name)
+        return to_dataset(load_path(data.dataset, data.data_dir, request), name, data.dataset)
+    entry = find_entry(data.dataset)
+    if data.image_size is not None:
+        raise ConfigError(f"{entry.name} has a fixed size; --image-size is for your own images")
+    return load_entry(entry, data.data_dir, download=data.download)
+
+
+def load_path(dataset: str, data_dir: Path | None, request: Request) -> Collection:
+    """Load a user's own data, whatever their kind.
+
+    Raises:
+        ConfigError: A data_dir is given too.
+        DataError: As `load_collection`.
+    """
+    if data_dir is not None:
+        raise ConfigError(f"{dataset} is a path itself; leave out --data-dir")
+    return load_collection(Path(dataset), request)
+
+
+def is_path(dataset: str) -> bool:
+    """Return whether a dataset is a file or a folder, and not a name of the catalog.
+
+    Raises:
+        DataError: The system does not tell.
+    """
+    return dataset not in CATALOG and file_mode(Path(dataset)) is not None
+
+
+def dataset_name(dataset: str) -> str:
+    """Return what to call a dataset: its name, or that of its folder or file."""
+    if dataset in CATALOG:
+        return dataset
+    return re.sub(r"(\.(zip|npz|parquet|[ct]sv))?(\.gz)?$", "", Path(dataset).resolve().name)
 
 
 def find_entry(name: str) -> CatalogEntry:
@@ -77,8 +112,18 @@ def find_entry(name: str) -> CatalogEntry:
         ConfigError: There is none of that name.
     """
     if name not in CATALOG:
-        raise ConfigError(f"unknown dataset {name!r}, and no folder; {suggest(name, CATALOG)}")
+        raise ConfigError(
+            f"unknown dataset {name!r}, and no file or folder is called so; "
+            f"{suggest(name, CATALOG)}; of your own data, these are read: {KINDS}"
+        )
     return CATALOG[name]
+
+
+def load_test(name: str, data_dir: Path | None = None, *, download: bool = True) -> LabeledImages:
+    """Load only the test images of a catalog's dataset; as `load_dataset`."""
+    entry = find_entry(name)
+    place = find_place(entry, entry.test, data_dir, download)
+    return _load_split(entry, entry.test, "test", place, TIMEOUT).examples
 
 
 def load_entry(
@@ -88,7 +133,13 @@ def load_entry(
     download: bool = True,
     timeout: float = TIMEOUT,
 ) -> Dataset:
-    """Load both splits of a dataset; `timeout` is `fetch`'s, the rest `load_dataset`'s."""
+    """Load both splits of a dataset.
+
+    Args:
+        entry: The dataset.
+        data_dir, download: As in `DataConfig`.
+        timeout: As `fetch` takes it.
+    """
     place = find_place(entry, entry.train, data_dir, download)
     train = _load_split(entry, entry.train, "training", place, timeout)
     test = _load_split(entry, entry.test, "test", place, timeout)
@@ -109,91 +160,89 @@ class _Split:
 
     examples: LabeledImages
     sha256: tuple[str, str]
-    """Of the unpacked files of images and labels."""
+    """Of images and labels, as unpacked IDX files have it."""
     verified: bool
-    """Whether both could be compared with something published."""
+    """Whether all files could be compared with a published hash."""
 
 
 def _load_split(
-    entry: CatalogEntry, split: SplitFiles, name: str, place: Place, timeout: float
+    entry: CatalogEntry,
+    wanted: Sequence[PublishedFile],
+    name: str,
+    place: Place,
+    timeout: float,
 ) -> _Split:
-    """Load one split as images (N, 1, H, W) and labels (N,).
+    """Load one split as images, (N, C, H, W), and labels, (N,).
 
     Raises:
         DataError: A file is missing, damaged, or not the published one.
     """
-    paths = [_get_file(entry, file, place, timeout) for file in split.files]
-    images = read_idx(paths[0], 3)
+    found = _get_files(entry, wanted, place, timeout)
+    images, table = _READERS[entry.source]([one.file for one in found])
+    stored = images[:, 0] if images.shape[1] == 1 else images
+    sha256 = idx_sha256(stored), idx_sha256(table)
     # QMNIST's labels have eight columns, of which the first is the class.
-    table = read_idx_int(paths[1], 2) if "idx2-int" in split.labels else read_idx(paths[1], 1)
     labels = table[:, 0] if table.ndim == 2 else table
-    upright = np.ascontiguousarray(images.swapaxes(1, 2)) if entry.transposed else images
     examples = LabeledImages(
-        upright[:, np.newaxis],
+        np.ascontiguousarray(images.swapaxes(2, 3)) if entry.transposed else images,
         labels - labels.dtype.type(entry.first_label),
         len(entry.classes),
         f"{entry.name} {name} set in {place.path}",
     )
-    sha256 = idx_sha256(images), idx_sha256(table)
-    checks = zip(paths, split.files, sha256, strict=True)
-    verified = [_verify(path, file, found) for path, file, found in checks]
-    if entry.archive and any(isinstance(path, zipfile.Path) for path in paths):
-        archive = place.path / entry.archive.name
-        _compare(archive, _md5(archive), entry.archive.md5, "MD5")
-        verified = [True]
+    verified = [
+        _verify(one, published, sha256[min(number, 1)])
+        for number, (one, published) in enumerate(zip(found, wanted, strict=True))
+    ]
     return _Split(examples, sha256, all(verified))
 
 
-def _get_file(entry: CatalogEntry, file: PublishedFile, place: Place, timeout: float) -> Source:
-    """Return a file of a dataset, fetched where it is not there and may be."""
-    found = find_file(entry, file, place.path)
-    if found is None and place.downloads:
-        name = entry.archive.name if entry.archive else file.name + PACKED
-        urls = addresses(entry, name)
-        fetch(name, place.path, urls, lambda path: _check(path, file, entry), timeout)
-        found = find_file(entry, file, place.path)
-    if found is None:
-        raise DataError(f"{place.path / file.name} does not exist, nor does the same with .gz")
-    return found
+def _get_files(
+    entry: CatalogEntry, wanted: Sequence[PublishedFile], place: Place, timeout: float
+) -> list[FoundFile]:
+    """Return files of a dataset, downloaded if they are not there and may be."""
+    found = find_files(entry, wanted, place.path)
+    for file in wanted:
+        if file not in found and place.downloads:
+            name = entry.archives[0].name if entry.archives else file.published_name
+
+            def check(path: Path, file: PublishedFile = file) -> None:
+                _check_download(path, file, entry)
+
+            fetch(name, place.path, addresses(entry, name), check, timeout)
+    found = find_files(entry, wanted, place.path) if len(found) < len(wanted) else found
+    for file in wanted:
+        if file not in found:
+            raise DataError(f"{place.path / file.name} does not exist, nor does the same with .gz")
+    return [found[file] for file in wanted]
 
 
-def _check(path: Path, file: PublishedFile, entry: CatalogEntry) -> None:
+def _check_download(path: Path, file: PublishedFile, entry: CatalogEntry) -> None:
     """Compare a downloaded file with what was published.
 
     Raises:
         DataError: It is another one.
     """
-    if entry.archive:
-        _compare(path, _md5(path), entry.archive.md5, "MD5")
+    if entry.archives:
+        compare_hash(path, compute_md5(path), entry.archives[0].md5, "MD5")
     elif file.sha256:
-        _compare(path, idx_sha256(read_idx(path, 3 if "idx3" in file.name else 1)), file.sha256)
+        dimensions = 3 if "idx3" in file.name else 1
+        compare_hash(path, idx_sha256(read_idx(open_file(path), dimensions)), file.sha256)
     else:
-        _compare(path, _md5(path), file.md5, "MD5")
+        compare_hash(path, compute_md5(path), file.md5, "MD5")
 
 
-def _verify(path: Source, file: PublishedFile, sha256: str) -> bool:
-    """Compare a file with the hash that is published for its form; False where none is.
+def _verify(found: FoundFile, published: PublishedFile, sha256: str) -> bool:
+    """Compare a file with the hash that is published for its form; False if none is.
 
     Raises:
         DataError: It is another file.
     """
-    if file.sha256:
-        _compare(path, sha256, file.sha256)
-    elif file.md5 and isinstance(path, Path) and path.suffix == PACKED:
-        _compare(path, _md5(path), file.md5, "MD5")
+    if found.verified:
+        return True
+    if published.sha256:
+        compare_hash(found.file.path, sha256, published.sha256)
+    elif published.md5 and found.file.base == published.published_name:
+        compare_hash(found.file.path, compute_md5(Path(found.file.path)), published.md5, "MD5")
     else:
         return False
     return True
-
-
-def _compare(path: Source, found: str, published: str | None, kind: str = "SHA-256") -> None:
-    if found != published:
-        raise DataError(
-            f"{path} is not the published file: its {kind} is {found[:16]}…, "
-            f"expected {str(published)[:16]}…; fetch it again"
-        )
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()

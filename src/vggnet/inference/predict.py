@@ -1,7 +1,8 @@
-"""A model file made ready to answer: uint8 images to classes and probabilities."""
+"""Load a model file and predict: uint8 images to classes and probabilities."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,39 +10,40 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vggnet.artifacts.model_file import LoadedModel, ModelCard, load_model
+from vggnet.artifacts.model_card import ModelCard
+from vggnet.artifacts.model_file import LoadedModel, Overrides, load_model
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.matching import Learnt
 from vggnet.engine.device import choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
-from vggnet.errors import DataError
+from vggnet.errors import DataError, ModelFileError
 from vggnet.kernels import accelerate
 
 BATCH_SIZE = 128
-"""Images at a time: on two cores 128 was the fastest of 64 to 1,000 (the caches hold it)."""
+"""Images per batch; on two cores the fastest of 64 to 1,000, because it fits into the caches."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers for N images."""
+    """Predictions for N images."""
 
     classes: list[str]
-    """The likeliest class of each image, by name."""
+    """Name of the most probable class of each image."""
     indices: npt.NDArray[np.int64]
-    """The same by number, (N,)."""
+    """Index of that class, (N,)."""
     probabilities: npt.NDArray[np.float32]
-    """Of every class, (N, num_classes); each row adds up to 1."""
+    """Of every class, (N, num_classes); each row sums to 1."""
 
 
 class Classifier:
-    """A trained network that takes images as uint8 arrays.
+    """A trained network that predicts from uint8 arrays.
 
     Args:
-        model: As `load_model` returns it.
+        model: The network and its description.
         device: Where to compute; see `choose_device`.
-        kernels: On a CPU, whose convolutions: "auto", "winograd" or "torch".
+        kernels: Convolutions on a CPU: "auto", "winograd" or "torch".
     """
 
     def __init__(self, model: LoadedModel, device: str = "auto", kernels: str = "auto") -> None:
@@ -60,45 +62,54 @@ class Classifier:
 
     @property
     def learnt(self) -> Learnt:
-        """What the model was trained on, as far as its file says."""
-        data = (self.card.config or {}).get("data", {})
+        """The images that the model was trained on, as far as its file says."""
         return Learnt(
-            self.classes, self.card.image_shape, data.get("dataset"), self.card.dataset_sha256
+            self.classes,
+            self.card.image_shape,
+            self.card.data.dataset,
+            self.card.dataset_sha256,
         )
 
     @torch.no_grad()
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
-        """Classify images that look as the training data do.
+        """Classify images of the same size and kind as the training data.
 
         Args:
-            images: uint8; one grey image (H, W), several (N, H, W), or (N, C, H, W).
+            images: uint8; one gray image (H, W), several (N, H, W), or (N, C, H, W).
                 For MNIST: white strokes on black, 28×28.
 
         Raises:
-            DataError: They are not uint8, or not of the network's size and channels.
+            DataError: They are not uint8, or do not have the model's size and channels.
+            ModelFileError: The network's outputs are not finite.
         """
         pixels = torch.tensor(self._as_batch(images), device=self.device)
-        logits = [self._replica(self._preprocess(part)) for part in torch.split(pixels, BATCH_SIZE)]
-        probabilities = torch.cat(logits).softmax(1).cpu().numpy()
+        parts = torch.split(pixels, BATCH_SIZE)
+        logits = torch.cat([self._replica(self._preprocess(part)) for part in parts]).cpu()
+        _check_finite(logits.numpy())
+        probabilities = logits.softmax(1).numpy()
         indices = probabilities.argmax(axis=1)
         return Predictions([self.classes[index] for index in indices], indices, probabilities)
 
     def evaluate(self, examples: LabeledImages) -> Evaluation:
-        """Compare the network's answers with the labels.
+        """Compare the predictions with the labels.
 
         Raises:
-            DataError: The images or classes are not those that the network takes.
+            DataError: The images or classes are not the model's.
+            ModelFileError: The network's outputs are not finite.
         """
         self._as_batch(examples.images)
         if examples.num_classes != len(self.classes):
             raise DataError(
                 f"{examples.source} has {examples.num_classes} classes, "
-                f"the model tells {len(self.classes)} apart"
+                f"and the model has {len(self.classes)}"
             )
         batches = Batches(examples, self.device, self._preprocessing, batch_size=BATCH_SIZE)
-        return evaluate(self._replica, batches, Session())
+        found = evaluate(self._replica, batches, Session())
+        _check_finite(found.logits)
+        return found
 
     def _as_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return images as (N, C, H, W)."""
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
             found = getattr(images, "dtype", type(images).__name__)
             raise DataError(f"images must be a NumPy array of uint8, 0 to 255, not {found}")
@@ -107,26 +118,61 @@ class Classifier:
             images = images[np.newaxis]
         if images.ndim == 3:
             images = images[:, np.newaxis]
-        config = self.network.config
-        fits = images.ndim == 4 and images.shape[1] == config.in_channels and len(images)
-        if not fits or max(images.shape[2:]) > config.image_size:
+        if images.shape[1:] != self.card.image_shape or not len(images):
             raise DataError(
-                f"images of shape {shape} do not fit this network, which takes "
+                f"images have the shape {shape}; this model takes "
                 f"(N, {', '.join(map(str, self.card.image_shape))})"
             )
         return images
 
 
-def load(path: str | Path, device: str = "auto", kernels: str = "auto") -> Classifier:
-    """Load a model file, ours or one that the article's script saved.
+def load(
+    path: str | Path,
+    device: str = "auto",
+    kernels: str = "auto",
+    *,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    image_size: int | None = None,
+    classes: Sequence[str] | None = None,
+) -> Classifier:
+    """Load a model file, or the weights of a VGG that another project saved.
+
+    What the file does not say is assumed, and logged as a warning of the logger `vggnet`.
 
     Args:
-        path: A `.pth` or `.safetensors` file. Loading never runs code from it.
+        path: A file of PyTorch or safetensors, or a folder of Hugging Face's Hub. Loading
+            never runs code from it.
         device: "auto", "cpu", "cuda", "cuda:N", "mps" or "xpu".
-        kernels: On a CPU, whose convolutions: "auto", "winograd" or "torch".
+        kernels: Convolutions on a CPU: "auto", "winograd" or "torch".
+        mean, std: Normalization of pixels in [0, 1], one value or one per channel, in
+            place of the file's.
+        image_size: Height and width of the images, in place of the file's.
+        classes: Names of the classes, in the order of the outputs, in place of the file's.
 
     Raises:
-        ModelFileError: It is missing, damaged, or not a VGG network.
-        DeviceError: The device is not there.
+        ModelFileError: The file is missing, damaged, or not a VGG.
+        ConfigError: One of the last four does not fit the network.
+        DeviceError: The device is not available.
     """
-    return Classifier(load_model(Path(path)), device, kernels)
+    overrides = Overrides(
+        mean=_as_tuple(mean),
+        std=_as_tuple(std),
+        image_size=image_size,
+        classes=None if classes is None else tuple(classes),
+    )
+    return Classifier(load_model(Path(path), overrides), device, kernels)
+
+
+def _as_tuple(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    return tuple(values) if isinstance(values, Sequence) else (values,)
+
+
+def _check_finite(logits: npt.NDArray[np.floating]) -> None:
+    if broken := int((~np.isfinite(logits).all(axis=1)).sum()):
+        raise ModelFileError(
+            f"the network's outputs are NaN or infinite for {broken:,} of {len(logits):,} images; "
+            "its weights are too large, or the normalization is not the one it was trained with"
+        )

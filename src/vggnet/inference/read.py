@@ -1,10 +1,11 @@
-"""Image files to answers, batch by batch."""
+"""Files of images to predictions, batch by batch."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,30 +13,67 @@ import numpy as np
 import numpy.typing as npt
 
 from vggnet.data.catalog import CATALOG
-from vggnet.data.decode import SUFFIXES, decode_image, load_image
-from vggnet.data.listing import refusals, visible_files
+from vggnet.data.decode import (
+    SUFFIXES,
+    Header,
+    UnknownFormatError,
+    find_bit_depth,
+    load_image,
+    read_header,
+)
+from vggnet.data.encoded import describe_left_out
+from vggnet.data.files import File, Tree, file_mode, is_file, is_folder, open_regular
 from vggnet.data.matching import Learnt
-from vggnet.errors import ImageError
+from vggnet.data.memory import MemoryBudget
+from vggnet.data.sources import find_source, open_tree
+from vggnet.data.sources.archive import is_archive
+from vggnet.data.sources.arrays import ArraySplit, fit_images
+from vggnet.data.sources.images import find_candidates
+from vggnet.errors import DataError, ImageError
 from vggnet.inference.predict import BATCH_SIZE, Classifier
 from vggnet.inference.reading import Reading, decoding_side, see
 
 Pixels = npt.NDArray[np.uint8]
+
 _DIGIT_SHAPE = (1, 28, 28)
-"""MNIST's channels, height and width, which the page's drawings have as well."""
+"""Channels, height and width of MNIST's images, and of drawings on the page."""
+
+_MOST_STDIN = 1 << 28
+"""Bytes of an image that are read from standard input."""
 
 
 @dataclass(frozen=True)
-class Guess:
+class Item:
+    """One image to classify."""
+
+    path: str
+    """Its file; of a data file with the number of the row, from 1, as in `test.csv:1`."""
+    content: File | Pixels | str
+    """An encoded image, pixels as a data file holds them (C, H, W), or why there is neither."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All images that were named, and what to know about them."""
+
+    items: Sequence[Item]
+    deep: Sequence[File]
+    """Grey images of more than 8 bits; see `find_bit_depth`."""
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Prediction:
     """What one image, or one digit of a row, shows."""
 
     seen: Pixels
-    """What the network saw, (C, H, W)."""
+    """The network's input before normalization, (C, H, W)."""
     top: tuple[tuple[str, float], ...]
-    """Classes and probabilities, likeliest first."""
+    """Classes and probabilities, the most probable first."""
 
     @property
     def label(self) -> str:
-        """The likeliest class."""
+        """The most probable class."""
         return self.top[0][0]
 
     @property
@@ -45,32 +83,32 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What was read in one file."""
+class FileResult:
+    """What was found in one image."""
 
     path: str
-    guesses: tuple[Guess, ...] = ()
-    """One; of a row one a digit; none where nothing is drawn."""
+    predictions: tuple[Prediction, ...] = ()
+    """One; one for each digit of a row; none if nothing is drawn."""
     problem: str | None = None
-    """Why the file could not be read."""
+    """Why the image could not be read."""
 
     @property
     def number(self) -> str:
-        """A row's digits, from left to right."""
-        return "".join(guess.label for guess in self.guesses)
+        """The digits of a row, from left to right."""
+        return "".join(one.label for one in self.predictions)
 
     @property
-    def least_sure(self) -> int:
-        """Which of a row's digits has the lowest probability, from 0 on."""
-        return min(range(len(self.guesses)), key=lambda at: self.guesses[at].probability)
+    def least_confident(self) -> int:
+        """The position of a row's digit with the lowest probability, from 0."""
+        return min(range(len(self.predictions)), key=lambda at: self.predictions[at].probability)
 
 
 def choose_reading(learnt: Learnt) -> Reading:
     """Return how images are prepared for a network, by what it was trained on.
 
-    They are drawn again for one that knows characters as MNIST has them: of a catalog's dataset, or
-    of one's own in MNIST's form, named by single letters and digits. Any other folder's images
-    were fitted for training, and so are these.
+    Characters are redrawn in MNIST's style for networks that were trained on a catalog's
+    characters, or on 28×28 grey images whose classes are single letters or digits. All other
+    images are fitted, as they were for training.
     """
     if entry := CATALOG.get(learnt.dataset or ""):
         drawn = entry.characters
@@ -80,76 +118,156 @@ def choose_reading(learnt: Learnt) -> Reading:
     return Reading.DRAWN if drawn else Reading.FITTED
 
 
-@refusals()
-def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Put the images in a folder, and in those within it, in the place of the folder.
+def find_inputs(paths: Iterable[Path]) -> Inputs:
+    """Find the images in files, folders, zip archives and data files.
 
-    Hidden files, and what else systems put into folders, are left out as in training.
+    In folders and archives, images are told by their content as in training. A path that
+    cannot be read is an item with a problem, so it costs no other prediction.
 
-    Raises:
-        ImageError: A folder holds no image.
-        DataError: A folder may not be read.
+    Args:
+        paths: What the user named; "-" is standard input.
     """
-    found: list[Path] = []
+    items: list[Item] = []
+    deep: list[File] = []
+    warnings: list[str] = []
     for path in paths:
-        if not _is_folder(path):
-            found.append(path)
+        try:
+            found, notes = _find_in(path)
+        except DataError as error:
+            found, notes = [Item(str(path), str(error))], []
+        warnings += notes
+        for file in (item.content for item in found if isinstance(item.content, File)):
+            header = _read_header(file)
+            if isinstance(header, Header) and header.deep:
+                deep.append(file)
+        items += found
+    return Inputs(items, deep, warnings)
+
+
+def choose_bit_depth(inputs: Inputs, learnt: Learnt) -> int | None:
+    """Return the bits that count as the full range of 16-bit images.
+
+    That is what the model was trained with, or what the largest value of all images needs.
+    """
+    if learnt.bit_depth or not inputs.deep:
+        return learnt.bit_depth
+    budget = MemoryBudget()
+    depths = []
+    for file in inputs.deep:
+        try:
+            depths.append(find_bit_depth(file, budget))
+        except ImageError:  # reported when it is predicted
             continue
-        inside = sorted(one for one in visible_files(path) if one.suffix.lower() in SUFFIXES)
-        if not inside:
-            raise ImageError(f"there is no PNG, JPEG, WebP or BMP image in {path}")
-        found += inside
-    return found
+    return max(depths, default=None)
 
 
-def read_images(
-    classifier: Classifier, paths: Iterable[Path], reading: Reading, top: int
-) -> Iterator[Answer]:
-    """Answer image files in their order, in batches.
+def predict_items(
+    classifier: Classifier,
+    items: Iterable[Item],
+    reading: Reading,
+    top: int,
+    bit_depth: int | None = None,
+) -> Iterator[FileResult]:
+    """Classify images in their order, in batches.
 
     Args:
         classifier: The network.
-        paths: Files; "-" is standard input.
-        reading: How to prepare them.
-        top: Classes to name for each.
+        items: As `find_inputs` returns them.
+        reading: How to prepare encoded images; pixels of data files are used as they are.
+        top: Number of classes to name for each.
+        bit_depth: As `choose_bit_depth` returns it.
     """
-    rest = iter(paths)
-    while batch := list(itertools.islice(rest, BATCH_SIZE)):
-        prepared = [_see_file(classifier, path, reading) for path in batch]
-        seen = [one for found in prepared if not isinstance(found, ImageError) for one in found]
-        guesses = _guess(classifier, seen, top)
-        for path, found in zip(batch, prepared, strict=True):
-            if isinstance(found, ImageError):
-                yield Answer(str(path), problem=str(found))
+    for batch in _batched(items):
+        prepared = [_prepare(classifier, item, reading, bit_depth) for item in batch]
+        seen = [one for found in prepared if not isinstance(found, str) for one in found]
+        predictions = _classify(classifier, seen, top)
+        for item, found in zip(batch, prepared, strict=True):
+            if isinstance(found, str):
+                yield FileResult(item.path, problem=found)
             else:
-                yield Answer(str(path), tuple(itertools.islice(guesses, len(found))))
+                yield FileResult(item.path, tuple(itertools.islice(predictions, len(found))))
 
 
-def _is_folder(path: Path) -> bool:
+def _find_in(path: Path) -> tuple[list[Item], list[str]]:
+    """Return the images of one path that the user named, and what to know about them.
+
+    Raises:
+        DataError: There is none, or a folder or a data file cannot be read.
+    """
+    if str(path) == "-":
+        return [_read_stdin()], []
+    if is_folder(path) or (is_archive(path) and file_mode(path) is not None):
+        return _find_in_tree(open_tree(path))
+    if not is_file(path):  # reported in its turn
+        return [Item(str(path), File(path.name, str(path), 0, 0, lambda: open_regular(path)))], []
+    tree = open_tree(path)
+    source = find_source(tree)
+    if source is None or source.read_rows is None:
+        return [Item(str(path), tree.files[0])], []
+    rows = source.read_rows(tree)
+    if isinstance(rows, ArraySplit):
+        return [Item(f"{path}:{row}", image) for row, image in enumerate(rows.images, 1)], list(
+            rows.warnings
+        )
+    return [Item(file.path, file) for file in rows], []
+
+
+def _find_in_tree(tree: Tree) -> tuple[list[Item], list[str]]:
+    """Return the images of a folder or an archive, by content."""
+    candidates, left_out = find_candidates(tree)
+    items = []
+    for file in candidates:
+        named_so = file.base.lower().endswith(SUFFIXES)
+        if named_so or not isinstance(_read_header(file), UnknownFormatError):
+            items.append(Item(file.path, file))
+        else:
+            left_out.append(file.name)
+    warnings = describe_left_out(sorted(left_out), str(tree.path))
+    if not items:
+        raise DataError(f"there is no image in {tree.path}")
+    return items, warnings
+
+
+def _read_stdin() -> Item:
+    content = sys.stdin.buffer.read(_MOST_STDIN + 1)
+    if len(content) > _MOST_STDIN:
+        return Item("-", f"more than {_MOST_STDIN:,} bytes")
+    return Item("-", File("-", "-", len(content), 0, lambda: io.BytesIO(content)))
+
+
+def _read_header(file: File) -> Header | ImageError:
     try:
-        return path.is_dir()
-    except OSError:  # named with the images that cannot be read, when it is opened
-        return False
-
-
-def _see_file(classifier: Classifier, path: Path, reading: Reading) -> list[Pixels] | ImageError:
-    try:
-        shape = classifier.card.image_shape
-        return see(_load(path, decoding_side(reading, shape)), reading, shape)
+        return read_header(file)
     except ImageError as error:
         return error
 
 
-def _load(path: Path, side: int | None) -> Pixels:
-    if str(path) == "-":
-        return decode_image(sys.stdin.buffer.read(), side=side)
-    return load_image(path, side=side)
+def _prepare(
+    classifier: Classifier, item: Item, reading: Reading, bit_depth: int | None
+) -> list[Pixels] | str:
+    """Return what the network sees of an item, or why that is nothing."""
+    shape = classifier.card.image_shape
+    if isinstance(item.content, str):
+        return item.content
+    if not isinstance(item.content, File):
+        return list(fit_images(item.content[np.newaxis], shape))
+    try:
+        side = decoding_side(reading, shape)
+        return see(load_image(item.content, side=side, bit_depth=bit_depth), reading, shape)
+    except ImageError as error:
+        return str(error)
 
 
-def _guess(classifier: Classifier, seen: list[Pixels], top: int) -> Iterator[Guess]:
+def _batched(items: Iterable[Item]) -> Iterator[list[Item]]:
+    rest = iter(items)
+    while batch := list(itertools.islice(rest, BATCH_SIZE)):
+        yield batch
+
+
+def _classify(classifier: Classifier, seen: list[Pixels], top: int) -> Iterator[Prediction]:
     if not seen:
         return
     probabilities = classifier.predict(np.stack(seen)).probabilities
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    for image, shares, order in zip(seen, probabilities, best, strict=True):
-        yield Guess(image, tuple((classifier.classes[at], float(shares[at])) for at in order))
+    for image, row, order in zip(seen, probabilities, best, strict=True):
+        yield Prediction(image, tuple((classifier.classes[at], float(row[at])) for at in order))

@@ -195,7 +195,9 @@ def _compile(command: tuple[str, ...], path: Path) -> None:
     part = Path(name)
     try:
         _run((*command, "-o", name), _COMPILE_SECONDS)
-        library = part.read_bytes()
+        library = part.read_bytes() if part.exists() else b""
+        if not library:
+            raise KernelError(f"the compiler {command[0]} wrote no library")
         # Loaders ignore what follows the last section.
         part.write_bytes(library + hashlib.sha256(library).digest())
         part.chmod(0o700)
@@ -242,7 +244,8 @@ def _run(command: tuple[str, ...], seconds: float) -> str:
     if len(printed) == _MAX_OUTPUT:
         raise KernelError(f"the compiler {name} printed more than {_MAX_OUTPUT >> 20} MiB")
     if process.returncode:
-        lines = [line for line in text.splitlines() if line.strip()] or ["no message"]
+        lines = [line for line in text.splitlines() if line.strip()]
+        lines = lines or [f"exit status {process.returncode}"]
         reason = next((line for line in lines if "error" in line), lines[-1])
         raise KernelError(f"the compiler {name} failed: {reason[:300]}")
     return text

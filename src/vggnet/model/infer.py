@@ -1,4 +1,4 @@
-"""The architecture of a VGG, read off the names and shapes of its tensors."""
+"""Infer the architecture of a VGG from the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -9,36 +9,30 @@ from vggnet.architectures import ARCHITECTURES, Architecture, Layer
 from vggnet.config import ModelConfig, build_config
 from vggnet.errors import ConfigError, ModelFileError
 
-Shapes = Mapping[str, tuple[int, ...]]
+Shape = tuple[int, ...]
 
 
-def infer_config(shapes: Shapes) -> ModelConfig:
-    """Find the configuration whose network has exactly these parameters.
+def infer_config(shapes: Mapping[str, Shape]) -> ModelConfig:
+    """Return the configuration of the network that has exactly these parameters.
 
     Args:
-        shapes: Name to shape, as in a `state_dict` with torchvision's names.
+        shapes: Shape of each tensor under torchvision's name.
 
     Raises:
-        ModelFileError: They are not those of a VGG network.
+        ModelFileError: They are not the parameters of a VGG for square images.
     """
     convolutions = _weights(shapes, "features", 4)
     linears = _weights(shapes, "classifier", 2)
     if not convolutions or not linears:
+        parts = {"features.N.weight": convolutions, "classifier.N.weight": linears}
+        missing = [name for name, found in parts.items() if not found]
         raise ModelFileError(
-            "its tensors are not those of a VGG network: "
-            f"no convolutions features.N.weight and classifier.N.weight, but "
-            f"{', '.join(list(shapes)[:3]) or 'nothing'}"
+            f"its tensors are not those of a VGG: none is named {' or '.join(missing)}; "
+            f"the first are {', '.join(list(shapes)[:3]) or 'none'}"
         )
     batch_norm = any(name.endswith("running_mean") for name in shapes)
     stages = _stages(convolutions, batch_norm)
     hidden = tuple(shape[0] for _, shape in linears[:-1])
-    pixels, rest = divmod(linears[0][1][1], convolutions[-1][1][0])
-    side = math.isqrt(pixels)
-    if rest or side * side != pixels:
-        raise ModelFileError(
-            f"its first fully connected layer takes {linears[0][1][1]} values, which is "
-            f"no square feature map of {convolutions[-1][1][0]} channels"
-        )
     row = Architecture(stages, hidden)
     name = next((name for name, known in ARCHITECTURES.items() if known == row), "custom")
     values = {
@@ -46,18 +40,18 @@ def infer_config(shapes: Shapes) -> ModelConfig:
         "batch_norm": batch_norm,
         "in_channels": convolutions[0][1][1],
         "num_classes": linears[-1][1][0],
-        "image_size": side * 2 ** len(stages),
+        "image_size": _map_side(linears[0][1][1], convolutions[-1][1][0]) * 2 ** len(stages),
     }
     if name == "custom":
         values |= {"stages": stages, "hidden": hidden}
     try:
         return build_config({"model": values}).model
     except ConfigError as error:
-        raise ModelFileError(f"its tensors make no network: {error}") from None
+        raise ModelFileError(f"its tensors do not form a network: {error}") from None
 
 
-def _weights(shapes: Shapes, part: str, dimensions: int) -> list[tuple[int, tuple[int, ...]]]:
-    """Return (index, shape) of each layer's weight in `part`, in the network's order."""
+def _weights(shapes: Mapping[str, Shape], part: str, dimensions: int) -> list[tuple[int, Shape]]:
+    """Return (index, shape) of the weight of each layer in `part`, in the network's order."""
     found = []
     for name, shape in shapes.items():
         pieces = name.split(".")
@@ -67,26 +61,42 @@ def _weights(shapes: Shapes, part: str, dimensions: int) -> list[tuple[int, tupl
     return sorted(found)
 
 
+def _map_side(inputs: int, channels: int) -> int:
+    """Return the height and width of the last feature map, which the classifier takes."""
+    pixels, rest = divmod(inputs, channels)
+    side = math.isqrt(pixels)
+    if rest or side * side != pixels:
+        raise ModelFileError(
+            f"its first fully connected layer takes {inputs:,} values, which is not a square "
+            f"feature map of {channels} channels; vggnet supports square images only"
+        )
+    return side
+
+
 def _stages(
-    convolutions: list[tuple[int, tuple[int, ...]]], batch_norm: bool
+    convolutions: list[tuple[int, Shape]], batch_norm: bool
 ) -> tuple[tuple[Layer, ...], ...]:
     """Group convolutions by the gaps that pools and response norms leave in the numbering."""
     stages: list[list[Layer]] = [[]]
     own = 3 if batch_norm else 2
-    for position, (index, shape) in enumerate(convolutions):
-        kernel, width = shape[-1], shape[0]
+    for (index, shape), following in zip(convolutions, [*convolutions[1:], None], strict=True):
         if shape[-2:] not in ((1, 1), (3, 3)):
-            raise ModelFileError(f"features.{index} is no 3×3 or 1×1 convolution")
-        stages[-1].append(width if kernel == 3 else f"conv1-{width}")
-        if position + 1 < len(convolutions):
-            match convolutions[position + 1][0] - index - own:
-                case 0:
-                    pass
-                case 1:
-                    stages.append([])
-                case 2:
-                    stages[-1].append("lrn")
-                    stages.append([])
-                case _:
-                    raise ModelFileError(f"the layers after features.{index} are not VGG's")
+            size = "×".join(map(str, shape[-2:]))
+            raise ModelFileError(f"features.{index} is a {size} convolution; a VGG has 3×3 and 1×1")
+        stages[-1].append(shape[0] if shape[-1] == 3 else f"conv1-{shape[0]}")
+        if following is None:
+            break
+        match following[0] - index - own:
+            case 0:
+                pass
+            case 1:
+                stages.append([])
+            case 2:
+                stages[-1].append("lrn")
+                stages.append([])
+            case _:
+                raise ModelFileError(
+                    f"features.{index} and features.{following[0]} are convolutions, and the "
+                    "layers that a VGG has between two do not fill the numbers between them"
+                )
     return tuple(tuple(stage) for stage in stages)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from vggnet.artifacts.model_file import ModelCard, build_card, save_model
+from vggnet.artifacts.model_card import ModelCard, build_card
+from vggnet.artifacts.model_file import save_model
 from vggnet.artifacts.plots import render_confusion_matrix, render_curves, render_mistakes
 from vggnet.artifacts.run_folder import FINISHED, RunFolder
 from vggnet.artifacts.summary import headline, summarize

@@ -9,8 +9,7 @@ import torch
 from vggnet.artifacts.atomic import check_writable
 from vggnet.artifacts.model_file import check_suffix
 from vggnet.data.dataset import Dataset, hold_out
-from vggnet.data.folder import dataset_name
-from vggnet.data.storage import load_configured
+from vggnet.data.storage import dataset_name, load_configured
 from vggnet.engine.device import check_precision, choose_device, usable_cores
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Session

@@ -1,50 +1,65 @@
-"""The routes: what can be asked, and which part of the service answers."""
+"""The routes of the server."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.resources import files
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from vggnet import __version__
-from vggnet.serve.guard import Guard, HostNames
-from vggnet.serve.inference_protocol import build_router
+from vggnet.serve.access import Access
+from vggnet.serve.guard import Guard
+from vggnet.serve.http_errors import HttpError, add_error_handlers, describe_errors
+from vggnet.serve.inference_protocol import build_router, find_model
+from vggnet.serve.intake import FORM
 from vggnet.serve.metrics import Measured
-from vggnet.serve.pixels import PixelsError, read_json, read_pixels
-from vggnet.serve.refusals import add_refusals, media_type, refusals
-from vggnet.serve.service import Answer, Service
+from vggnet.serve.pixels import InputError
+from vggnet.serve.service import Answer, Model, Service
 
-IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp")
+IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
+
+_GENERAL_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded", FORM)
+"""What clients send that do not know, or do not say, what they send. The second one is curl's."""
 
 PAGE = {
     "": ("index.html", "text/html"),
     "page.css": ("page.css", "text/css"),
-    "page.js": ("page.js", "text/javascript"),
-    "pad.js": ("pad.js", "text/javascript"),
-    "collection.js": ("collection.js", "text/javascript"),
-    "zip.js": ("zip.js", "text/javascript"),
+    **{
+        name: (name, "text/javascript")
+        for name in ("page.js", "pad.js", "collection.js", "zip.js", "text.js")
+    },
     "icon.svg": ("icon.svg", "image/svg+xml"),
 }
-"""Path to file and type: the page fetches nothing else."""
+"""Path to file and type. The page loads nothing else."""
 
 
 class Status(BaseModel):
-    """How the server is."""
+    """State of the server."""
 
     status: str
 
 
-def create_app(service: Service, hosts: HostNames) -> FastAPI:
-    """Return the application that answers for a service.
+class ModelDescription(BaseModel):
+    """A model that the server offers."""
+
+    name: str
+    classes: list[str]
+    image_shape: tuple[int, int, int]
+    """Channels, height and width."""
+
+
+def create_app(service: Service, access: Access) -> FastAPI:
+    """Return the application of a service.
 
     Args:
         service: What computes; started and ended with the application.
-        hosts: Names by which the server may be addressed.
+        access: Who may send requests.
     """
 
     @asynccontextmanager
@@ -57,63 +72,110 @@ def create_app(service: Service, hosts: HostNames) -> FastAPI:
         version=__version__,
         description="Images in, classes and probabilities out.",
         lifespan=lifespan,
-        docs_url=None,  # both would load scripts from elsewhere
+        docs_url=None,  # both would load scripts from other sites
         redoc_url=None,
         openapi_url="/openapi.json",
     )
-    add_refusals(app, service.limits)
+    add_error_handlers(app, service.limits)
     app.include_router(_predictions(service))
     app.include_router(_state(service))
     app.include_router(build_router(service))
     app.include_router(_page())
-    app.add_middleware(Guard, hosts=hosts, limits=service.limits, closing=lambda: service.closing)
+    app.add_middleware(
+        Guard,
+        access=access,
+        limits=service.limits,
+        metrics=service.metrics,
+        closing=lambda: service.closing,
+    )
     app.add_middleware(Measured, metrics=service.metrics)
     return app
 
 
 def _predictions(service: Service) -> APIRouter:
     router = APIRouter()
+    find: Any = Depends(find_model(service))
+    statuses = (400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
+    options: dict[str, Any] = {
+        "response_model": Answer,
+        "openapi_extra": {"requestBody": _describe_body(service.default.image_shape)},
+        "responses": describe_errors(*statuses),
+    }
 
-    @router.post(
-        "/predict",
-        openapi_extra={"requestBody": _describe_body(service.image_shape)},
-        responses=refusals(400, 403, 408, 413, 415, 422, 503),
-    )
-    async def predict(request: Request) -> Answer:
-        """Classify an image file of any size, or arrays of the network's own size.
+    @router.get("/models")
+    async def models() -> list[ModelDescription]:
+        """List the models, the default one first."""
+        return [
+            ModelDescription(
+                name=model.name, classes=list(model.classes), image_shape=model.image_shape
+            )
+            for model in service.models.values()
+        ]
 
-        A file is prepared as the training data were: the ink is found, cropped, scaled and
-        centred. Arrays are taken as they are: light strokes on black, 0 to 255.
+    @router.post("/predict", **options)
+    async def predict(request: Request) -> Response:
+        """Classify images with the default model.
+
+        An image file may have any size; it is prepared as the training images were. The body
+        is the file itself, a form with one or several files, or JSON with the file in base64.
+
+        Arrays of pixels in JSON must have the size of the network's input, with light strokes on
+        black from 0 to 255.
         """
-        kind = media_type(request)
-        if kind in IMAGE_TYPES:
-            return await service.answer_file(await request.body())
-        if kind != "application/json":
-            raise HTTPException(415, f"send {', '.join(IMAGE_TYPES)} or application/json")
-        value = read_json(await request.body())
-        if not isinstance(value, dict) or "images" not in value:
-            raise PixelsError('send an object, {"images": [...]}')
-        return await service.answer_pixels(read_pixels(value["images"], service.image_shape))
+        return await answer(service.default, request)
+
+    @router.post("/models/{model}/predict", **options)
+    async def predict_with(request: Request, model: Model = find) -> Response:
+        """Classify images with a model, as /predict does."""
+        return await answer(model, request)
+
+    async def answer(model: Model, request: Request) -> Response:
+        content_type = request.headers.get("content-type", "")
+        kind = content_type.partition(";")[0].strip().lower()
+        if not (kind.startswith("image/") or kind.endswith("json") or kind in _GENERAL_TYPES):
+            detail = f"{kind[:80]!r} is not a type of an image or of JSON"
+            raise HttpError(415, f"{detail}; {_give_example(request)}")
+        try:
+            found = await service.predict(model, await request.body(), content_type)
+        except InputError as error:
+            example = f"; {_give_example(request)}" if error.hint else ""
+            raise HttpError(422, f"{error}{example}") from None
+        return Response(found.model_dump_json(by_alias=True), media_type="application/json")
 
     return router
 
 
+def _give_example(request: Request) -> str:
+    """Return a command that sends an image to the address that the client used."""
+    token = " -H 'Authorization: Bearer TOKEN'" * ("authorization" in request.headers)
+    url = request.url.replace(query="")
+    return f"for example: curl{token} -F file=@image.png {shlex.quote(str(url))}"
+
+
 def _describe_body(image_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """Describe what `/predict` takes, for OpenAPI."""
+    """Describe what `/predict` accepts, for OpenAPI."""
     channels, height, width = image_shape
     image: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 255}
     for length in (width, height, *([channels] if channels > 1 else [])):
         image = {"type": "array", "items": image, "minItems": length, "maxItems": length}
-    several = {"type": "array", "items": image, "minItems": 1}
-    arrays = {
+    base64 = {"type": "string", "contentEncoding": "base64"}
+    several = [{"type": "array", "items": one, "minItems": 1} for one in (image, base64)]
+    images = {"oneOf": [image, base64, *several]}
+    json = {
         "type": "object",
-        "required": ["images"],
-        "properties": {"images": {"oneOf": [image, several]}},
+        "anyOf": [{"required": ["images"]}, {"required": ["image"]}],
+        "properties": {"images": images, "image": images},
     }
-    file = {"schema": {"type": "string", "format": "binary"}}
+    file = {"type": "string", "format": "binary"}
+    files = {"type": "array", "items": file, "minItems": 1}
+    form = {"type": "object", "required": ["file"], "properties": {"file": files}}
     return {
         "required": True,
-        "content": {**dict.fromkeys(IMAGE_TYPES, file), "application/json": {"schema": arrays}},
+        "content": {
+            **{kind: {"schema": file} for kind in (*IMAGE_TYPES, "application/octet-stream")},
+            FORM: {"schema": form},
+            "application/json": {"schema": json},
+        },
     }
 
 
@@ -127,13 +189,13 @@ def _state(service: Service) -> APIRouter:
 
     @router.get("/readyz", responses={503: {"model": Status}})
     async def readyz(response: Response) -> Status:
-        """Say whether the server takes requests."""
+        """Say whether the server accepts requests."""
         response.status_code = 503 if service.closing else 200
         return Status(status="closing" if service.closing else "ready")
 
     @router.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        """Tell the server's counters in Prometheus' text format."""
+        """Return the counters in Prometheus' text format."""
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     return router

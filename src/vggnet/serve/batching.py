@@ -1,10 +1,10 @@
-"""Requests that come together are computed together, by one thread behind a bounded queue."""
+"""Images of several requests are computed together, by one thread behind a bounded queue."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,33 @@ Probabilities = npt.NDArray[np.float32]
 
 
 class OverloadedError(Exception):
-    """More images wait than the limits allow."""
+    """The server has too much to do."""
+
+
+class Admission:
+    """Counts the images that are accepted and not yet answered, over all models.
+
+    Args:
+        most: Images at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._accepted = most, 0
+
+    @contextmanager
+    def accept(self, images: int) -> Iterator[None]:
+        """Accept some images for as long as the context lasts.
+
+        Raises:
+            OverloadedError: Too many are waiting.
+        """
+        if self._accepted + images > self._most:
+            raise OverloadedError
+        self._accepted += images
+        try:
+            yield
+        finally:
+            self._accepted -= images
 
 
 @dataclass(frozen=True)
@@ -28,27 +54,28 @@ class _Request:
 
 
 class Batcher:
-    """Answers images in batches, in the order in which they came.
+    """Computes images in batches, in the order of their requests.
 
     Everything but `compute` runs in the event loop, so nothing needs a lock. Use it as an
-    asynchronous context; leaving it answers what was accepted.
+    asynchronous context; leaving it answers what is waiting.
 
     Args:
-        compute: (N, C, H, W) to probabilities (N, num_classes); called in a thread of its own.
-        limits: Bounds of the queue and of a batch.
-        observe: Told the number of images in each batch.
+        compute: (N, C, H, W) to probabilities (N, num_classes).
+        thread: Runs `compute`.
+        limits: Size of a batch, and how long its first image waits.
+        observe: Called with the number of images in each batch.
     """
 
     def __init__(
         self,
         compute: Callable[[Images], Probabilities],
+        thread: Executor,
         limits: Limits,
         observe: Callable[[float], None],
     ) -> None:
-        self._compute, self._limits, self._observe = compute, limits, observe
+        self._compute, self._thread, self._limits = compute, thread, limits
+        self._observe = observe
         self._queue: asyncio.Queue[_Request | None] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vggnet-compute")
-        self._accepted = 0
         self._left_over: _Request | None = None
 
     async def __aenter__(self) -> Batcher:
@@ -57,31 +84,15 @@ class Batcher:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        """Answer what was accepted, then stop."""
+        """Answer what is waiting, then stop."""
         self._queue.put_nowait(None)
         await self._work
-        self._thread.shutdown()
-
-    @contextmanager
-    def accept(self, images: int) -> Iterator[None]:
-        """Take on a request that counts for some images, for as long as the context lasts.
-
-        Raises:
-            OverloadedError: Too many are waiting already.
-        """
-        if self._accepted + images > self._limits.waiting_images:
-            raise OverloadedError
-        self._accepted += images
-        try:
-            yield
-        finally:
-            self._accepted -= images
 
     async def predict(self, images: Images) -> Probabilities:
-        """Compute the probabilities of the classes, together with others' images.
+        """Compute the probabilities of the classes, together with images of other requests.
 
         Args:
-            images: uint8, (N, C, H, W), within an `accept`.
+            images: uint8, (N, C, H, W).
 
         Returns:
             float32, (N, num_classes).
@@ -105,12 +116,12 @@ class Batcher:
             start = 0
             for request in batch:
                 stop = start + len(request.images)
-                if not request.answer.done():  # its client may have left
+                if not request.answer.done():  # its client may be gone
                     request.answer.set_result(probabilities[start:stop])
                 start = stop
 
     async def _next_batch(self) -> list[_Request]:
-        """Wait for a request, and a little longer for more; empty at the end of all."""
+        """Wait for a request, then a moment for more; empty after the last one."""
         first = self._left_over or await self._queue.get()
         self._left_over = None
         if first is None:
@@ -129,7 +140,7 @@ class Batcher:
         return batch
 
     async def _get_until(self, deadline: float) -> _Request | None:
-        """Return the next request, or None where none comes in time or the end has come."""
+        """Return the next request, or None if there is none in time or the server ends."""
         if self._queue.empty():
             try:
                 async with asyncio.timeout_at(deadline):

@@ -1,29 +1,30 @@
-"""ASGI middleware at the door: whose request it is, how large, how slow; and the answer's headers.
+"""ASGI middleware in front of the application: access, sizes, times, and headers of responses.
 
-The whole body is received here, within its limits, before the application starts: a slow
-client occupies a coroutine and never a thread.
+It receives the whole body, within its limits, before the application starts: a slow client
+occupies a coroutine and never a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, MutableMapping
-from ipaddress import ip_address
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from vggnet.serve.access import Access, RawHeaders
+from vggnet.serve.http_errors import HttpError, overloaded, send_error, unexpected
 from vggnet.serve.limits import Limits
-from vggnet.serve.refusals import RefusedError, overloaded, refuse
+from vggnet.serve.metrics import Metrics
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-_SECURITY = [
+_SECURITY: RawHeaders = [
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -32,147 +33,122 @@ _SECURITY = [
     (b"cache-control", b"no-cache"),
 ]
 
-
-class HostNames:
-    """The names under which a server may be addressed.
-
-    A page elsewhere can let its own name resolve to this machine and so read what only this
-    machine may (DNS rebinding); the name in the Host header gives it away. An address is no
-    such name, so a server that listens to the network takes any.
-
-    Args:
-        host: What the server listens on.
-        names: More names, as of a reverse proxy.
-    """
-
-    def __init__(self, host: str, names: Iterable[str] = ()) -> None:
-        self._names = {"localhost", host.lower(), *(name.lower() for name in names)}
-        self._any_address = not _is_loopback(host)
-
-    def include(self, authority: str) -> bool:
-        """Say whether a Host header, `name` or `name:port`, names this server."""
-        try:
-            parts = urlsplit(f"//{authority}")
-            name = parts.hostname
-            _ = parts.port
-        except ValueError:
-            return False
-        if not name or parts.username is not None or parts.netloc != authority:
-            return False
-        return (
-            name in self._names or _is_loopback(name) or (self._any_address and _is_address(name))
-        )
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(name: str) -> bool:
-    return name == "localhost" or (_is_address(name) and ip_address(name).is_loopback)
+_PREFLIGHT: RawHeaders = [
+    (b"access-control-allow-methods", b"GET, POST"),
+    (b"access-control-allow-headers", b"authorization, content-type"),
+    (b"access-control-max-age", b"600"),
+]
 
 
 class Guard:
-    """Refuse what is not meant for this server or larger or slower than its limits.
+    """Answers requests that are not allowed, or exceed a limit, with an error.
 
     Args:
-        app: What answers the rest.
-        hosts: Names by which the server may be addressed.
-        limits: Bounds of bodies.
-        closing: Whether connections are to be closed after their answer.
+        app: Answers all others.
+        access: Who may send requests.
+        limits: Of bodies.
+        metrics: Counts errors of this program.
+        closing: Whether connections are to be closed after their response.
     """
 
     def __init__(
-        self, app: ASGIApp, hosts: HostNames, limits: Limits, closing: Callable[[], bool]
+        self,
+        app: ASGIApp,
+        access: Access,
+        limits: Limits,
+        metrics: Metrics,
+        closing: Callable[[], bool],
     ) -> None:
-        self._app, self._hosts, self._limits, self._closing = app, hosts, limits, closing
-        self._open = 0
+        self._app, self._access, self._limits = app, access, limits
+        self._metrics, self._closing = metrics, closing
+        self._open_bodies = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with its whole body, or refuse it."""
+        """Answer a request; no exception leaves this method."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        extra: RawHeaders = [*_SECURITY]
+        started = False
 
         async def secured(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 close = [(b"connection", b"close")] if self._closing() else []
-                message["headers"] = [*message.get("headers", []), *_SECURITY, *close]
+                message["headers"] = [*message.get("headers", []), *extra, *close]
             await send(message)
 
+        try:
+            extra += self._access.admit(scope)
+            await self._answer(scope, receive, secured)
+        except HttpError as error:
+            await send_error(error, scope, secured)
+        except Exception as error:
+            problem = unexpected(error, scope, self._metrics)
+            if not started:
+                await send_error(problem, scope, secured)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
-        try:
-            self._check_origin(headers)
-            self._check_size(headers)
-            if self._open >= self._limits.open_bodies:
-                raise overloaded(self._limits)
-        except RefusedError as error:
-            await refuse(error, scope, secured)
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            await send({"type": "http.response.start", "status": 204, "headers": _PREFLIGHT})
+            await send({"type": "http.response.body"})
             return
-        self._open += 1
+        self._access.check_token(scope)
+        with self._count_body(headers):
+            body = await self._receive(headers, receive)
+            if body is None:
+                return
+
+            async def given() -> MutableMapping[str, Any]:
+                nonlocal body
+                if body is None:
+                    return await receive()
+                message, body = {"type": "http.request", "body": body, "more_body": False}, None
+                return message
+
+            await self._app(scope, given, send)
+
+    @contextmanager
+    def _count_body(self, headers: Headers) -> Iterator[None]:
+        """Limit the requests with a body; those without one are always answered."""
+        if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
+            yield
+            return
+        if self._open_bodies >= self._limits.open_bodies:
+            raise overloaded(self._limits)
+        self._open_bodies += 1
         try:
-            await self._receive_and_pass_on(scope, receive, secured)
+            yield
         finally:
-            self._open -= 1
+            self._open_bodies -= 1
 
-    def _check_origin(self, headers: Headers) -> None:
-        host = headers.get("host", "")
-        if len(headers.getlist("host")) != 1 or not self._hosts.include(host):
-            raise RefusedError(
-                400, f"this server is not called {host[:80]!r}; --allow-host adds a name"
-            )
-        for origin in headers.getlist("origin"):
-            scheme, _, authority = origin.partition("://")
-            if scheme not in ("http", "https") or authority.lower() != host.lower():
-                raise RefusedError(403, "pages of another origin may not ask this server")
+    async def _receive(self, headers: Headers, receive: Receive) -> bytes | None:
+        """Return the whole body, or None if the client left.
 
-    def _check_size(self, headers: Headers) -> None:
+        Raises:
+            HttpError: It is too large or too slow.
+        """
         declared = headers.get("content-length", "0")
         if declared.isdecimal() and int(declared[:20]) > self._limits.body_bytes:
             raise self._too_large()
-
-    def _too_large(self) -> RefusedError:
-        return RefusedError(413, f"a body has at most {self._limits.body_bytes:,} bytes")
-
-    async def _receive_and_pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = bytearray()
         try:
             async with asyncio.timeout(self._limits.receive_seconds):
-                body = await self._body(receive)
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > self._limits.body_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return bytes(body)
         except TimeoutError:
             seconds = self._limits.receive_seconds
-            error = RefusedError(
-                408, f"the body took longer than {seconds:g} seconds", connection="close"
-            )
-            await refuse(error, scope, send)
-            return
-        except RefusedError as error:
-            await refuse(error, scope, send)
-            return
-        if body is None:
-            return
+            detail = f"receiving the body took longer than {seconds:g} seconds"
+            raise HttpError(408, detail, connection="close") from None
 
-        async def given() -> MutableMapping[str, Any]:
-            nonlocal body
-            if body is None:
-                return await receive()
-            message, body = {"type": "http.request", "body": body, "more_body": False}, None
-            return message
-
-        await self._app(scope, given, send)
-
-    async def _body(self, receive: Receive) -> bytes | None:
-        """Return the whole body, or None where the client left."""
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            if len(body) > self._limits.body_bytes:
-                raise self._too_large()
-            if not message.get("more_body", False):
-                return bytes(body)
+    def _too_large(self) -> HttpError:
+        return HttpError(413, f"the limit of a body is {self._limits.body_bytes:,} bytes")

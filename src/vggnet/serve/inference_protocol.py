@@ -1,27 +1,31 @@
-"""The Open Inference Protocol, version 2, over REST with JSON tensors.
+"""The Open Inference Protocol, version 2, over REST with tensors in JSON.
 
 Source: https://github.com/kserve/open-inference-protocol
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
-from fastapi import APIRouter, Depends, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Path as UrlPath
+from pydantic import BaseModel
 
 from vggnet import __version__
 from vggnet.serve.batching import Probabilities
-from vggnet.serve.pixels import read_tensor
-from vggnet.serve.refusals import ProtocolRefusal, refusals, require_json
-from vggnet.serve.service import Service
+from vggnet.serve.http_errors import HttpError, ProtocolErrorBody, describe_errors
+from vggnet.serve.intake import InferRequest
+from vggnet.serve.pixels import InputError
+from vggnet.serve.service import Model, Service
 
-NAME = "vggnet"
+ALIAS = "vggnet"
+"""Another name of the default model."""
 VERSION = "1"
 
 
 class Tensor(BaseModel):
-    """A tensor of an answer, or its description where it has no data."""
+    """A tensor of a response, or its description if it has no data."""
 
     name: str
     datatype: Literal["UINT8", "FP32", "BYTES"]
@@ -29,53 +33,27 @@ class Tensor(BaseModel):
     data: list[float] | list[str] | None = None
 
 
-class InputTensor(BaseModel):
-    """The images: nested as their shape says, or flat in row-major order."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    name: Literal["images"]
-    datatype: Literal["UINT8"]
-    shape: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=4, max_length=4)]
-    data: list[Any]
-
-
-class RequestedOutput(BaseModel):
-    """A tensor that the client asks for."""
-
-    name: Literal["probabilities", "classes"]
-
-
-class InferRequest(BaseModel):
-    """What a client sends."""
-
-    id: str | None = None
-    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
-    outputs: list[RequestedOutput] | None = None
-    """Default: all."""
-
-
 class InferResponse(BaseModel):
-    """What it gets back."""
+    """The response to an inference request."""
 
-    model_name: str = NAME
+    model_name: str
     model_version: str = VERSION
     id: str | None = None
     outputs: list[Tensor]
 
 
 class ServerMetadata(BaseModel):
-    """Who answers."""
+    """Name and version of the server."""
 
-    name: str = NAME
+    name: str = "vggnet"
     version: str = __version__
     extensions: list[str] = []
 
 
 class ModelMetadata(BaseModel):
-    """What the model takes and gives."""
+    """Inputs and outputs of a model."""
 
-    name: str = NAME
+    name: str
     versions: list[str] = [VERSION]
     platform: str = "pytorch"
     inputs: list[Tensor]
@@ -89,31 +67,111 @@ class Live(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether it takes requests."""
+    """Whether the server accepts requests."""
 
     ready: bool
 
 
 class ModelReady(Ready):
-    """Whether a model takes requests."""
+    """Whether a model accepts requests."""
 
-    name: str = NAME
+    name: str
 
 
-_INFER: dict[str, Any] = {
-    "response_model_exclude_none": True,
-    "dependencies": [Depends(require_json)],
-    "responses": refusals(400, 403, 408, 413, 415, 422, 503, model=ProtocolRefusal),
-}
+def find_model(service: Service) -> Callable[[str], Model]:
+    """Return a dependency that turns the name in a path into a model."""
+    names = [ALIAS, *service.models]
+    described: Any = UrlPath(json_schema_extra={"enum": list(dict.fromkeys(names))})
+
+    def find(model: str = described) -> Model:
+        found = service.models.get(model) or (service.default if model == ALIAS else None)
+        if found is None:
+            raise HttpError(404, f"no model {model[:80]!r}; there are {', '.join(names)}")
+        return found
+
+    return find
 
 
 def build_router(service: Service) -> APIRouter:
-    """Return the protocol's routes for one service."""
+    """Return the protocol's routes for a service."""
     router = APIRouter(prefix="/v2", tags=["Open Inference Protocol v2"])
+    add_health(router, service)
+    find: Any = Depends(find_model(service))
+    unknown = describe_errors(404, model=ProtocolErrorBody)
+    options: dict[str, Any] = {
+        "response_model": InferResponse,
+        "responses": describe_errors(
+            400, 401, 403, 404, 408, 413, 422, 500, 503, model=ProtocolErrorBody
+        ),
+    }
+
+    ready: dict[str, Any] = {
+        "dependencies": [find],
+        "responses": {**unknown, 503: {"model": ModelReady}},
+    }
+
+    @router.get("/models/{model}/ready", **ready)
+    @router.get("/models/{model}/versions/1/ready", include_in_schema=False, **ready)
+    async def model_ready(model: str, response: Response) -> ModelReady:
+        """Say whether the model accepts requests."""
+        response.status_code = 503 if service.closing else 200
+        return ModelReady(name=model, ready=not service.closing)
+
+    @router.get("/models/{model}", responses=unknown, response_model_exclude_none=True)
+    @router.get("/models/{model}/versions/1", include_in_schema=False)
+    async def model_metadata(model: str, found: Model = find) -> ModelMetadata:
+        """Return names, types and shapes of the model's tensors."""
+        images = Tensor(name="images", datatype="UINT8", shape=[-1, *found.image_shape])
+        probabilities = Tensor(
+            name="probabilities", datatype="FP32", shape=[-1, len(found.classes)]
+        )
+        classes = Tensor(name="classes", datatype="BYTES", shape=[-1])
+        return ModelMetadata(name=model, inputs=[images], outputs=[probabilities, classes])
+
+    body = {"required": True, "content": {"application/json": {"schema": _describe_request()}}}
+
+    @router.post("/models/{model}/infer", openapi_extra={"requestBody": body}, **options)
+    @router.post("/models/{model}/versions/1/infer", include_in_schema=False, **options)
+    async def infer(request: Request, model: str, found: Model = find) -> Response:
+        """Classify images given as a tensor."""
+        try:
+            fields, probabilities = await service.infer(found, await request.body())
+        except InputError as error:
+            raise HttpError(422, str(error)) from None
+        tensors = _build_tensors(probabilities, found.classes)
+        wanted = fields["outputs"] or list(tensors)
+        answer = InferResponse(
+            model_name=model, id=fields["id"], outputs=[tensors[name] for name in wanted]
+        )
+        return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+    return router
+
+
+def _describe_request() -> dict[str, Any]:
+    """Return the schema of a request, without references: OpenAPI has other places for them."""
+    whole = InferRequest.model_json_schema()
+    parts = whole.pop("$defs")
+
+    def insert(value: Any) -> Any:
+        if isinstance(value, list):
+            return [insert(one) for one in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            return insert(parts[value["$ref"].rpartition("/")[2]])
+        return {key: insert(one) for key, one in value.items()}
+
+    described: dict[str, Any] = insert(whole)
+    return described
+
+
+def add_health(router: APIRouter, service: Service) -> None:
+    """Add the routes about the server itself."""
 
     @router.get("")
     async def server_metadata() -> ServerMetadata:
-        """Tell the server's name and version."""
+        """Return the name and version of the server."""
         return ServerMetadata()
 
     @router.get("/health/live")
@@ -123,43 +181,12 @@ def build_router(service: Service) -> APIRouter:
 
     @router.get("/health/ready", responses={503: {"model": Ready}})
     async def ready(response: Response) -> Ready:
-        """Say whether the server takes requests."""
+        """Say whether the server accepts requests."""
         response.status_code = 503 if service.closing else 200
         return Ready(ready=not service.closing)
 
-    @router.get(f"/models/{NAME}/ready", responses={503: {"model": ModelReady}})
-    @router.get(f"/models/{NAME}/versions/{VERSION}/ready", include_in_schema=False)
-    async def model_ready(response: Response) -> ModelReady:
-        """Say whether the model takes requests."""
-        response.status_code = 503 if service.closing else 200
-        return ModelReady(ready=not service.closing)
 
-    @router.get(f"/models/{NAME}", response_model_exclude_none=True)
-    @router.get(f"/models/{NAME}/versions/{VERSION}", include_in_schema=False)
-    async def model_metadata() -> ModelMetadata:
-        """Tell names, types and shapes of the model's tensors."""
-        images = Tensor(name="images", datatype="UINT8", shape=[-1, *service.image_shape])
-        probabilities = Tensor(
-            name="probabilities", datatype="FP32", shape=[-1, len(service.classes)]
-        )
-        classes = Tensor(name="classes", datatype="BYTES", shape=[-1])
-        return ModelMetadata(inputs=[images], outputs=[probabilities, classes])
-
-    @router.post(f"/models/{NAME}/infer", **_INFER)
-    @router.post(f"/models/{NAME}/versions/{VERSION}/infer", include_in_schema=False, **_INFER)
-    async def infer(request: InferRequest) -> InferResponse:
-        """Classify images given as a tensor."""
-        tensor = request.inputs[0]
-        images = read_tensor(tensor.data, tensor.shape, service.image_shape)
-        probabilities = await service.predict(images)
-        wanted = [output.name for output in request.outputs or ()] or ["probabilities", "classes"]
-        tensors = _tensors(probabilities, service.classes)
-        return InferResponse(id=request.id, outputs=[tensors[name] for name in wanted])
-
-    return router
-
-
-def _tensors(probabilities: Probabilities, classes: tuple[str, ...]) -> dict[str, Tensor]:
+def _build_tensors(probabilities: Probabilities, classes: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the outputs for some images, by name."""
     count, num_classes = probabilities.shape
     return {

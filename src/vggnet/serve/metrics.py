@@ -1,4 +1,4 @@
-"""What the server counts, in Prometheus' text format."""
+"""Counters of the server in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
+_METHODS = ("GET", "HEAD", "POST", "OPTIONS")
 
 
 class Metrics:
-    """Counters of one server, in a registry of its own."""
+    """Counters of one server, in its own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -31,9 +31,12 @@ class Metrics:
         self.requests = Counter(
             "vggnet_requests", "Requests answered.", labels, registry=self._registry
         )
+        self.errors = Counter(
+            "vggnet_errors", "Internal errors; each has a line in the log.", registry=self._registry
+        )
         self.latency = Histogram(
             "vggnet_request_seconds",
-            "From a request's headers to its answer's end.",
+            "From the headers of a request to the end of its response.",
             ("route",),
             buckets=SECONDS,
             registry=self._registry,
@@ -42,29 +45,26 @@ class Metrics:
             "vggnet_requests_in_flight", "Requests not yet answered.", registry=self._registry
         )
         self.batch_size = Histogram(
-            "vggnet_batch_images",
-            "Images computed together.",
-            buckets=IMAGES,
-            registry=self._registry,
+            "vggnet_batch_images", "Images in a batch.", buckets=IMAGES, registry=self._registry
         )
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Return all counters as text."""
         return generate_latest(self._registry)
 
 
 class Measured:
     """ASGI middleware that counts and times requests.
 
-    Routes are counted by their template, unknown paths together and unknown methods too, so
-    that a scanner cannot fill the memory with labels.
+    The label of a route is its template. All unknown paths share one label, and so do all
+    unknown methods, so a scanner cannot fill the memory with labels.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and note how it ended."""
+        """Pass a request on, and record its status and duration."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,47 +1,48 @@
-"""JSON to images: numbers from outside become uint8 arrays of the network's size, or an error."""
+"""Numbers in JSON become uint8 images of the network's size, or an error."""
 
 from __future__ import annotations
 
-import json
+from itertools import chain
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 ImageShape = tuple[int, int, int]
+Images = npt.NDArray[np.uint8]
+
+_MOST_DIMENSIONS = 4
 
 
-class PixelsError(Exception):
-    """Numbers that are no images for this network, said in a sentence."""
-
-
-def read_json(body: bytes) -> object:
-    """Parse a JSON text.
-
-    Raises:
-        PixelsError: It is none, or nested too deeply.
-    """
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        raise PixelsError("the body is not JSON") from None
-
-
-def read_pixels(values: object, image_shape: ImageShape) -> npt.NDArray[np.uint8]:
-    """Turn nested lists of 0 to 255 into images.
+class InputError(Exception):
+    """A body that cannot be used.
 
     Args:
-        values: One image or several: (H, W) or (N, H, W) where the network takes grey
-            ones, (C, H, W) otherwise; (N, C, H, W) in any case.
-        image_shape: The channels, height and width that the network takes.
+        detail: What is wrong, in one sentence.
+        hint: Whether an example of a valid request helps.
+    """
+
+    def __init__(self, detail: str, *, hint: bool = False) -> None:
+        super().__init__(detail)
+        self.hint = hint
+
+
+def read_pixels(values: object, image_shape: ImageShape) -> Images:
+    """Turn nested lists of numbers from 0 to 255 into images.
+
+    Args:
+        values: (H, W) or (N, H, W) for a network with one channel, else (C, H, W);
+            (N, C, H, W) for any network.
+        image_shape: Channels, height and width of the network's input.
 
     Returns:
         uint8, (N, C, H, W).
 
     Raises:
-        PixelsError: They are anything else.
+        InputError: The shape or a number is not valid.
     """
-    array = _as_array(values)
+    array = _to_array(values)
     if image_shape[0] == 1 and array.ndim in (2, 3):
         array = array[..., np.newaxis, :, :]
     if array.ndim == 3:
@@ -51,36 +52,48 @@ def read_pixels(values: object, image_shape: ImageShape) -> npt.NDArray[np.uint8
         single = f"{height} rows of {width} numbers" + f" for each of {channels} channels" * (
             channels > 1
         )
-        raise PixelsError(f"an image is {single} from 0 to 255; send one or a list of them")
-    return array.astype(np.uint8)
+        raise InputError(f"an image is {single} from 0 to 255; send one or a list of them")
+    return array
 
 
-def read_tensor(values: object, shape: list[int], image_shape: ImageShape) -> npt.NDArray[np.uint8]:
+def read_tensor(values: object, shape: list[int], image_shape: ImageShape) -> Images:
     """Turn a tensor of the Open Inference Protocol, flat or nested, into images.
 
+    Returns:
+        uint8, (N, C, H, W).
+
     Raises:
-        PixelsError: Its data do not fill its shape, or the shape is not the network's.
+        InputError: The shape is not the network's, or the data do not fill it.
     """
-    array = _as_array(values)
+    array = _to_array(values)
     if list(shape[1:]) != list(image_shape) or shape[0] < 1:
         expected = ", ".join(map(str, image_shape))
-        raise PixelsError(f"images have the shape [N, {expected}], not {shape}")
+        raise InputError(f"images have the shape [N, {expected}], not {shape}")
     if array.size != prod(shape) or (array.ndim > 1 and list(array.shape) != shape):
-        raise PixelsError(f"the data do not fill the shape {shape}")
-    return array.reshape(shape).astype(np.uint8)
+        raise InputError(f"the data do not fill the shape {shape}")
+    return array.reshape(shape)
 
 
-def _as_array(values: object) -> npt.NDArray[np.object_]:
-    """Return whole numbers from 0 to 255 as an array of Python's objects.
+def _to_array(values: object) -> Images:
+    """Return nested lists of whole numbers from 0 to 255 as an array."""
+    shape: list[int] = []
+    level: list[Any] = [values]
+    while (types := set(map(type, level))) == {list}:
+        lengths = set(map(len, level))
+        if len(lengths) > 1:
+            raise InputError("all rows of an image must have the same length")
+        shape += lengths
+        if len(shape) > _MOST_DIMENSIONS:
+            raise InputError(f"pixels are lists of numbers, nested {_MOST_DIMENSIONS} deep at most")
+        level = list(chain.from_iterable(level))
+    if not shape:
+        raise InputError("pixels are lists of numbers")
+    whole = types <= {int, float} and all(map(_is_whole_byte, level))
+    if not whole:
+        raise InputError("pixels are whole numbers from 0 to 255")
+    if float in types and max(level) == 1:
+        raise InputError("pixels go from 0 to 255, and these from 0 to 1: multiply them by 255")
+    return np.array(level, np.uint8).reshape(shape)
 
-    NumPy's own choice of a type would widen every element to the longest string among them.
-    """
-    if not isinstance(values, list):
-        raise PixelsError("pixels are given as lists of numbers")
-    array = np.array(values, dtype=object)
-    kinds = set(map(type, array.flat))
-    if list in kinds:
-        raise PixelsError("rows of an image must be equally long")
-    if kinds != {int} or array.min() < 0 or array.max() > 255:
-        raise PixelsError("pixels are whole numbers from 0 to 255")
-    return array
+
+_is_whole_byte = set(range(256)).__contains__  # 7.0 equals 7; NaN equals nothing

@@ -1,54 +1,84 @@
-"""Run the application on uvicorn until a signal asks it to stop."""
+"""Run the application on uvicorn until a signal stops it."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Mapping
+from types import FrameType
 
 import uvicorn
 
-from vggnet.errors import ServeError
+from vggnet.errors import ConfigError, ServeError
 from vggnet.inference.predict import Classifier
+from vggnet.serve.access import Access
 from vggnet.serve.app import create_app
-from vggnet.serve.guard import HostNames
+from vggnet.serve.connection import ACCEPTED_AT_ONCE, build_connection
 from vggnet.serve.limits import Limits
 from vggnet.serve.service import Service
 
+LOG = logging.getLogger("vggnet.serve")
+
+_BACKLOG = 1024
+"""Connections that the kernel holds until the server accepts them."""
+
 _NEWCOMERS = 2.0
-"""Seconds, at most, that a connection has to send its first request once a signal came."""
+"""Seconds that a new connection has to send its first request after the signal to stop."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn that lets its clients know before it stops, and loses no request.
+    """uvicorn that announces its end and loses no request.
 
-    uvicorn itself ends connections on which nothing is going on, though a request may just
-    be on its way. So first, for a moment, everything is answered as before but each answer
-    closes its connection, and `/readyz` says 503.
+    uvicorn itself closes idle connections, although a request may be on its way. So first, for
+    a moment, every request is answered, each response closes its connection, and `/readyz`
+    says 503. A second signal ends the process at once.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin the shutdown, or end at the second signal."""
+        if self.should_exit:
+            self._end(128 + sig)
+        super().handle_exit(sig, frame)
+        # Also if something does not end in time, such as the batch of a large network.
+        timer = threading.Timer(self._service.limits.end_seconds, self._end, [1])
+        timer.daemon = True
+        timer.start()
+
+    def _end(self, code: int) -> None:
+        self._service.workers.kill()
+        os._exit(code)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start; then let the kernel hold more connections than are accepted at once."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_BACKLOG)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop in three steps: say so, listen no more, finish what was accepted."""
+        """Stop in three steps: announce it, stop listening, finish what was accepted."""
         self._service.closing = True
         await asyncio.sleep(self._service.limits.notice_seconds)
         for listener in sockets or ():
-            listener.listen(0)  # the kernel takes no more in, while the loop accepts who is there
+            listener.listen(0)  # the kernel takes no more, and the loop accepts those it holds
         await asyncio.sleep(0.05)
         for server in self.servers:
-            # As a timer it runs right after the loop has accepted all who are waiting; one whom
-            # the kernel takes in after that is cut off.
+            # As a timer it runs right after the loop has accepted all who are waiting. Those
+            # that the kernel takes after that are cut off.
             asyncio.get_running_loop().call_later(0, server.close)
         await self._hear_newcomers()
         await super().shutdown(sockets)
 
     async def _hear_newcomers(self) -> None:
-        """Wait for the first request of connections that had none, for those are on their way."""
+        """Wait for the first request of new connections, for it is on its way."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + _NEWCOMERS
         while True:
@@ -59,41 +89,46 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    classifier: Classifier,
+    classifiers: Mapping[str, Classifier],
+    access: Access,
     *,
     host: str,
     port: int,
     threads: int,
-    names: Iterable[str] = (),
     limits: Limits | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Answer requests until SIGINT or SIGTERM, then finish what was accepted and exit with 0.
 
     Args:
-        classifier: What answers.
+        classifiers: By name; the first one is the default.
+        access: Who may send requests.
         host: Name or address to listen on.
         port: 0 takes a free one.
-        threads: CPU threads for one batch.
-        names: More names by which clients may address the server.
-        limits: What is taken on at most.
-        announce: Given the address once it is listened on.
+        threads: CPU threads for one batch, and worker processes.
+        limits: What is accepted.
+        announce: Called with the address once the server listens.
 
     Raises:
-        ServeError: The address is not free or not this machine's.
+        ConfigError: The host is empty.
+        ServeError: The address is taken, or not one of this machine.
     """
+    if not host.strip():
+        raise ConfigError("--host is empty, which would listen on all interfaces: use 0.0.0.0")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises the signal again at its end
-    service = Service(classifier, limits or Limits(), threads)
+    service = Service(classifiers, limits or Limits(), threads)
     with _listen(host, port) as listener:
         config = uvicorn.Config(
-            create_app(service, HostNames(host, names)),
+            create_app(service, access),
+            http=build_connection(service.limits),
             ws="none",
             lifespan="on",
-            log_level="warning",
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
+            backlog=ACCEPTED_AT_ONCE,
             timeout_graceful_shutdown=service.limits.drain_seconds,
         )
         announce(_address(host, listener))
@@ -103,15 +138,16 @@ def serve(
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=1024)
-        # An answer goes out in two parts, and the kernel would keep the second back until the
-        # client confirms the first: 44 ms for a request instead of 1. Connections inherit it.
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        # A response goes out in two parts, and the kernel would hold the second one back until
+        # the client confirms the first: 44 ms for a request instead of 1. Connections inherit it.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listener
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ServeError(
-            f"cannot listen on {host}, port {port}: {reason}; --host and --port choose another"
+            f"cannot listen on {host!r}, port {port}: {reason}; choose another with --host or "
+            f"--port"
         ) from None
 
 

@@ -1,146 +1,168 @@
-"""A classifier made ready for many clients: images in, answers out, bounded on the way."""
+"""Models that many clients use at once: request bodies in, predictions out, within limits."""
 
 from __future__ import annotations
 
-import asyncio
-from base64 import b64encode
+import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
+from contextlib import AsyncExitStack
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
-from vggnet.data.decode import decode_image
 from vggnet.engine.device import computing
 from vggnet.inference.predict import Classifier
 from vggnet.inference.read import choose_reading
-from vggnet.inference.reading import decoding_side, see
-from vggnet.serve.batching import Batcher, Images, Probabilities
+from vggnet.serve.batching import Admission, Batcher, Images, Probabilities
 from vggnet.serve.limits import Limits
 from vggnet.serve.metrics import Metrics
-from vggnet.serve.pixels import PixelsError
+from vggnet.serve.workers import Workers
+
+_NUMBER_BYTES = 26
+"""At most, of a probability in JSON with its separators."""
 
 
 class Prediction(BaseModel):
-    """The answer for one image; every field is null where nothing is drawn on it."""
+    """The prediction for one image; all fields are null if the image is blank."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     label: str | None = Field(alias="class")
-    """The likeliest class."""
+    """The most likely class."""
     probability: float | None
     """Its probability, 0 to 1."""
     probabilities: dict[str, float] | None
-    """Of every class, in the order of the network's outputs."""
+    """Of all classes, in the order of the network's outputs."""
 
 
 class Answer(BaseModel):
-    """The answers to one request, in the order of its images."""
+    """The predictions for one request, in the order of its images."""
 
     predictions: list[Prediction]
     seen: str | None = None
-    """What the network saw of an image file: a PNG of the network's size, in base64."""
+    """What the network sees of an image file: a PNG of the network's size, in base64. Null for
+    arrays and for several files."""
 
 
 NOTHING_DRAWN = Prediction(label=None, probability=None, probabilities=None)
 
 
-class Service:
-    """One classifier, its queue and its counters. Use it as an asynchronous context.
+class Model:
+    """A classifier under a name.
 
     Args:
-        classifier: What answers.
-        limits: What is taken on at most.
-        threads: CPU threads for one batch.
+        name: In URLs.
+        classifier: What predicts.
+        limits: Of a request and a response.
     """
 
-    def __init__(self, classifier: Classifier, limits: Limits, threads: int) -> None:
-        self.limits = limits
-        self.metrics = Metrics()
+    def __init__(self, name: str, classifier: Classifier, limits: Limits) -> None:
+        self.name, self.classifier = name, classifier
         self.classes = classifier.classes
         self.image_shape = classifier.card.image_shape
+        self.reading = choose_reading(classifier.learnt)
+        names = sum(len(json.dumps(name)) for name in self.classes)
+        size = 2 * names + _NUMBER_BYTES * (len(self.classes) + 1)
+        self.most_images = max(1, min(limits.request_images, limits.response_bytes // size))
+        """Images of a request, so that its response does not exceed its limit either."""
+
+    def task(self, **fields: object) -> dict[str, object]:
+        """Return what a worker must know to read a body for this model."""
+        most, reading = self.most_images, self.reading.value
+        return {"shape": self.image_shape, "reading": reading, "most": most, **fields}
+
+
+class Service:
+    """Models, their queues and their counters. Use it as an asynchronous context.
+
+    Args:
+        classifiers: By name; the first one is the default.
+        limits: What is accepted.
+        threads: CPU threads for one batch, and worker processes.
+    """
+
+    def __init__(self, classifiers: Mapping[str, Classifier], limits: Limits, threads: int) -> None:
+        self.limits = limits
+        self.metrics = Metrics()
+        self.models = {
+            name: Model(name, classifier, limits) for name, classifier in classifiers.items()
+        }
+        self.default = next(iter(self.models.values()))
         self.closing = False
-        """Whether the server has been asked to stop."""
-        self._classifier, self._threads = classifier, threads
-        self._reading = choose_reading(classifier.learnt)
-        self._batcher = Batcher(self._compute, limits, self.metrics.batch_size.observe)
-        # One at a time, so that at most one image stands unpacked in the memory.
-        self._images = ThreadPoolExecutor(1, thread_name_prefix="vggnet-images")
+        """Whether the server was asked to stop."""
+        self.workers = Workers(min(threads, limits.workers), limits)
+        self._threads = threads
+        self._admission = Admission(limits.waiting_images)
+        self._batchers: dict[str, Batcher] = {}
 
     async def __aenter__(self) -> Service:
-        """Start computing."""
-        await self._batcher.__aenter__()
+        """Start the workers and the computing thread."""
+        async with AsyncExitStack() as stack:
+            thread = stack.enter_context(ThreadPoolExecutor(1, "vggnet-compute"))
+            for name, model in self.models.items():
+                batcher = Batcher(
+                    self._compute(model), thread, self.limits, self.metrics.batch_size.observe
+                )
+                self._batchers[name] = await stack.enter_async_context(batcher)
+            await stack.enter_async_context(self.workers)
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         """Answer what was accepted, then stop."""
-        self._images.shutdown()
-        await self._batcher.__aexit__(*exception)
+        await self._stack.aclose()
 
-    async def answer_file(self, data: bytes) -> Answer:
-        """Answer for one PNG, JPEG, WebP or BMP file.
-
-        Raises:
-            ImageError: It is none, or has too many pixels.
-            OverloadedError: Too much is waiting already.
-        """
-        with self._batcher.accept(self.limits.file_weight):
-            loop = asyncio.get_running_loop()
-            seen = await loop.run_in_executor(self._images, self._read, data)
-            if seen is None:
-                return Answer(predictions=[NOTHING_DRAWN])
-            probabilities = await self._batcher.predict(seen[np.newaxis])
-        return Answer(predictions=self._describe(probabilities), seen=_as_png(seen))
-
-    async def answer_pixels(self, images: Images) -> Answer:
-        """Answer for images as the network takes them, uint8 (N, C, H, W).
+    async def predict(self, model: Model, body: bytes, content_type: str) -> Answer:
+        """Answer the body of a `/predict` request.
 
         Raises:
-            PixelsError: There are more than one request may have.
-            OverloadedError: Too much is waiting already.
+            InputError: The body holds no images for this model.
+            OverloadedError: Too much is waiting.
         """
-        return Answer(predictions=self._describe(await self.predict(images)))
+        task = model.task(kind="predict", content_type=content_type)
+        fields, probabilities = await self._answer(model, task, body)
+        rows = iter(_describe(probabilities, model.classes))
+        predictions = [NOTHING_DRAWN if blank else next(rows) for blank in fields["blank"]]
+        return Answer(predictions=predictions, seen=fields["seen"])
 
-    async def predict(self, images: Images) -> Probabilities:
-        """Return the probabilities of the classes, (N, num_classes).
+    async def infer(self, model: Model, body: bytes) -> tuple[dict[str, Any], Probabilities]:
+        """Answer the body of an `infer` request.
+
+        Returns:
+            The fields of `Intake`, and the probabilities, (N, num_classes).
 
         Raises:
-            PixelsError: There are more images than one request may have.
-            OverloadedError: Too much is waiting already.
+            InputError: The body is no request of the protocol for this model.
+            OverloadedError: Too much is waiting.
         """
-        most = self.limits.request_images
-        if len(images) > most:
-            raise PixelsError(f"send at most {most} images at a time, not {len(images)}")
-        with self._batcher.accept(len(images)):
-            return await self._batcher.predict(images)
+        return await self._answer(model, model.task(kind="infer"), body)
 
-    def _compute(self, images: Images) -> Probabilities:
-        with computing("fp32", self._threads):
-            return self._classifier.predict(images).probabilities
+    async def _answer(
+        self, model: Model, task: dict[str, object], body: bytes
+    ) -> tuple[dict[str, Any], Probabilities]:
+        with self._admission.accept(self.limits.body_weight):
+            fields, data = await self.workers.read(task, body)
+        images = np.frombuffer(data, np.uint8).reshape(fields["shape"])
+        if not len(images):
+            return fields, np.empty((0, len(model.classes)), np.float32)
+        with self._admission.accept(len(images)):
+            return fields, await self._batchers[model.name].predict(images)
 
-    def _read(self, data: bytes) -> npt.NDArray[np.uint8] | None:
-        """Return what the network is to see of a file, (C, H, W), or None for a blank digit."""
-        side = decoding_side(self._reading, self.image_shape)
-        image = decode_image(data, max_pixels=self.limits.pixels, side=side)
-        seen = see(image, self._reading, self.image_shape)
-        return seen[0] if seen else None
+    def _compute(self, model: Model) -> Any:
+        def compute(images: Images) -> Probabilities:
+            with computing("fp32", self._threads):
+                return model.classifier.predict(images).probabilities
 
-    def _describe(self, probabilities: Probabilities) -> list[Prediction]:
-        return [
-            Prediction(
-                label=self.classes[row.argmax()],
-                probability=float(row.max()),
-                probabilities=dict(zip(self.classes, row.tolist(), strict=True)),
-            )
-            for row in probabilities
-        ]
+        return compute
 
 
-def _as_png(pixels: npt.NDArray[np.uint8]) -> str:
-    """Return a (C, H, W) image as a PNG file in base64."""
-    file = BytesIO()
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
-    image.save(file, "PNG")
-    return b64encode(file.getvalue()).decode("ascii")
+def _describe(probabilities: Probabilities, classes: tuple[str, ...]) -> list[Prediction]:
+    return [
+        Prediction(
+            label=classes[row.argmax()],
+            probability=float(row.max()),
+            probabilities=dict(zip(classes, row.tolist(), strict=True)),
+        )
+        for row in probabilities
+    ]

@@ -7,8 +7,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from vggnet.artifacts.atomic import write_file
-from vggnet.artifacts.plots import BLUE, GREY
+from vggnet.artifacts.plots import BLUE, GREY, save_figure
 from vggnet.study.report import Member
 
 _COLUMNS = 110
@@ -44,4 +43,4 @@ def render_study(path: Path, members: Sequence[Member], title: str) -> None:
     for axes in panels[1:]:
         axes.set_ylim(bottom=0)
     figure.suptitle(textwrap.fill(title, _COLUMNS))
-    write_file(path, lambda file: figure.savefig(file, format="png"))
+    save_figure(figure, path)

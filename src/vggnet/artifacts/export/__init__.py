@@ -1,4 +1,4 @@
-"""A model as a file for other programs, which counts only if it answers as the network does."""
+"""Export a model for other programs; a file is kept only if it computes the same."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from vggnet.artifacts.atomic import put_in_place
 from vggnet.artifacts.export.hub import (
+    check_hub_folder,
     hub_usage,
-    is_ours,
     open_hub,
     open_weights,
     weights_usage,
@@ -20,9 +20,15 @@ from vggnet.artifacts.export.hub import (
     write_weights,
 )
 from vggnet.artifacts.export.onnx_file import check_extra, onnx_usage, open_onnx, write_onnx
-from vggnet.artifacts.export.parity import check_parity
-from vggnet.artifacts.export.program import ExportModule, Pixels, Program, eager_program
+from vggnet.artifacts.export.program import (
+    EndToEndModel,
+    Pixels,
+    Program,
+    check_parity,
+    eager_program,
+)
 from vggnet.artifacts.export.torch_program import open_program, program_usage, write_program
+from vggnet.artifacts.outputs import ONNX, PT2, WEIGHTS, Kind, check_output
 from vggnet.errors import ConfigError, OutputError
 
 T = TypeVar("T")
@@ -30,67 +36,81 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of file."""
+    """A format of exported files."""
 
-    suffix: str
-    """Of its name; "" for a folder."""
-    write: Callable[[Path, ExportModule], None]
+    kind: Kind | None
+    """The kind of file; None for a folder."""
+    write: Callable[[Path, EndToEndModel], None]
     open: Callable[[Path, int], Program]
-    """Make a written file ready to run on some threads."""
+    """Load a written file, to run on a number of threads."""
     usage: Callable[[Path, tuple[int, int, int]], str]
-    """Python that runs the file."""
+    """Return Python code that runs the file."""
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(".onnx", write_onnx, open_onnx, onnx_usage),
-    "pt2": Format(".pt2", write_program, open_program, program_usage),
-    "safetensors": Format(".safetensors", write_weights, open_weights, weights_usage),
-    "hub": Format("", write_hub, open_hub, hub_usage),
+    "onnx": Format(ONNX, write_onnx, open_onnx, onnx_usage),
+    "pt2": Format(PT2, write_program, open_program, program_usage),
+    "safetensors": Format(WEIGHTS, write_weights, open_weights, weights_usage),
+    "hub": Format(None, write_hub, open_hub, hub_usage),
 }
 
 
+def check_target(kind: str, path: Path, source: Path, force: bool = False) -> None:
+    """Refuse, before any work, a target that an export must not replace.
+
+    Raises:
+        ConfigError: `path` is the model itself, has the suffix of another format, or is
+            something that vggnet did not write.
+        OutputError: It cannot be written.
+    """
+    if file := FORMATS[kind].kind:
+        if path.suffix.lower() not in file.suffixes:
+            raise ConfigError(f"{path}: this output must end with {file.suffixes[0]}")
+        check_output(path, file, [source], force)
+    else:
+        check_hub_folder(path, source)
+
+
 def export_model(
-    network: ExportModule, kind: str, path: Path, pixels: Pixels, source: str, threads: int
+    model: EndToEndModel, kind: str, path: Path, pixels: Pixels, source: str, threads: int
 ) -> float:
-    """Write a model in a format, read it back, and keep it if it answers as the network does.
+    """Write a model in a format, load it again, and keep it if it computes the same.
 
     Args:
-        network: What to export.
+        model: The model to export.
         kind: A key of `FORMATS`.
-        path: The file, or the folder for "hub".
-        pixels: Images to compare the answers on, uint8, (N, C, H, W).
+        path: The file, or the folder for "hub"; see `check_target`.
+        pixels: Images to compare on, uint8, (N, C, H, W).
         source: What to call them.
         threads: For the comparison.
 
     Returns:
-        The greatest difference between two logits or two probabilities.
+        The largest difference between two logits or two probabilities.
 
     Raises:
-        ConfigError: What the format needs is not installed, or something else stands there.
-        ExportError: The answers differ; nothing is left behind.
-        OutputError: It cannot be written; what stood there is untouched.
+        ConfigError: A package for the format is not installed.
+        ExportError: The results differ; no file is left.
+        OutputError: The file cannot be written; an existing file is unchanged.
     """
     form = FORMATS[kind]
-    check_place(path, is_folder=not form.suffix)
     if kind == "onnx":
         check_extra()
 
     def check(made: Path) -> float:
-        program = form.open(made, threads)
-        return check_parity(program, eager_program(network), pixels, source)
+        return check_parity(form.open(made, threads), eager_program(model), pixels, source)
 
-    return keep_if(path, lambda made: form.write(made, network), check)
+    return write_checked(path, lambda made: form.write(made, model), check)
 
 
-def keep_if(path: Path, write: Callable[[Path], object], check: Callable[[Path], T]) -> T:
-    """Write beside a place, check what was written, and only then put it there.
+def write_checked(path: Path, write: Callable[[Path], object], check: Callable[[Path], T]) -> T:
+    """Write a file or folder next to its path, check it, and only then move it there.
 
     Raises:
-        OutputError: It cannot be written; what stood there is untouched.
+        OutputError: It cannot be written; an existing file is unchanged.
     """
     place = Path(os.path.realpath(path))
     try:
-        home = place if place.is_dir() else place.parent  # on the disk that holds it, for a rename
+        home = place if place.is_dir() else place.parent  # on the same disk, for the rename
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=home) as folder:
             made = Path(folder, path.name)
             write(made)
@@ -99,27 +119,6 @@ def keep_if(path: Path, write: Callable[[Path], object], check: Callable[[Path],
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     return found
-
-
-def check_place(path: Path, is_folder: bool) -> None:
-    """Refuse to write over what no export has made.
-
-    Raises:
-        ConfigError: A folder stands where a file shall go, or another's folder, or a file,
-            where a folder shall.
-        OutputError: The system does not say what stands there.
-    """
-    try:
-        if is_folder and path.exists() and not (path.is_dir() and _is_replaceable(path)):
-            raise ConfigError(f"{path} holds something else; name a new folder")
-        if not is_folder and path.is_dir():
-            raise ConfigError(f"{path} is a folder; name a file in it")
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _is_replaceable(folder: Path) -> bool:
-    return is_ours(folder) or not any(folder.iterdir())
 
 
 def _put(made: Path, path: Path) -> None:

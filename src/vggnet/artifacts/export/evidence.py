@@ -1,4 +1,4 @@
-"""The images that an exported file is judged by."""
+"""Images on which an exported file is compared with its network."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from vggnet.artifacts.export.program import Pixels
-from vggnet.artifacts.model_file import ModelCard
+from vggnet.artifacts.model_card import ModelCard
 from vggnet.data.dataset import Dataset
 from vggnet.data.storage import load_dataset
 from vggnet.errors import ConfigError, DataError
@@ -16,24 +16,23 @@ IMAGES = 1_000
 
 
 def find_dataset(card: ModelCard, data_dir: Path | None) -> Dataset | None:
-    """Return the dataset that a model was trained on, where it is on this machine.
+    """Return the dataset that a model was trained on, if it is on this machine.
 
-    Not another one of its name: a folder may have changed since, and then hold images to
-    test with that the model has learnt.
+    A dataset of the same name with other content does not count: a folder may have changed,
+    and its test images may then be images that the model was trained on.
 
     Raises:
-        ConfigError: `data_dir` is named, and the model's dataset is none that is known.
-        DataError: It is not in `data_dir`.
+        ConfigError: `data_dir` is given, and the model's dataset has no known name.
+        DataError: `data_dir` is given, and the dataset is not there.
     """
-    data = (card.config or {}).get("data", {})
-    name, size = data.get("dataset", "mnist"), data.get("image_size")
+    data = card.data
     try:
         dataset = load_dataset(
-            name,
+            data.dataset or "mnist",
             data_dir,
             download=False,
-            image_size=size,
-            skip_bad=data.get("skip_bad", False),
+            image_size=data.image_size,
+            skip_bad=data.skip_bad,
         )
     except (ConfigError, DataError):
         if data_dir is not None:
@@ -45,16 +44,16 @@ def find_dataset(card: ModelCard, data_dir: Path | None) -> Dataset | None:
 
 
 def choose_pixels(dataset: Dataset | None, image_shape: tuple[int, int, int]) -> tuple[Pixels, str]:
-    """Return images to compare answers on, from all over the test set, and their name.
+    """Return images from all over the test set, and what to call them.
 
-    Without a dataset they are noise, uint8, (1000, *image).
+    Without a dataset they are noise, uint8, (1000, *image_shape).
     """
     if dataset:
-        return spread_over(dataset.test.images, IMAGES), f"{dataset.name} test images"
+        return every_nth(dataset.test.images, IMAGES), f"{dataset.name} test images"
     noise = np.random.default_rng(0).integers(0, 256, (IMAGES, *image_shape), dtype=np.uint8)
-    return noise, "images of noise (the dataset is not at hand)"
+    return noise, "images of noise (the dataset was not found)"
 
 
-def spread_over(images: Pixels, count: int) -> Pixels:
-    """Return at most `count` images at equal distances: a folder's are sorted by class."""
+def every_nth(images: Pixels, count: int) -> Pixels:
+    """Return at most `count` images at equal distances: folders are sorted by class."""
     return images[:: max(1, len(images) // count)][:count]

@@ -1,19 +1,22 @@
-"""A folder as Hugging Face's Hub expects it: weights, configuration, model card.
+"""A folder for Hugging Face's Hub: weights, configuration, model card.
 
-The card's head is YAML as https://huggingface.co/docs/hub/model-cards describes it; its
-values are written as JSON, of which YAML is a superset.
+The card starts with YAML metadata (https://huggingface.co/docs/hub/model-cards). Its values
+are written as JSON, which is valid YAML. Class and dataset names are escaped in its text.
 """
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from vggnet import __version__
-from vggnet.artifacts.export.program import ExportModule, Program, eager_program
+from vggnet.artifacts.export.program import EndToEndModel, Program, eager_program
 from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.config import ModelConfig
+from vggnet.errors import ConfigError, OutputError
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -21,44 +24,61 @@ _LIBRARY = "vggnet"
 _TASK = "image-classification"
 
 _HUB_NAMES = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}
-"""What the Hub calls the datasets that it has."""
+"""Names of datasets on the Hub."""
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether an earlier export made this folder, so that another may replace its files."""
+def check_hub_folder(folder: Path, source: Path) -> None:
+    """Refuse a folder that holds anything but an earlier export.
+
+    Raises:
+        ConfigError: It does, or the model that is exported is in it.
+        OutputError: It cannot be read.
+    """
+    try:
+        if not folder.exists():
+            return
+        if not folder.is_dir() or (any(folder.iterdir()) and not _is_own(folder)):
+            raise ConfigError(f"{folder} holds something else; name a new folder")
+        if (folder / WEIGHTS).exists() and (folder / WEIGHTS).samefile(source):
+            raise ConfigError(f"{folder} is an input of this command; name another folder")
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from None
+
+
+def _is_own(folder: Path) -> bool:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("library_name") == _LIBRARY
 
 
-def write_weights(path: Path, network: ExportModule) -> None:
-    """Write the weights and their description, as `.safetensors`."""
-    save_model(path, network.network, network.card)
+def write_weights(path: Path, model: EndToEndModel) -> None:
+    """Write the weights and their description as `.safetensors`."""
+    save_model(path, model.network, model.card)
 
 
 def open_weights(path: Path, threads: int) -> Program:
-    """Read a `.safetensors` back and run it in PyTorch."""
-    return eager_program(ExportModule(load_model(path)))
+    """Load a `.safetensors` file and run it in PyTorch."""
+    return eager_program(EndToEndModel(load_model(path)))
 
 
-def write_hub(folder: Path, network: ExportModule) -> None:
-    """Write the folder and its three files; the figures in it are those of `network.card.test`."""
+def write_hub(folder: Path, model: EndToEndModel) -> None:
+    """Write the folder and its three files; the results in the card are `model.card.test`."""
     folder.mkdir()
-    write_weights(folder / WEIGHTS, network)
-    config = json.dumps(_config(network), indent=2, ensure_ascii=False)
+    write_weights(folder / WEIGHTS, model)
+    config = json.dumps(_config(model), indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(config + "\n", encoding="utf-8")
-    (folder / CARD).write_text(render_card(network), encoding="utf-8")
+    (folder / CARD).write_text(render_card(model), encoding="utf-8")
 
 
 def open_hub(folder: Path, threads: int) -> Program:
-    """Read a folder's weights back and run them in PyTorch."""
+    """Load a folder's weights and run them in PyTorch."""
     return open_weights(folder / WEIGHTS, threads)
 
 
 def weights_usage(path: Path, image_shape: tuple[int, int, int]) -> str:
-    """Return Python that classifies one black image."""
+    """Return Python code that classifies one black image."""
     return f"""\
 import numpy, vggnet
 model = vggnet.load({str(path)!r})
@@ -66,23 +86,23 @@ print(model.predict(numpy.zeros({(1, *image_shape)}, "uint8")).classes)"""
 
 
 def hub_usage(folder: Path, image_shape: tuple[int, int, int]) -> str:
-    """Return the same for a folder's weights."""
+    """Return the same code for a folder's weights."""
     return weights_usage(folder / WEIGHTS, image_shape)
 
 
-def render_card(network: ExportModule) -> str:
-    """Return the model card: the Hub's metadata, then what a person wants to know."""
-    config, card = network.network.config, network.card
+def render_card(model: EndToEndModel) -> str:
+    """Return the model card: the Hub's metadata, then text for people."""
+    config, card = model.network.config, model.card
     channels, height, width = card.image_shape
-    parameters = sum(parameter.numel() for parameter in network.parameters())
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return f"""---
-{_head(network)}
+{_head(model)}
 ---
 
-# {_title(network)}
+# {_escape(_title(model))}
 
-A VGG network (arXiv 1409.1556) for images of {height}×{width} pixels and {channels} \
-{"channel" if channels == 1 else "channels"}, which tells {len(card.classes)} classes apart: \
+A VGG network (arXiv 1409.1556) for images of {height}×{width} pixels with {channels} \
+{"channel" if channels == 1 else "channels"} and {len(card.classes)} classes: \
 {_layers(config)}; {parameters:,} parameters. Trained and exported with vggnet {__version__}.
 
 ## Use
@@ -91,24 +111,24 @@ A VGG network (arXiv 1409.1556) for images of {height}×{width} pixels and {chan
 {weights_usage(Path(WEIGHTS), card.image_shape)}
 ```
 
-Images are uint8, (N, {channels}, {height}, {width}), as the training data are. Without vggnet: \
+Images are uint8, (N, {channels}, {height}, {width}), like the training data. Without vggnet: \
 `{WEIGHTS}` holds plain tensors under torchvision's names (`features.N.weight`, \
-`classifier.N.weight`), and `{CONFIG}` says what else a program needs: the layers, the classes, \
-and the mean and deviation of pixels that were divided by 255.
+`classifier.N.weight`), and `{CONFIG}` says the rest: the layers, the classes, and the mean and \
+standard deviation of pixels in [0, 1].
 
-## Figures
+## Results
 
-{_figures(network)}
+{_results(model)}
 ## Limits
 
-It answers every image with one of its classes, whatever is on it, and was made for images
-like those that it was trained on.
+The model assigns one of its classes to every image. It works for images like those that it \
+was trained on.
 """
 
 
-def _config(network: ExportModule) -> dict[str, Any]:
-    """Return what a program has to know of the network, under the Hub's usual names."""
-    config, card = network.network.config, network.card
+def _config(model: EndToEndModel) -> dict[str, Any]:
+    """Return what a program needs to know of the network, under the Hub's usual names."""
+    config, card = model.network.config, model.card
     return {
         "library_name": _LIBRARY,
         "library_version": __version__,
@@ -118,7 +138,7 @@ def _config(network: ExportModule) -> dict[str, Any]:
         "hidden_sizes": config.layers.hidden,
         "num_channels": config.in_channels,
         "image_size": config.image_size,
-        "picture_size": card.image_shape[1:],
+        "picture_size": card.image_shape[1:],  # as version 0.1 calls it
         "image_mean": card.mean,
         "image_std": card.std,
         "id2label": dict(enumerate(card.classes)),
@@ -126,9 +146,9 @@ def _config(network: ExportModule) -> dict[str, Any]:
     }
 
 
-def _head(network: ExportModule) -> str:
+def _head(model: EndToEndModel) -> str:
     """Return the card's metadata as YAML."""
-    on_hub = _HUB_NAMES.get(network.dataset or "")
+    on_hub = _HUB_NAMES.get(model.dataset or "")
     values: dict[str, Any] = {
         "license": "apache-2.0",
         "library_name": _LIBRARY,
@@ -138,13 +158,13 @@ def _head(network: ExportModule) -> str:
     }
     if on_hub:
         values["datasets"] = [on_hub]
-    test = network.card.test
-    if network.dataset and test:
+    test = model.card.test
+    if model.dataset and test:
         measured = {
             "task": {"type": _TASK},
             "dataset": {
-                "name": network.dataset,
-                "type": on_hub or network.dataset,
+                "name": model.dataset,
+                "type": on_hub or model.dataset,
                 "split": "test",
             },
             "metrics": [
@@ -152,16 +172,16 @@ def _head(network: ExportModule) -> str:
                 {"type": "cross-entropy", "value": test["loss"]},
             ],
         }
-        values["model-index"] = [{"name": _title(network), "results": [measured]}]
+        values["model-index"] = [{"name": _title(model), "results": [measured]}]
     return "\n".join(
         f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()
     )
 
 
-def _title(network: ExportModule) -> str:
-    name = network.network.config.name
+def _title(model: EndToEndModel) -> str:
+    name = model.network.config.name
     name = "VGG" if name == "custom" else name
-    return f"{name} on {network.dataset}" if network.dataset else name
+    return f"{name} on {model.dataset}" if model.dataset else name
 
 
 def _layers(config: ModelConfig) -> str:
@@ -170,14 +190,20 @@ def _layers(config: ModelConfig) -> str:
     return f"3×3 convolutions of {stages} channels, hidden layers of {hidden}"
 
 
-def _figures(network: ExportModule) -> str:
-    test = network.card.test
-    if not (network.dataset and test):
-        return "None were measured: the images to test on were not at hand.\n"
+def _results(model: EndToEndModel) -> str:
+    test = model.card.test
+    if not (model.dataset and test):
+        return "Not measured: the test images were not found.\n"
     return f"""\
-On the {test["count"]:,.0f} test images of {network.dataset}, measured with these very weights:
+On the {test["count"]:,.0f} test images of {_escape(model.dataset)}, measured with these weights:
 
 | accuracy | cross-entropy |
 |---|---|
 | {100 * test["accuracy"]:.2f} % | {test["loss"]:.4f} nats |
 """
+
+
+def _escape(text: str) -> str:
+    """Show a name as it is written, in Markdown and in the HTML that Markdown may contain."""
+    line = " ".join(text.split())
+    return re.sub(r"([\\`*_{}\[\]()#+|~$@!])", r"\\\1", html.escape(line, quote=False))

@@ -8,29 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vggnet.artifacts.export import export_model, keep_if
-from vggnet.artifacts.export.evidence import spread_over
+from vggnet.artifacts.export import export_model, write_checked
+from vggnet.artifacts.export.evidence import every_nth
 from vggnet.artifacts.export.onnx_file import INPUT, open_onnx
-from vggnet.artifacts.export.program import ExportModule, Pixels, score
-from vggnet.artifacts.export.quiet import quiet
+from vggnet.artifacts.export.program import EndToEndModel, Pixels, quiet, score
+from vggnet.artifacts.outputs import ONNX_PRODUCER
 from vggnet.data.dataset import Dataset
 from vggnet.errors import DataError
 
 CALIBRATION = 1_000
-"""Training images that the ranges of activations are read from."""
+"""Training images from which the ranges of activations are estimated."""
 
 _BATCH = 100
 
-_PRODUCTS = ["Conv", "Gemm", "MatMul"]
-"""The operations that are quantized."""
+_QUANTIZED = ["Conv", "Gemm", "MatMul"]
+"""Operators that are quantized."""
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What quantization cost and saved."""
+    """The effect of quantization."""
 
     worst: float
-    """Greatest difference of the float file from the network, before it was quantized."""
+    """Largest difference between the float file and the network."""
     accuracy_float: float
     """0 to 1, on the test set."""
     accuracy_int8: float
@@ -38,16 +38,16 @@ class Quantized:
 
 
 def export_int8(
-    network: ExportModule,
+    model: EndToEndModel,
     path: Path,
     dataset: Dataset | None,
     evidence: tuple[Pixels, str],
     threads: int,
 ) -> Quantized:
-    """Export in float, check that, quantize it, and measure what it costs.
+    """Export in float, check that file, quantize it, and measure the loss of accuracy.
 
     Args:
-        network: What to export.
+        model: The model to export.
         path: The file.
         dataset: Its training images calibrate, its test images measure.
         evidence: Images to check the float file on, and what to call them.
@@ -58,13 +58,16 @@ def export_int8(
         ConfigError, ExportError, OutputError: As `export_model`.
     """
     if dataset is None:
-        raise DataError("--int8 calibrates on training images, and the dataset is not at hand")
-    calibration = spread_over(dataset.train.images, CALIBRATION)
+        raise DataError(
+            "--int8 calibrates on the training images, and the dataset was not found; use "
+            "--data-dir"
+        )
+    calibration = every_nth(dataset.train.images, CALIBRATION)
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder, "float.onnx")
-        worst = export_model(network, "onnx", whole, *evidence, threads)
+        worst = export_model(model, "onnx", whole, *evidence, threads)
         before, _ = score(open_onnx(whole, threads), dataset.test)
-        after, _ = keep_if(
+        after, _ = write_checked(
             path,
             lambda made: quantize(whole, made, calibration),
             lambda made: score(open_onnx(made, threads), dataset.test),
@@ -73,13 +76,14 @@ def export_int8(
 
 
 def quantize(source: Path, target: Path, pixels: Pixels) -> None:
-    """Write an ONNX file again with 8-bit weights, one scale a channel, and activations.
+    """Write an ONNX file with 8-bit weights, one scale per channel, and 8-bit activations.
 
     Args:
         source: The exported file, in float.
-        target: Where the quantized one goes.
+        target: The quantized file.
         pixels: Training images to calibrate on, uint8, (N, C, H, W).
     """
+    import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
@@ -96,6 +100,7 @@ def quantize(source: Path, target: Path, pixels: Pixels) -> None:
             batch = next(self._batches, None)
             return None if batch is None else {INPUT: batch}
 
+    names = [node.name for node in onnx.load(source).graph.node if node.op_type in _QUANTIZED]
     with quiet():
         quantize_static(
             source,
@@ -105,15 +110,10 @@ def quantize(source: Path, target: Path, pixels: Pixels) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            op_types_to_quantize=_PRODUCTS,
-            # The logits stay in float: 8 bits would leave 256 probabilities.
-            nodes_to_exclude=[_last_product(source)],
+            op_types_to_quantize=_QUANTIZED,
+            # The logits stay in float: 8 bits would leave 256 different probabilities.
+            nodes_to_exclude=names[-1:],
         )
-
-
-def _last_product(path: Path) -> str:
-    import onnx
-
-    nodes = onnx.load(path).graph.node
-    names: list[str] = [node.name for node in nodes if node.op_type in _PRODUCTS]
-    return names[-1]
+    quantized = onnx.load(target)
+    quantized.producer_name = ONNX_PRODUCER
+    onnx.save(quantized, target)

@@ -1,4 +1,4 @@
-"""`.onnx`: one self-contained file for ONNX Runtime and whatever else reads ONNX."""
+"""`.onnx`: one self-contained file for ONNX Runtime and other programs that read ONNX."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch.export import Dim
 
-from vggnet.artifacts.export.program import Answers, ExportModule, Pixels, Program
-from vggnet.artifacts.export.quiet import quiet
+from vggnet.artifacts.export.program import EndToEndModel, Outputs, Pixels, Program, quiet
+from vggnet.artifacts.outputs import ONNX_PRODUCER
 from vggnet.errors import ConfigError
 
 INPUT = "pixels"
@@ -17,10 +17,10 @@ OUTPUTS = ("logits", "probabilities")
 
 
 def check_extra() -> None:
-    """Find out whether what ONNX needs is installed.
+    """Check that the packages for ONNX are installed.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: One is missing.
     """
     try:
         import onnx  # noqa: F401
@@ -28,20 +28,20 @@ def check_extra() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"--format onnx needs an extra, {error.name} is missing: pip install 'vggnet[export]'"
+            f"--format onnx needs {error.name}: pip install 'vggnet[export]'"
         ) from None
 
 
-def write_onnx(path: Path, network: ExportModule) -> None:
-    """Write the network for any batch size, with its description in the metadata.
+def write_onnx(path: Path, model: EndToEndModel) -> None:
+    """Write the model for any batch size, with its description in the metadata.
 
-    Each fact of the description is an entry of its own, in JSON: `classes`, `mean`, `std`,
-    `image`, and what else is known.
+    Each entry of the description is one entry of the metadata, as JSON: `classes`, `mean`,
+    `std`, `image_shape` and others.
     """
     with quiet():
         exported = torch.onnx.export(
-            network,
-            (network.example(),),
+            model,
+            (model.example(),),
             input_names=[INPUT],
             output_names=list(OUTPUTS),
             dynamic_shapes=({0: Dim("batch", min=1)},),
@@ -51,12 +51,10 @@ def write_onnx(path: Path, network: ExportModule) -> None:
         )
     assert exported is not None
     proto = exported.model_proto
+    proto.producer_name = ONNX_PRODUCER
     for node in proto.graph.node:
-        # torch's notes on each node name the folders of the machine that exports.
-        node.ClearField("metadata_props")
-    for key, value in network.card.model_dump(
-        mode="json", exclude_none=True, by_alias=True
-    ).items():
+        node.ClearField("metadata_props")  # names folders of this machine
+    for key, value in model.card.model_dump(mode="json", exclude_none=True, by_alias=True).items():
         proto.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
     path.write_bytes(proto.SerializeToString())
 
@@ -69,14 +67,14 @@ def open_onnx(path: Path, threads: int) -> Program:
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-    def run(pixels: Pixels) -> Answers:
-        return Answers(*session.run(list(OUTPUTS), {INPUT: pixels}))
+    def run(pixels: Pixels) -> Outputs:
+        return Outputs(*session.run(list(OUTPUTS), {INPUT: pixels}))
 
     return run
 
 
 def onnx_usage(path: Path, image_shape: tuple[int, int, int]) -> str:
-    """Return Python that runs the file on one black image."""
+    """Return Python code that runs the file on one black image."""
     shape = ", ".join(map(str, (1, *image_shape)))
     return f"""\
 import numpy, onnxruntime

@@ -1,8 +1,11 @@
-"""What every exported file computes: uint8 images to logits and probabilities."""
+"""What every exported file computes, and the check that it computes the same as the network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -12,34 +15,43 @@ from torch import Tensor, nn
 
 from vggnet.artifacts.model_file import LoadedModel
 from vggnet.data.dataset import LabeledImages
+from vggnet.errors import ExportError
 from vggnet.model.folding import fold_batch_norm
 
 Pixels = npt.NDArray[np.uint8]
 """Images as datasets store them, (N, C, H, W)."""
 
+BATCH_SIZES = (1, 2, 7, 256)
+"""Sizes that are checked: 1, which tracing may specialize; small; larger than the traced batch."""
 
-class Answers(NamedTuple):
-    """What a program says of N images."""
+TOLERANCE = 1e-4
+"""Largest difference of a logit or probability: about 10 times the rounding error of vgg-mini."""
+
+_REFERENCE_BATCH_SIZE = 128
+
+
+class Outputs(NamedTuple):
+    """Outputs for N images."""
 
     logits: npt.NDArray[np.float32]
     """(N, num_classes)."""
     probabilities: npt.NDArray[np.float32]
-    """Their softmax, (N, num_classes)."""
+    """Softmax of the logits, (N, num_classes)."""
 
 
-Program = Callable[[Pixels], Answers]
-"""A model that is ready to run, whatever runs it."""
+Program = Callable[[Pixels], Outputs]
+"""A model that is ready to run, in any runtime."""
 
 
-class ExportModule(nn.Module):
-    """A network with everything around it that a user would otherwise have to rebuild.
+class EndToEndModel(nn.Module):
+    """A network with its preprocessing and softmax, so that users need not rebuild them.
 
-    Padding and normalization come before it, the softmax after it; batch norm is folded.
-    The convolutions are torch's, never the compiled kernels: the file runs elsewhere.
+    Batch norm is folded. The convolutions are PyTorch's, because the file runs on other
+    machines than the compiled kernels.
 
     Args:
         model: The network and its description.
-        dataset: Name of the dataset that the description's figures are of, if any.
+        dataset: Name of the dataset on which the description's accuracy was measured.
     """
 
     def __init__(self, model: LoadedModel, dataset: str | None = None) -> None:
@@ -56,38 +68,91 @@ class ExportModule(nn.Module):
         return logits, logits.softmax(1)
 
     def measure(self, test: LabeledImages) -> None:
-        """Put these very weights' figures on the test set into the description."""
+        """Put the accuracy and loss of these weights on the test set into the description."""
         accuracy, loss = score(eager_program(self), test)
         figures = {"accuracy": accuracy, "loss": loss, "count": float(len(test))}
         self.card = self.card.model_copy(update={"test": figures})
 
     def example(self) -> Tensor:
-        """Return pixels to trace with: two images, for a batch of one would stay one."""
+        """Return two black images to trace with; tracing would fix a batch size of one."""
         return torch.zeros(2, *self.card.image_shape, dtype=torch.uint8)
 
 
 def eager_program(module: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Program:
-    """Run what maps tensors to tensors on arrays."""
+    """Run a function of tensors on arrays, in PyTorch."""
 
     @torch.no_grad()
-    def run(pixels: Pixels) -> Answers:
+    def run(pixels: Pixels) -> Outputs:
         logits, probabilities = module(torch.tensor(pixels))
-        return Answers(logits.numpy(), probabilities.numpy())
+        return Outputs(logits.numpy(), probabilities.numpy())
 
     return run
 
 
-def answer_all(program: Program, pixels: Pixels, batch_size: int) -> Answers:
-    """Run a program over all images, `batch_size` at a time; the last batch may be short."""
+def run_batches(program: Program, pixels: Pixels, batch_size: int) -> Outputs:
+    """Run a program over all images in batches; the last batch may be smaller."""
     parts = [
         program(pixels[start : start + batch_size]) for start in range(0, len(pixels), batch_size)
     ]
-    return Answers(*(np.concatenate(one) for one in zip(*parts, strict=True)))
+    return Outputs(*(np.concatenate(one) for one in zip(*parts, strict=True)))
 
 
 def score(program: Program, test: LabeledImages) -> tuple[float, float]:
     """Return a program's accuracy, 0 to 1, and its mean cross-entropy in nats."""
-    answers = answer_all(program, test.images, 256)
-    right = answers.logits.argmax(1) == test.labels
-    of_true = answers.probabilities[np.arange(len(test)), test.labels]
-    return float(right.mean()), float(-np.log(of_true.clip(1e-12)).mean())
+    outputs = run_batches(program, test.images, 256)
+    correct = outputs.logits.argmax(1) == test.labels
+    of_label = outputs.probabilities[np.arange(len(test)), test.labels]
+    return float(correct.mean()), float(-np.log(of_label.clip(1e-12)).mean())
+
+
+def check_parity(exported: Program, network: Program, pixels: Pixels, source: str) -> float:
+    """Compare an exported program with the network at several batch sizes.
+
+    Args:
+        exported: The program, read back from the written file.
+        network: The network in PyTorch.
+        pixels: Images to compare on.
+        source: What to call them.
+
+    Returns:
+        The largest difference between two logits or two probabilities.
+
+    Raises:
+        ExportError: The network's outputs are not finite, or the program's differ.
+    """
+    expected = run_batches(network, pixels, _REFERENCE_BATCH_SIZE)
+    if not np.isfinite(expected.logits).all():
+        raise ExportError("the network's outputs are NaN or infinite; nothing was written")
+    classes = expected.logits.argmax(1)
+    worst = 0.0
+    for batch_size in BATCH_SIZES:
+        found = run_batches(exported, pixels, batch_size)
+        difference = max(
+            float(np.abs(ours - theirs).max()) for ours, theirs in zip(found, expected, strict=True)
+        )
+        others = int((found.logits.argmax(1) != classes).sum())
+        if not difference <= TOLERANCE or others:  # also true for NaN
+            raise ExportError(
+                f"the exported program differs from the network at batch size {batch_size}: by up "
+                f"to {difference:.2g} (limit {TOLERANCE:.0e}), and in the predicted class of "
+                f"{others:,} of {len(pixels):,} {source}; nothing was written"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide warnings of the exporters; errors still appear.
+
+    They warn of deprecated calls inside torch, and log that torchvision is not installed,
+    which is not needed.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

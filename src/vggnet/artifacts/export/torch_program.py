@@ -1,4 +1,4 @@
-"""`.pt2`: the network as torch.export's program, for PyTorch without vggnet."""
+"""`.pt2`: the model as torch.export writes it, for PyTorch without vggnet."""
 
 from __future__ import annotations
 
@@ -8,38 +8,34 @@ from pathlib import Path
 import torch
 from torch.export import Dim
 
-from vggnet.artifacts.export.program import ExportModule, Program, eager_program
-from vggnet.artifacts.export.quiet import quiet
-
-CARD = "vggnet.json"
-"""The description's name inside the archive; `torch.export.load(extra_files=…)` reads it."""
+from vggnet.artifacts.export.program import EndToEndModel, Program, eager_program, quiet
+from vggnet.artifacts.outputs import PT2_CARD
 
 
-def write_program(path: Path, network: ExportModule) -> None:
-    """Write the network for any batch size, with its description."""
+def write_program(path: Path, model: EndToEndModel) -> None:
+    """Write the model for any batch size, with its description as an extra file."""
     with quiet():
         program = torch.export.export(
-            network, (network.example(),), dynamic_shapes=({0: Dim("batch", min=1)},)
+            model, (model.example(),), dynamic_shapes=({0: Dim("batch", min=1)},)
         )
         for node in program.graph.nodes:
-            # It names the folders of the machine that exports.
-            node.meta.pop("stack_trace", None)
-        # Through memory: torch's own writer ends the process when the disk is full.
+            node.meta.pop("stack_trace", None)  # names folders of this machine
+        # In memory first: torch's own writer crashes the process when the disk is full.
         file = io.BytesIO()
         torch.export.save(
-            program, file, extra_files={CARD: network.card.model_dump_json(by_alias=True)}
+            program, file, extra_files={PT2_CARD: model.card.model_dump_json(by_alias=True)}
         )
     path.write_bytes(file.getvalue())
 
 
 def open_program(path: Path, threads: int) -> Program:
-    """Read a program that this process wrote; a stranger's could run code."""
+    """Load a program that this process wrote; one from elsewhere could run code."""
     with quiet():
         return eager_program(torch.export.load(path).module())
 
 
 def program_usage(path: Path, image_shape: tuple[int, int, int]) -> str:
-    """Return Python that runs the file on one black image."""
+    """Return Python code that runs the file on one black image."""
     shape = ", ".join(map(str, (1, *image_shape)))
     return f"""\
 import torch

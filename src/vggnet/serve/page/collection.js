@@ -1,4 +1,4 @@
-// The drawings that were saved with their true labels; kept in the browser over a reload.
+// The drawings saved with their labels. The browser keeps them across reloads.
 
 import { packZip } from "./zip.js";
 
@@ -8,7 +8,7 @@ export class Collection {
   #drawings = load();
   #changed;
 
-  // `changed` is called after each change, by this page or by the same one in another tab.
+  // `changed` is called after each change, in this tab or in another one.
   constructor(changed) {
     this.#changed = changed;
     addEventListener("storage", ({ key }) => {
@@ -22,7 +22,7 @@ export class Collection {
     return this.#drawings;
   }
 
-  // Keep a PNG file, in base64, under a label.
+  // Save a PNG file, in base64, under a label.
   add(label, png) {
     this.#set([...this.#drawings, { label, png }]);
   }
@@ -55,7 +55,7 @@ export class Collection {
     try {
       localStorage.setItem(KEY, JSON.stringify(drawings));
     } catch {
-      // Storage is full or forbidden: the set lives as long as the page.
+      // Storage is full or forbidden: the drawings last as long as the page.
     }
     this.#changed();
   }

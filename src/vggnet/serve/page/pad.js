@@ -1,8 +1,8 @@
-// A canvas that takes strokes by mouse, finger, pen and keyboard, and draws them as ink.
-// Coordinates and widths are shares of the pad's side, so that strokes outlive a resize.
+// A canvas to draw on with mouse, finger, pen and keyboard.
+// Coordinates and widths are fractions of the canvas side, so strokes survive a resize.
 
-const INK_WIDTH = 0.06; // as a fat marker; MNIST's strokes are about a tenth of a digit
-const STEP = 0.025; // of the keyboard's pen
+const INK_WIDTH = 0.06; // like a thick marker; MNIST's strokes are about a tenth of a digit wide
+const STEP = 0.025; // of the pen moved by the keyboard
 
 export class Pad extends EventTarget {
   #canvas;
@@ -48,7 +48,7 @@ export class Pad extends EventTarget {
     this.#changed();
   }
 
-  // The drawing as a PNG file, black on white whatever the page's colours.
+  // The drawing as a PNG file, black on white in any color scheme.
   toPng(side = 280) {
     const canvas = new OffscreenCanvas(side, side);
     const context = canvas.getContext("2d");
@@ -110,7 +110,7 @@ export class Pad extends EventTarget {
 
   #point(event) {
     const box = this.#canvas.getBoundingClientRect();
-    // Mice and most fingers report 0.5 throughout; a pen is thinner or thicker by it.
+    // Only a pen reports its pressure; a mouse and most fingers always report 0.5.
     const pressure = event.pointerType === "pen" ? event.pressure : 0.5;
     return {
       x: (event.clientX - box.left) / box.width,
@@ -159,7 +159,7 @@ export class Pad extends EventTarget {
   }
 }
 
-// Curves through the middles of the points' distances, each as wide as the pen pressed there.
+// Draw curves between the midpoints of neighboring points, as wide as the pen was pressed.
 function inkStroke(context, side, points) {
   const [first] = points;
   context.beginPath();

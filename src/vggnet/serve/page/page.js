@@ -1,9 +1,10 @@
-// The page: ink goes to the server while it is drawn, and its answers are shown.
+// The page sends the drawing to the server as it changes, and shows the predictions.
 
 import { Collection } from "./collection.js";
 import { Pad } from "./pad.js";
+import { text, translate } from "./text.js";
 
-const PAUSE_MS = 60; // between two questions; faster than an eye reads bars
+const PAUSE_MS = 60; // between two requests; bars that change faster cannot be read
 const DIGITS = [..."0123456789"];
 
 const find = (id) => document.getElementById(id);
@@ -12,13 +13,13 @@ const collection = new Collection(() => showCollection());
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
 let classes = [];
-let seen = null; // the image that belongs to the answer on show, PNG in base64
+let seen = null; // the network's input that belongs to the answer shown, PNG in base64
 let version = 0; // of the drawing
-let answered = 0; // the version that the answer on show belongs to
+let answered = 0; // the version that the answer shown belongs to
 let asking = false;
-let saving = -1; // the version that is to be saved
+let saving = -1; // the version that is being saved
 
-// --- Asking ---------------------------------------------------------------------------
+// --- Requests -------------------------------------------------------------------------
 
 pad.addEventListener("change", () => {
   version++;
@@ -27,7 +28,7 @@ pad.addEventListener("change", () => {
   ask();
 });
 
-// One question at a time; after its answer, the drawing as it is by then.
+// One request at a time. After its answer, the drawing as it is then is sent.
 async function ask() {
   if (asking) return;
   asking = true;
@@ -35,8 +36,8 @@ async function ask() {
   while (answered !== version) {
     const asked = version;
     const answer = pad.empty ? null : await request();
-    if (answer === undefined) continue; // the server was busy or away, and time has passed
-    if (version !== asked && pad.empty) continue; // cleared meanwhile: show no old answer
+    if (answer === undefined) continue; // the server was busy or away; request() has waited
+    if (version !== asked && pad.empty) continue; // cleared meanwhile: the answer is outdated
     answered = asked;
     show(answer);
     await wait(PAUSE_MS);
@@ -45,10 +46,10 @@ async function ask() {
   find("reading").ariaBusy = "false";
 }
 
-// The server's answer, or undefined, after a while, where there is none.
+// The server's answer, or undefined after a while if there is none.
 async function request() {
   try {
-    const response = await fetch("/predict", {
+    const response = await fetch(`models/${encodeURIComponent(find("model").value)}/predict`, {
       method: "POST",
       headers: { "Content-Type": "image/png" },
       body: await pad.toPng(),
@@ -58,7 +59,7 @@ async function request() {
     complain(detail);
     await wait(1000 * (Number(response.headers.get("Retry-After")) || 1));
   } catch {
-    complain("The server does not answer; trying again …");
+    complain(text.busy);
     await wait(1000);
   }
 }
@@ -72,9 +73,9 @@ function show(answer) {
   if (probabilities) setClasses(Object.keys(probabilities));
   find("answer").textContent = label ?? "?";
   find("answer").classList.toggle("empty", label === null);
-  find("sureness").classList.remove("trouble");
-  find("sureness").textContent =
-    label !== null ? `${percent(probability)} sure` : answer ? "Nothing drawn" : "Nothing drawn yet";
+  find("confidence").classList.remove("trouble");
+  find("confidence").textContent =
+    label !== null ? text.confidence(percent(probability)) : answer ? text.nothing : text.blank;
   find("seen").hidden = seen === null;
   if (seen) find("seen").src = `data:image/png;base64,${seen}`;
   for (const bar of find("bars").children) {
@@ -88,7 +89,7 @@ function show(answer) {
     button.classList.toggle("best", button.dataset.label === label);
   }
   if (!pad.drawing && version === answered)
-    say(label === null ? "Nothing drawn." : `The network reads ${label}, ${percent(probability)} sure.`);
+    say(label === null ? text.spokenNothing : text.spoken(label, percent(probability)));
 }
 
 function percent(value) {
@@ -96,17 +97,17 @@ function percent(value) {
   return share > 99.95 || share < 0.05 ? `${Math.round(share)} %` : `${share.toFixed(1)} %`;
 }
 
-function complain(text) {
-  find("sureness").textContent = text;
-  find("sureness").classList.add("trouble");
-  say(text);
+function complain(message) {
+  find("confidence").textContent = message;
+  find("confidence").classList.add("trouble");
+  say(message);
 }
 
-function say(text) {
-  find("status").textContent = text;
+function say(message) {
+  find("status").textContent = message;
 }
 
-// Make a bar and a button for each class, where they are not those on the page.
+// Make a bar and a button for each class, unless the page has them.
 function setClasses(names) {
   if (names.join() === classes.join()) return;
   classes = names;
@@ -130,40 +131,40 @@ function makeButton(label) {
   button.type = "button";
   button.disabled = true;
   button.dataset.label = label;
-  button.setAttribute("aria-label", `Save as ${label}`);
+  button.setAttribute("aria-label", text.saveAs(label));
   const key = DIGITS.find((digit) => labelOf(digit) === label);
   if (key) button.setAttribute("aria-keyshortcuts", key);
   button.addEventListener("click", () => save(label));
   return button;
 }
 
-function make(kind, name, text = "") {
+function make(kind, name, content = "") {
   const element = document.createElement(kind);
   if (name) element.className = name;
-  element.textContent = text;
+  element.textContent = content;
   return element;
 }
 
-// --- Keeping --------------------------------------------------------------------------
+// --- Saved drawings -------------------------------------------------------------------
 
-// The image to save is what the network saw, so the last stroke's answer is waited for.
+// Save what the network sees. Wait for the answer to the last stroke first.
 async function save(label) {
-  if (saving === version) return; // a key that was pressed twice
+  if (saving === version) return; // the key was pressed twice
   const asked = (saving = version);
   while (answered !== asked && version === asked) await wait(PAUSE_MS);
-  if (version !== asked) return complain(`Not saved as ${label}: the drawing has changed.`);
+  if (version !== asked) return complain(text.changed(label));
   if (seen === null) return;
   collection.add(label, seen);
   pad.clear();
-  // Its button, which is about to be disabled, would take the keyboard's place on the page along.
+  // The button is about to be disabled, and would lose the keyboard focus.
   if (find("labels").contains(document.activeElement)) find("pad").focus({ preventScroll: true });
-  say(`Saved as ${label}; ${collection.drawings.length} in the set.`);
+  say(text.spokenSaved(label, collection.drawings.length));
 }
 
 function showCollection() {
   const { drawings } = collection;
   find("set").hidden = drawings.length === 0;
-  find("count").textContent = `${drawings.length} drawing${drawings.length === 1 ? "" : "s"}`;
+  find("download").textContent = text.download(drawings.length);
   find("saved").replaceChildren(
     ...drawings.map(({ label, png }) => {
       const item = make("li", "");
@@ -187,7 +188,7 @@ function download() {
 
 function change(act) {
   act();
-  say(`${collection.drawings.length} in the set.`);
+  say(text.spokenCount(collection.drawings.length));
 }
 
 // --- Buttons and keys -----------------------------------------------------------------
@@ -198,16 +199,16 @@ const actions = {
   download,
   remove: () => change(() => collection.removeLast()),
   discard: () => {
-    if (confirm("Remove all saved drawings?")) change(() => collection.removeAll());
+    if (confirm(text.removeQuestion)) change(() => collection.removeAll());
   },
 };
 for (const [id, act] of Object.entries(actions)) find(id).addEventListener("click", act);
 
 find("seen").addEventListener("load", ({ target }) => {
-  find("size").textContent = `${target.naturalWidth} × ${target.naturalHeight} pixels`;
+  find("size").textContent = text.size(target.naturalWidth, target.naturalHeight);
 });
 
-// The label that a digit's key saves by: that digit, or the one of that number where none is one.
+// The label for the key of a digit: that digit, or if no label is a digit, the label at its index.
 function labelOf(digit) {
   if (classes.some((name) => /^[0-9]$/.test(name))) return classes.find((name) => name === digit);
   return classes[Number(digit)];
@@ -225,5 +226,27 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
+// --- Models ---------------------------------------------------------------------------
+
+async function listModels() {
+  const response = await fetch("models");
+  if (!response.ok) return;
+  const models = await response.json();
+  find("model").replaceChildren(...models.map(({ name }) => new Option(name, name)));
+  find("choice").hidden = models.length < 2;
+  const choose = () => {
+    setClasses(models[find("model").selectedIndex].classes);
+    version++;
+    ask();
+  };
+  find("model").addEventListener("change", choose);
+  if (models.length > 0) choose();
+}
+
+translate();
+find("pad").setAttribute("aria-roledescription", text.area);
+find("size").textContent = text.size(28, 28);
+find("model").append(new Option("vggnet", "vggnet")); // the default model
 setClasses(DIGITS);
 showCollection();
+listModels().catch(() => complain(text.busy));

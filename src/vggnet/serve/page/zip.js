@@ -1,9 +1,9 @@
-// A ZIP archive whose files are stored as they are: PNG files do not get smaller.
+// A ZIP archive without compression: PNG files do not get smaller.
 // Source: PKWARE's APPNOTE.TXT, sections 4.3.7, 4.3.12 and 4.3.16.
 
 const UTF8_NAMES = 0x0800;
-const VERSION = 20; // folders need 2.0
-const FIRST_OF_1980 = 0x0021; // the earliest date there is: archives of equal files are equal
+const VERSION = 20; // folders need version 2.0
+const FIRST_OF_1980 = 0x0021; // the earliest date: archives of equal files are equal
 
 // Pack [{name, bytes}] into a Blob.
 export function packZip(files) {
@@ -41,7 +41,7 @@ function fields(pairs) {
   return bytes;
 }
 
-// The checksum of ITU-T V.42, bit by bit: a saved image has 300 bytes.
+// The checksum of ITU-T V.42, bit by bit: a saved image has only 300 bytes.
 function crc32(bytes) {
   let crc = ~0;
   for (const byte of bytes) {

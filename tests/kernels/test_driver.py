@@ -1,8 +1,9 @@
-"""The kernels' source runs without errors under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""The kernels' source in a C++ program: with sanitizers, and on an emulated Arm processor."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -52,3 +53,18 @@ def test_no_memory_error_and_no_undefined_behavior(tmp_path: Path, lanes: int) -
     if missing:
         pytest.skip(f"the compiler has no sanitizers: {missing}")
     run_driver(program)
+
+
+def test_arm_computes_the_same(tmp_path: Path) -> None:
+    """With NEON the results are right, and the same bits when repeated and with every cache."""
+    compiler, emulator = "aarch64-linux-gnu-g++", "qemu-aarch64"
+    for tool, package in ((compiler, "g++-aarch64-linux-gnu"), (emulator, "qemu-user")):
+        if not shutil.which(tool):
+            pytest.skip(f"no {tool}; Debian's package {package} has it")
+    program = tmp_path / "driver"
+    missing = compile_driver(
+        (compiler,), 4, program, "-O1", "-static", "-fsanitize=undefined",
+        "-fsanitize-undefined-trap-on-error",
+    )  # fmt: skip
+    assert not missing
+    run_driver(emulator, program)

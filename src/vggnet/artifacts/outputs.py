@@ -1,0 +1,85 @@
+"""One rule for every file that a command writes: never destroy what vggnet did not write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from vggnet.artifacts.atomic import check_writable, is_pipe_or_device
+from vggnet.artifacts.model_file import SUFFIXES, is_own_file
+from vggnet.errors import ConfigError
+
+_SEARCHED = 1 << 16
+"""Bytes at either end of a file that are searched for vggnet's mark."""
+
+ONNX_PRODUCER = "vggnet"
+PNG_SOFTWARE = "vggnet"
+PT2_CARD = "vggnet.json"
+"""Name of the description in the archive that torch.export writes."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that vggnet writes."""
+
+    suffixes: tuple[str, ...]
+    is_own: Callable[[Path], bool]
+    """Whether vggnet wrote a file of this kind."""
+
+
+def _contains(mark: bytes, path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SEARCHED)
+            file.seek(max(0, path.stat().st_size - _SEARCHED))
+            return mark in head or mark in file.read(_SEARCHED)
+    except OSError:
+        return False
+
+
+MODEL = Kind(SUFFIXES, is_own_file)
+WEIGHTS = Kind((".safetensors",), is_own_file)
+PNG = Kind((".png",), partial(_contains, b"Software\0" + PNG_SOFTWARE.encode()))
+ONNX = Kind((".onnx",), partial(_contains, b"\x12\x06" + ONNX_PRODUCER.encode()))
+RESULT = Kind((".json",), partial(_contains, b'"schema_version":'))
+HTML = Kind((".html",), partial(_contains, b'<p class="kicker">vggnet '))
+# Written together with the page, and without a mark of its own.
+MARKDOWN = Kind((".md",), lambda path: HTML.is_own(path.with_suffix(".html")))
+PT2 = Kind((".pt2",), partial(_contains, b"/" + PT2_CARD.encode()))
+
+
+def check_output(path: Path, kind: Kind, inputs: Iterable[Path] = (), force: bool = False) -> None:
+    """Refuse, before any work, an output that would destroy another file.
+
+    Args:
+        path: The output.
+        kind: What will be written.
+        inputs: Files that the command reads.
+        force: Whether to replace a file that vggnet did not write.
+
+    Raises:
+        ConfigError: `path` is an input, has the suffix of another kind of file, or is a
+            file that vggnet did not write.
+        OutputError: It cannot be written.
+    """
+    if any(_is_same(path, one) for one in inputs):
+        raise ConfigError(f"{path} is an input of this command; name another file to write")
+    if not is_pipe_or_device(path):
+        if path.suffix.lower() not in (*kind.suffixes, ""):
+            raise ConfigError(f"{path}: this output must end with {', '.join(kind.suffixes)}")
+        check_writable(path)
+        if path.exists() and path.stat().st_size and not force and not kind.is_own(path):
+            raise ConfigError(
+                f"{path} exists and does not look like a file that vggnet wrote; name another "
+                "file, or pass --force to replace it"
+            )
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return os.path.realpath(path) == os.path.realpath(other)

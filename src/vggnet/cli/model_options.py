@@ -1,0 +1,101 @@
+"""Options of every command that reads a model: the file, and what the file does not say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vggnet.artifacts.model_file import Overrides
+
+ModelFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Model file, weights of a VGG from another project (.pth, .ckpt, .safetensors), "
+        "or a folder of Hugging Face's Hub.",
+        metavar="MODEL",
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps or xpu.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: the usable cores.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace an existing file that vggnet did not write.")
+]
+
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="M[,M,M]",
+        help="Mean of pixels in [0, 1], one value or one per channel; default: the file's, or "
+        "0.5. ImageNet weights: 0.485,0.456,0.406.",
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S[,S,S]",
+        help="Standard deviation of pixels in [0, 1]; default: the file's, or 0.5. ImageNet "
+        "weights: 0.229,0.224,0.225.",
+    ),
+]
+ModelImageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size",
+        min=1,
+        max=1024,
+        help="Height and width of the model's images in pixels.",
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,C|FILE",
+        help="Class names in the order of the outputs, or a text file with one per line.",
+    ),
+]
+
+
+def read_overrides(
+    mean: str | None, std: str | None, image_size: int | None, classes: str | None
+) -> Overrides:
+    """Parse what the user says of a model in place of its file.
+
+    Raises:
+        ConfigError: A value is not a number, or the file of class names cannot be read.
+    """
+    from vggnet.artifacts.model_file import Overrides
+
+    return Overrides(
+        mean=_read_numbers("--mean", mean),
+        std=_read_numbers("--std", std),
+        image_size=image_size,
+        classes=_read_classes(classes),
+    )
+
+
+def _read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"{option} {text!r}: write one number or one per channel, such as 0.5 or 0.5,0.4,0.4"
+        ) from None
+
+
+def _read_classes(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    if "," in text:
+        return tuple(text.split(","))
+    try:
+        return tuple(Path(text).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--classes {text}: cannot be read as a text file ({error})") from None

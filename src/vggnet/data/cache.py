@@ -1,0 +1,218 @@
+"""Decoded images in files that are mapped into memory: for datasets larger than memory.
+
+An entry is a folder with the pixels, the rows and a description. The description is written
+last and makes the entry complete: what a killed build leaves behind is never read, and the
+next build starts over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from vggnet.data.collection import Collection, Digest, Request, Rows
+from vggnet.data.files import File, cache_folder
+from vggnet.data.lock import one_at_a_time
+
+LIMIT = 64 << 30
+"""Bytes of all entries together; above it, those that were unused for longest are deleted."""
+
+_FORMAT = 1
+_PIXELS, _ROWS, _DESCRIPTION = "images.u8", "rows.npz", "entry.json"
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A complete entry."""
+
+    folder: Path
+    source: str
+    """The dataset's path."""
+    count: int
+    """Images."""
+    size: int
+    """Bytes."""
+    used: float
+    """Time of last use, in seconds since 1970."""
+
+
+def entry_folder(
+    source: Path,
+    files: Sequence[File],
+    labels: npt.NDArray[np.int64],
+    classes: Sequence[str],
+    splits: npt.NDArray[np.int64],
+    request: Request,
+) -> Path | None:
+    """Return where decoded images are cached; None for a user without a cache.
+
+    The name depends on the files' names, sizes and times, on labels and splits, and on what
+    is asked for.
+    """
+    root = cache_folder("decoded")
+    if root is None:
+        return None
+    # Decoders of another version can differ in the last bits.
+    facts = [_FORMAT, PIL.__version__, str(source.resolve()), {**asdict(request), "cache": None}]
+    digest = hashlib.sha256(json.dumps([*facts, *classes]).encode())
+    for file in files:
+        line = f"{file.name}\0{file.size}\0{file.stamp}\0"
+        digest.update(line.encode(errors="surrogateescape"))
+    digest.update(labels.astype("<i8").data)
+    digest.update(splits.astype("<i8").data)
+    return root / digest.hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """Build an entry while no other process does; if that fails, delete what there is of it.
+
+    Raises:
+        OSError: The cache cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder.with_suffix(".lock")):
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def load_entry(folder: Path, names: Sequence[str]) -> Collection | None:
+    """Map an entry into memory; None if there is no complete one.
+
+    Args:
+        folder: The entry.
+        names: What messages call each of the images found.
+    """
+    try:
+        about = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
+        with np.load(folder / _ROWS, allow_pickle=False) as arrays:
+            order, labels = arrays["order"], arrays["labels"]
+        rows = {**about["rows"], "warnings": tuple(about["rows"]["warnings"])}
+        shape = (len(order), *about["shape"])
+        if (folder / _PIXELS).stat().st_size != np.prod(shape, dtype=np.int64):
+            return None
+        images = np.memmap(folder / _PIXELS, np.uint8, "r", shape=shape)
+        os.utime(folder / _DESCRIPTION)
+        return Collection(
+            images,
+            Rows(order, labels, tuple(about["classes"]), **rows),
+            [names[at] for at in order],
+            about["bit_depth"],
+            tuple(about["warnings"]),
+            Digest(**about["digest"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None  # incomplete, damaged, or of another version
+
+
+def write_pixels(folder: Path, images: Iterable[Pixels], size: int) -> None:
+    """Begin an entry with its pixels.
+
+    Written as a stream, so that the pixels never fill the memory, and a full disk is an error
+    and not a signal.
+
+    Args:
+        folder: The entry.
+        images: The images, one after the other, all of one shape.
+        size: Bytes that they will take at most.
+
+    Raises:
+        OSError: The disk does not take them.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    if size > (free := shutil.disk_usage(folder.parent).free):
+        raise OSError(None, f"{size / 1e9:,.1f} GB are needed, {free / 1e9:,.1f} GB are free")
+    folder.mkdir()
+    with (folder / _PIXELS).open("wb") as file:
+        for image in images:
+            file.write(image.data)
+
+
+def map_pixels(folder: Path, shape: tuple[int, int, int]) -> Pixels:
+    """Map what `write_pixels` wrote into memory, (N, *shape)."""
+    count = (folder / _PIXELS).stat().st_size // int(np.prod(shape))
+    return np.memmap(folder / _PIXELS, np.uint8, "r", shape=(count, *shape))
+
+
+def complete_entry(folder: Path, source: Path, collection: Collection) -> None:
+    """Describe an entry whose pixels are written, which makes it complete.
+
+    Raises:
+        OSError: The disk does not take it.
+    """
+    rows = collection.rows
+    about = {
+        "source": str(source.resolve()),
+        "shape": collection.images.shape[1:],
+        "classes": rows.classes,
+        "rows": {
+            "train_size": rows.train_size,
+            "test_size": rows.test_size,
+            "own_test": rows.own_test,
+            "warnings": rows.warnings,
+        },
+        "bit_depth": collection.bit_depth,
+        "warnings": collection.warnings,
+        "digest": asdict(collection.digest),
+    }
+    np.savez(folder / _ROWS, order=rows.order, labels=rows.labels)
+    temporary = folder / f"{_DESCRIPTION}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(about, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / _DESCRIPTION)
+
+
+def list_entries() -> list[Entry]:
+    """Return the complete entries, the one used last first."""
+    root = cache_folder("decoded")
+    entries = []
+    for about in root.glob(f"*/{_DESCRIPTION}") if root else ():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            source = json.loads(about.read_text(encoding="utf-8"))["source"]
+            with np.load(about.parent / _ROWS, allow_pickle=False) as arrays:
+                count = len(arrays["labels"])
+            size = sum(file.stat().st_size for file in about.parent.iterdir())
+            entries.append(Entry(about.parent, source, count, size, about.stat().st_mtime))
+    return sorted(entries, key=lambda entry: -entry.used)
+
+
+def clear_cache() -> int:
+    """Delete all entries, incomplete ones too, and return the bytes that were freed."""
+    root = cache_folder("decoded")
+    if root is None:
+        return 0
+    size = sum(file.stat().st_size for file in root.glob("*/*") if file.is_file())
+    shutil.rmtree(root, ignore_errors=True)
+    return size
+
+
+def evict(keep: Path, limit: int = LIMIT) -> None:
+    """Delete the entries that were unused for longest, until all take at most `limit` bytes.
+
+    Args:
+        keep: The entry that is in use; never deleted.
+        limit: Bytes.
+    """
+    size = 0
+    for entry in list_entries():
+        size += entry.size
+        if size > limit and entry.folder != keep:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+            size -= entry.size

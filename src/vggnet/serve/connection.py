@@ -1,0 +1,122 @@
+"""uvicorn's HTTP/1.1 connection with deadlines, and a limit on the number of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from vggnet.serve.limits import Limits
+
+LOG = logging.getLogger("vggnet.serve")
+
+_RESERVE = 64
+"""File descriptors for all but connections: workers, models, and those being accepted."""
+
+ACCEPTED_AT_ONCE = 16
+"""Connections that the event loop accepts before it looks at the first; see `_RESERVE`."""
+
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class ConnectionLimit:
+    """How many connections may be open.
+
+    Args:
+        most: The limit, if the process may open enough files.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = min(most, _free_descriptors() - _RESERVE)
+        self._logged = float("-inf")
+
+    def log(self) -> None:
+        """Say that a connection was closed; once a minute."""
+        if time.monotonic() > self._logged + 60:
+            self._logged = time.monotonic()
+            LOG.warning("%d connections are open, the limit: closing new ones", self.most)
+
+
+def _free_descriptors() -> int:
+    """Return how many more files this process may open."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return limit - len(list(Path("/proc/self/fd").iterdir()))
+    except (ImportError, OSError):
+        return 1024
+
+
+def build_connection(limits: Limits) -> type[asyncio.Protocol]:
+    """Return the class of a server's connections."""
+    limit = ConnectionLimit(limits.connections)
+
+    class Connection(H11Protocol):
+        """A connection whose client must send headers and take responses in time."""
+
+        def __init__(
+            self,
+            config: uvicorn.Config,
+            server_state: ServerState,
+            app_state: dict[str, Any],
+            _loop: asyncio.AbstractEventLoop | None = None,
+        ) -> None:
+            super().__init__(config, server_state, app_state, _loop)
+            self._reading: asyncio.TimerHandle | None = None
+            self._writing: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            """Start the deadline of the first request, or close a connection too many."""
+            super().connection_made(transport)
+            if len(self.connections) > limit.most:
+                limit.log()
+                transport.abort()
+            else:
+                self._expect_headers()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """End the deadlines."""
+            super().connection_lost(exc)
+            _cancel(self._reading, self._writing)
+
+        def data_received(self, data: bytes) -> None:
+            """Let the deadline run from the first byte of a request to the last of its headers."""
+            super().data_received(data)
+            if self.cycle is not None and not self.cycle.response_complete:
+                _cancel(self._reading)
+                self._reading = None
+            elif self._reading is None:
+                self._expect_headers()
+
+        def pause_writing(self) -> None:
+            """Start the deadline of a response: its client takes it too slowly."""
+            super().pause_writing()
+            self._writing = self.loop.call_later(limits.send_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            """End that deadline."""
+            super().resume_writing()
+            _cancel(self._writing)
+
+        def _expect_headers(self) -> None:
+            self._reading = self.loop.call_later(limits.header_seconds, self._give_up)
+
+        def _give_up(self) -> None:
+            if not self.transport.is_closing():
+                self.transport.write(_TOO_SLOW)
+                self.transport.close()
+
+    return Connection
+
+
+def _cancel(*timers: asyncio.TimerHandle | None) -> None:
+    for timer in timers:
+        if timer is not None:
+            timer.cancel()
