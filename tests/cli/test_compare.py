@@ -155,7 +155,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(
 ) -> None:
     """Ctrl-C after the first repeat writes a partial result and keeps an earlier file."""
     (tmp_path / "tiny.toml").write_text(TINY)
-    (tmp_path / "compare.json").write_bytes(b"earlier")
+    (tmp_path / "compare.json").write_bytes(b'{"schema_version": 1}')
     command = [sys.executable, "-c", AS_TYPED, "compare", "--config", "tiny.toml"]
     command += [
         "--steps",
@@ -192,7 +192,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(
     assert not result.complete
     assert all(2 <= len(row.seconds) < 1000 for row in result.rows)
     assert "was cut short" in (tmp_path / "compare-partial.html").read_text()
-    assert (tmp_path / "compare.json").read_bytes() == b"earlier"
+    assert (tmp_path / "compare.json").read_bytes() == b'{"schema_version": 1}'
 
 
 @pytest.mark.parametrize(
