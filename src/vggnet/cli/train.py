@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from vggnet.cli.model_options import Force
 from vggnet.cli.options import ConfigFile, Recipe, config_flags, read_settings
 
 
@@ -33,6 +34,7 @@ def train(
             "--output", "-o", help="Model file; default: DATASET_vggnet.pth in this folder."
         ),
     ] = None,
+    force: Force = False,
     runs: Annotated[Path, typer.Option(help="Folder that contains the run folders.")] = Path(
         "runs"
     ),
@@ -90,6 +92,7 @@ def train(
 
     options = Options(
         output=output,
+        force=force,
         runs=runs,
         name=name,
         checkpoint_every=checkpoint_every,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from typing import Any
 
 import numpy
@@ -32,9 +33,11 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _memory_gib() -> float | None:
+    if sys.platform == "win32":  # has no sysconf
+        return None
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):
+    except (ValueError, OSError):
         return None
 
 

@@ -30,6 +30,7 @@ def train(
     name: str | None = None,
     resume: str | Path | None = None,
     checkpoint_every: str | None = None,
+    force: bool = False,
     reporter: Reporter | None = None,
     **settings: dict[str, Any],
 ) -> TrainResult:
@@ -43,6 +44,7 @@ def train(
         name: Name of the run folder; default: recipe, dataset and time.
         resume: Folder of a run to resume, with its own settings.
         checkpoint_every: Steps ("10") or seconds ("30s"); default: 30 s.
+        force: Replace an existing file at `output` that vggnet did not write.
         reporter: Is told of the progress.
         settings: `model`, `data`, `augment` and `train`: values that override the recipe, for
             example `train={"epochs": 2, "seed": 1}`.
@@ -52,6 +54,7 @@ def train(
     """
     options = Options(
         output=Path(output) if output else None,
+        force=force,
         runs=Path(runs),
         name=name,
         checkpoint_every=checkpoint_every,

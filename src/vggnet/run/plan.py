@@ -28,6 +28,8 @@ class Options:
     """Model file; default: that of the resumed run, or `<dataset>_vggnet.pth`."""
     runs: Path = Path("runs")
     """Folder that contains the run folders."""
+    force: bool = False
+    """Replace an existing file at `output` that vggnet did not write."""
     name: str | None = None
     """Name of the run folder; default: recipe, dataset and time."""
     checkpoint_every: str | None = None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from vggnet.artifacts.atomic import check_writable
 from vggnet.artifacts.model_file import check_suffix
+from vggnet.artifacts.outputs import MODEL, check_output
 from vggnet.config import Config, check_text
 from vggnet.data.dataset import Dataset, hold_out
 from vggnet.data.storage import dataset_name, load_configured
@@ -27,7 +27,7 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
     config = start.config
     output = _choose_output(start, options)
     if session.is_main:
-        check_writable(output)
+        check_output(output, MODEL, [Path(config.data.dataset)], options.force)
     device = _choose_device(config.train.device, session)
     check_precision(config.train.precision, device)
     dataset = load_configured(config.data)
@@ -39,7 +39,7 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
         config=config,
         dataset=dataset,
         train=train,
-        validation=validation,
+        validation=validation or dataset.validation,
         device=device,
         session=session,
         threads=config.train.threads or max(1, usable_cores() // session.local_world_size),
@@ -75,7 +75,8 @@ def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
             "image_size": padded_size(config.model, max(height, width)),
         }
     )
-    data = config.data.model_copy(update=scaling)
+    bit_depth = dataset.bit_depth or config.data.bit_depth
+    data = config.data.model_copy(update={**scaling, "bit_depth": bit_depth})
     return config.model_copy(update={"model": model, "data": data})
 
 
