@@ -257,6 +257,7 @@ def _allow_tf32(allowed: bool) -> Iterator[None]:
     where the caller did.
     """
     cudnn: Any = torch.backends.cudnn
+    value: Any
     older, newer = (cudnn, torch.backends.cuda.matmul), (cudnn.conv, torch.backends.cuda.matmul)
     try:
         before: list[Any] = [one.allow_tf32 for one in older]
