@@ -611,7 +611,7 @@ def test_interrupted_without_a_run_folder_the_weights_are_saved() -> None:
         Path("runs").touch()
         signal.raise_signal(signal.SIGTERM)
 
-    options = Options(name="lost", output=Path("lost.pth"))
+    options = Options(name="lost", output=Path("lost.pth"), force=True)
     with pytest.raises(InterruptedTrainingError, match=r"weights so far are in lost-step-3\.pth"):
         run(settings(), options, LoseFolder(3, lose))
     assert Path("lost.pth").read_bytes() == b"earlier"
