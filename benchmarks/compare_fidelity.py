@@ -51,7 +51,7 @@ def measure_overhead(config: Config, steps: int, rounds: int) -> list[float]:
         bare()
         for _ in range(rounds):
             state, batches = workload.begin()
-            whole, _ = time_fit(state, batches, Timer(), lambda state: None)
+            whole, _ = time_fit([state], batches, Timer(), lambda state: None)
             overheads.append(whole / timed(bare) - 1)
     return overheads
 

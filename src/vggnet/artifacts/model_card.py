@@ -38,6 +38,7 @@ class RecordedData(_Record):
     skip_bad: bool = False
     common_classes: bool = False
     bit_depth: Annotated[int, Field(ge=1, le=16)] | None = None
+    """Bits of 16-bit images that count as their full range."""
 
 
 class ModelCard(_Record):

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 _PLAIN = r"[A-Za-z0-9._=,/:+-]{1,200}"
 _MEASURED = ("train_device", "train_precision", "train_kernels", "train_threads", "train_epochs")
 """Settings that a comparison varies itself."""
-_LOCAL = ("devices", "threads", "sweep", "data_data_dir", "output", "price", "force", "as_json")
+_LOCAL = (
+    *("devices", "threads", "min_seconds", "sweep", "data_data_dir"),
+    *("output", "price", "force", "as_json"),
+)
 """Options that do not change the work of a row."""
 _REPORT = ("files", "output", "price", "force")
 """Options that apply to result files."""
@@ -61,6 +64,10 @@ def compare(
         float | None, typer.Option(help="Epochs per repeat, instead of --steps.")
     ] = None,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Repeats of each setting.")] = 5,
+    min_seconds: Annotated[
+        float,
+        typer.Option(help="Minimum duration of a repeat: shorter trainings run several times."),
+    ] = 1.0,
     threads: Annotated[
         str | None,
         typer.Option(help="CPU thread counts, such as 1,2,4; default: 1, 2, 4 … all cores."),
@@ -123,6 +130,7 @@ def compare(
         steps=steps,
         epochs=epochs,
         repeats=repeats,
+        min_seconds=min_seconds,
         sweep=sweep,
     )
     plan = replace(plan, options=_same_work(context, plan), command=_command_line())
@@ -154,7 +162,7 @@ def _same_work(context: typer.Context, plan: ComparisonPlan) -> str:
     """Return the flags that request the same work on another machine."""
     words = []
     for name, flag, value in _given(context):
-        if name not in (*_LOCAL, "steps", "epochs", "repeats"):
+        if name not in (*_LOCAL, "steps", "epochs", "repeats", "as_json"):
             values = (
                 () if isinstance(value, bool) else value if isinstance(value, tuple) else (value,)
             )

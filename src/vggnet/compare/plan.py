@@ -63,6 +63,8 @@ class ComparisonPlan:
     """Optimizer steps of a row at the common batch size."""
     repeats: int
     sweep: SweepKind | None
+    min_seconds: float = 1.0
+    """Duration of a repeat: a shorter training is repeated until then."""
     options: str = ""
     """Flags that request the same work on another machine."""
     command: str | None = None
@@ -87,6 +89,7 @@ def plan_comparison(
     steps: int | None = None,
     epochs: float | None = None,
     repeats: int = 5,
+    min_seconds: float = 1.0,
     sweep: Literal["batch", "width", "none"] | None = None,
 ) -> ComparisonPlan:
     """Load the data and complete the plan, before anything is measured.
@@ -98,6 +101,7 @@ def plan_comparison(
         steps: Steps of a row; by default `DEFAULT_STEPS`.
         epochs: Epochs of a row, instead of `steps`.
         repeats: Repeats of each row.
+        min_seconds: Minimum duration of a repeat.
         sweep: By default "batch" without a GPU, otherwise "none".
 
     Raises:
@@ -109,6 +113,8 @@ def plan_comparison(
         raise ConfigError("--steps and --epochs exclude each other")
     if epochs is not None and not 0 < epochs <= 1000:
         raise ConfigError(f"--epochs must be above 0 and at most 1000, not {epochs:g}")
+    if not 0 <= min_seconds <= 3600:
+        raise ConfigError(f"--min-seconds must be from 0 to 3600, not {min_seconds:g}")
     chosen = choose_devices(devices)
     dataset = load_configured(config.data)
     config = fit_to_data(config, dataset, Session())
@@ -124,6 +130,7 @@ def plan_comparison(
         threads=threads or default_threads(),
         steps=steps or DEFAULT_STEPS,
         repeats=repeats,
+        min_seconds=min_seconds,
         sweep=None if sweep == "none" else sweep,
     )
 

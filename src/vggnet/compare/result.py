@@ -145,6 +145,8 @@ class Row(Timing):
     best: bool
     """The fastest setting found for its device."""
     steps: Count
+    passes: Count = 1
+    """Trainings in each repeat; `seconds` and `joules` are per training."""
     warmup_seconds: Annotated[tuple[Positive, ...], Field(max_length=1000)]
     """Duration of each warm-up step."""
     step_losses: Annotated[tuple[Amount, ...], Field(max_length=10**6)]
@@ -157,7 +159,9 @@ class Row(Timing):
     parts: Parts | None = None
     cold: ColdStart | None = None
     joules: Annotated[tuple[Amount, ...], Field(max_length=10_000)] | None = None
-    """Energy of each repeat by the device's own counter."""
+    """Energy of each repeat by the device's own counter; None if it is too slow for a repeat."""
+    clock_mhz: Annotated[tuple[Amount, ...], Field(max_length=10_000)] | None = None
+    """Clock rate right after each repeat: the fastest core's or the SMs'."""
 
     @property
     def accuracy(self) -> float:
@@ -174,8 +178,10 @@ class Row(Timing):
             raise ValueError("mistakes must be in ascending order without repeats")
         if self.mistakes and self.mistakes[-1] >= self.test_images:
             raise ValueError(f"mistake {self.mistakes[-1]} of only {self.test_images} test images")
-        if self.joules is not None and len(self.joules) != len(self.seconds):
-            raise ValueError(f"{len(self.joules)} energies for {len(self.seconds)} repeats")
+        for name in ("joules", "clock_mhz"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.seconds):
+                raise ValueError(f"{len(values)} {name} for {len(self.seconds)} repeats")
         return self
 
 

@@ -44,6 +44,13 @@ class MemoryBudget:
         self.limit = limit if limit is not None else (free // 2 if free is not None else 1 << 62)
         self._used = 0
         self._change = threading.Condition()
+        self._large = threading.Lock()
+
+    @contextlib.contextmanager
+    def one_large(self, large: bool) -> Iterator[None]:
+        """If `large`, wait until no other thread is in here with a large file."""
+        with self._large if large else contextlib.nullcontext():
+            yield
 
     @contextlib.contextmanager
     def reserve(self, size: int) -> Iterator[None]:

@@ -50,7 +50,7 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
         config=config,
         dataset=dataset,
         train=train,
-        validation=validation,
+        validation=validation or dataset.validation,
         device=device,
         session=session,
         threads=config.train.threads or max(1, usable_cores() // session.local_world_size),
@@ -87,7 +87,8 @@ def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
             "image_size": padded_size(config.model, max(height, width)),
         }
     )
-    data = config.data.model_copy(update=scaling)
+    bit_depth = dataset.bit_depth or config.data.bit_depth
+    data = config.data.model_copy(update={**scaling, "bit_depth": bit_depth})
     return config.model_copy(update={"model": model, "data": data})
 
 
