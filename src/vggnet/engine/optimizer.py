@@ -124,15 +124,16 @@ _EagerMuon = _eager(_Muon)
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build the configured optimizer for all parameters of a network."""
+    """Build the configured optimizer for all parameters of a network that are not frozen."""
+    trained = [one for one in network.parameters() if one.requires_grad]
     options = {"betas": config.betas, "lr": config.peak_lr, "weight_decay": config.weight_decay}
     match config.optimizer:
         case "adam":
-            return _Adam(network.parameters(), fused=True, **options)
+            return _Adam(trained, fused=True, **options)
         case "adamw":
-            return _AdamW(network.parameters(), fused=True, **options)
+            return _AdamW(trained, fused=True, **options)
         case "muon":
-            return _EagerMuon(network.parameters(), **options)
+            return _EagerMuon(trained, **options)
 
 
 def averages_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[str, ...]:
