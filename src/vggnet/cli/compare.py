@@ -76,6 +76,19 @@ def compare(
             "default: batch without a GPU, otherwise none."
         ),
     ] = None,
+    to_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Test accuracy in percent: compare the time that complete trainings take to it."
+        ),
+    ] = None,
+    to: Annotated[
+        Literal["article"] | None,
+        typer.Option(help="article: the same with the accuracy of the article's recipe."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Complete trainings of each; default: 3.")
+    ] = None,
     price: Annotated[
         str | None, typer.Option(help="Prices per hour, to report costs: cpu=0.10,cuda=1.80.")
     ] = None,
@@ -117,10 +130,23 @@ def compare(
     from vggnet.recipes import resolve_config
 
     chosen = {**nest_flags(flags), **({} if recipe is None else {"recipe": recipe})}
-    settings = resolve_config(load_overrides(config) if config else {}, chosen)
+    layers: list[dict[str, Any]] = [load_overrides(config) if config else {}, chosen]
+    settings = resolve_config(*layers)
 
-    from vggnet.compare.plan import plan_comparison
+    from vggnet.compare.plan import Goal, plan_comparison
 
+    if to_accuracy is not None or to is not None:
+        target = _read_target(to_accuracy, to)
+        # The same network and images, trained as the article did.
+        article = resolve_config(
+            *(dict(filter(_is_shared, one.items())) for one in layers),
+            {"recipe": "article"},
+        )
+        goal = Goal(target, seeds or 3, article)
+    elif seeds is not None:
+        raise ConfigError("--seeds needs --to-accuracy or --to article")
+    else:
+        goal = None
     plan = plan_comparison(
         settings,
         devices=devices.split(",") if devices is not None else None,
@@ -129,6 +155,7 @@ def compare(
         epochs=epochs,
         repeats=repeats,
         min_seconds=min_seconds,
+        goal=goal,
         sweep=sweep,
     )
     plan = replace(plan, options=_same_work(context, plan), command=_command_line())
@@ -245,6 +272,22 @@ def _read_prices(text: str | None) -> dict[str, float]:
             raise ConfigError(f"--price names {found[1]} twice")
         prices[found[1]] = float(found[2])
     return prices
+
+
+def _is_shared(section: tuple[str, Any]) -> bool:
+    """Whether a section of settings applies to the article's recipe too."""
+    return section[0] in ("model", "data")
+
+
+def _read_target(percent: float | None, to: str | None) -> float | None:
+    """Return the target accuracy from 0 to 1; None for the article's."""
+    if percent is None:
+        return None
+    if to is not None:
+        raise ConfigError("--to-accuracy and --to exclude each other")
+    if not 0 < percent <= 100:
+        raise ConfigError(f"--to-accuracy must be above 0 and at most 100, not {percent:g}")
+    return round(percent / 100, 10)  # 99.4 / 100 is above 0.994
 
 
 def _read_threads(text: str) -> tuple[int, ...]:
