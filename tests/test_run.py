@@ -219,5 +219,5 @@ def test_outputs_are_checked_before_training(here: Path) -> None:
 def test_a_name_that_is_taken_is_refused_before_training(here: Path) -> None:
     """Runs are never overwritten."""
     (here / "runs" / "mine").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="mine exists"):
         vggnet.train(name="mine")

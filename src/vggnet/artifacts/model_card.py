@@ -31,12 +31,14 @@ class _Record(BaseModel):
 
 
 class RecordedData(_Record):
-    """The images that a model was trained on, as far as its file says."""
+    """The images that a model was trained on, as far as its file says; see `DataConfig`."""
 
     dataset: str | None = Field(None, min_length=1, max_length=4_096, pattern=r"^[^\x00]*$")
-    """Name or folder."""
     image_size: Side | None = None
     skip_bad: bool = False
+    common_classes: bool = False
+    bit_depth: Annotated[int, Field(ge=1, le=16)] | None = None
+    """Bits of 16-bit images that count as their full range."""
 
 
 class ModelCard(_Record):

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vggnet.cli.flags import config_flags, nest_flags
 from vggnet.cli.model_options import Force
+from vggnet.cli.options import config_flags, nest_flags
 from vggnet.errors import ConfigError, VggnetError
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 _PLAIN = r"[A-Za-z0-9._=,/:+-]{1,200}"
 _MEASURED = ("train_device", "train_precision", "train_kernels", "train_threads", "train_epochs")
 """Settings that a comparison varies itself."""
-_LOCAL = ("devices", "threads", "min_seconds", "sweep", "data_data_dir", "output", "price", "force")
+_LOCAL = (
+    *("devices", "threads", "min_seconds", "sweep", "data_data_dir"),
+    *("output", "price", "force", "as_json"),
+)
 """Options that do not change the work of a row."""
 _REPORT = ("files", "output", "price", "force")
 """Options that apply to result files."""
@@ -126,8 +129,7 @@ def compare(
         return
     counts = _read_threads(threads) if threads is not None else None
 
-    from vggnet.config import load_overrides
-    from vggnet.recipes import resolve_config
+    from vggnet.recipes import load_overrides, resolve_config
 
     chosen = {**nest_flags(flags), **({} if recipe is None else {"recipe": recipe})}
     layers: list[dict[str, Any]] = [load_overrides(config) if config else {}, chosen]

@@ -102,7 +102,8 @@ def predict(
     overrides = options.read_overrides(mean, std, image_size, classes)
     classifier = Classifier(load_model(model, overrides), device, kernels)
     if show:
-        check_output(show, PNG, [model, *images], force)
+        read = [model, *images, *(Path(item.path) for item in inputs.items)]
+        check_output(show, PNG, read, force)
     reading = choose_reading(classifier.learnt) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError(

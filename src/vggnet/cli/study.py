@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vggnet.cli.flags import config_flags, nest_flags
 from vggnet.cli.model_options import Force
+from vggnet.cli.options import config_flags, nest_flags
 
 if TYPE_CHECKING:
     from vggnet.study.ledger import Ledger
@@ -52,7 +52,7 @@ def depth(
     not start to learn. --width reduces the cost. Writes study.md, study.html, study.png and
     study.jsonl (one line per run). After Ctrl-C, the same command continues.
     """
-    from vggnet.config import load_overrides
+    from vggnet.recipes import load_overrides
 
     chosen = {**nest_flags(flags), **({} if recipe is None else {"recipe": recipe})}
     layers = [load_overrides(config) if config else {}, chosen]

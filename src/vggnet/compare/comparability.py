@@ -13,7 +13,7 @@ from vggnet.config import differences
 FREE = {
     *(f"train.{name}" for name in ("device", "precision", "threads", "kernels")),
     *("train.global_batch_size", "train.epochs"),
-    *("data.dataset", "data.data_dir", "data.download"),
+    *("data.dataset", "data.data_dir", "data.download", "data.cache"),
 }
 """Settings that may differ: a row's setting or steps, or the dataset's hash, covers them."""
 

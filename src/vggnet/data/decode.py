@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vggnet.data.files import File
 from vggnet.data.image import fit
+from vggnet.data.image_cost import READABLE, UnknownFormatError, check_cost
 from vggnet.data.memory import MemoryBudget
 from vggnet.errors import ImageError
 
@@ -33,8 +34,6 @@ FORMATS = {
 
 SUFFIXES = tuple(suffix for group in FORMATS.values() for suffix in group)
 
-READABLE = "PNG, JPEG, WebP, BMP, GIF, TIFF or PNM"
-
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded by default; Pillow's own limit."""
 
@@ -47,24 +46,23 @@ _CUT = re.compile(r"(RGB[AX]?|LA);16")
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits that the values of a 16-bit image can have."""
 
-_READ_AT_ONCE = 1 << 24
-"""Bytes of a file that is read at once."""
+_HEADER_BYTES = 1 << 20
+"""Bytes of a file in which most headers are complete."""
+
+_LARGEST_FILE = 1 << 30
+"""Bytes; no encoded image within `MAX_PIXELS` is larger, except by what it does not need."""
+
+_LARGE_FILE = 1 << 26
+"""Bytes of a file from which on only one is in memory at a time."""
 
 _STRIP = 256
 """Rows that are converted at a time, so that no copy of a large image is made."""
 
-_BYTES_PER_PIXEL = 16
-"""Memory that decoding takes: Pillow's image, the same in RGB, the array, and a margin."""
-
-_PROGRESSIVE_BYTES = 6
-"""Memory for each pixel of a JPEG before it is scaled down: its coefficients, if progressive."""
+_BYTES_PER_PIXEL = 12
+"""Memory that the decoded image takes in other forms: upright, in RGB, and as an array."""
 
 _OPENING = threading.Lock()
 """Folders are read by several threads, and the filter of warnings is one for all of them."""
-
-
-class UnknownFormatError(ImageError):
-    """A file is no image of the formats that are read."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +83,25 @@ def read_header(file: File) -> Header:
 
     Raises:
         UnknownFormatError: It is no image.
-        ImageError: It is damaged, too large, or cannot be read.
+        ImageError: It is damaged, too large, costs too much, or cannot be read.
     """
     with _image_errors(MAX_PIXELS), file.open() as opened:
-        image = _open(opened, MAX_PIXELS)
-        tiles = getattr(image, "tile", [])  # of an ImageFile, which `open` returns
-        cut = any(_CUT.search(str(tile[3])) for tile in tiles)
-        deep = image.mode in _DEEP
-        grey = image.mode in ("1", "L", "LA", *_DEEP)
-        return Header(max(image.size), grey, deep, cut)
+        start = opened.read(_HEADER_BYTES)
+        try:
+            if len(start) < _HEADER_BYTES:
+                check_cost(start)
+            image = _open(start, MAX_PIXELS)
+        except UnidentifiedImageError:
+            if len(start) < _HEADER_BYTES:
+                raise
+            data = start + _read_rest(opened, file)  # a TIFF's header can be at its end
+            check_cost(data)
+            image = _open(data, MAX_PIXELS)
+    tiles = getattr(image, "tile", [])  # of an ImageFile, which `open` returns
+    cut = any(_CUT.search(str(tile[3])) for tile in tiles)
+    deep = image.mode in _DEEP
+    grey = image.mode in ("1", "L", "LA", *_DEEP)
+    return Header(max(image.size), grey, deep, cut)
 
 
 def decode_image(
@@ -162,10 +170,8 @@ def find_bit_depth(file: File, budget: MemoryBudget) -> int:
     Raises:
         ImageError: As `decode_image`.
     """
-    with _image_errors(MAX_PIXELS), _open_content(file) as content:
-        image = _open(content, MAX_PIXELS)
-        with budget.reserve(file.size + _decoding_bytes(image)):
-            return _needed_depth(image)
+    with _opened(file, MAX_PIXELS, None, budget) as image:
+        return _needed_depth(image)
 
 
 @contextmanager
@@ -173,40 +179,44 @@ def _decoded(
     file: File, max_pixels: int, side: int | None, bit_depth: int | None, budget: MemoryBudget
 ) -> Iterator[Image.Image]:
     """Hold an image decoded, in mode L or RGB, and the memory for it."""
-    with _image_errors(max_pixels), _open_content(file) as content:
-        image = _open(content, max_pixels)
-        size = file.size
-        if side:
-            full = image.width * image.height
-            image.draft(None, (2 * side, 2 * side))
-            size += _PROGRESSIVE_BYTES * full if image.format in ("JPEG", "MPO") else 0
-        with budget.reserve(size + _decoding_bytes(image)):
-            ImageOps.exif_transpose(image, in_place=True)
-            yield _flatten(image, bit_depth)
+    with _opened(file, max_pixels, side, budget) as image:
+        ImageOps.exif_transpose(image, in_place=True)
+        yield _flatten(image, bit_depth)
 
 
 @contextmanager
-def _open_content(file: File) -> Iterator[IO[bytes]]:
-    """Open a file; a small one is read at once, a large one as far as the decoder needs it."""
-    with file.open() as opened:
-        small = file.size <= _READ_AT_ONCE and not isinstance(opened, io.BytesIO)
-        yield io.BytesIO(opened.read(_READ_AT_ONCE)) if small else opened
+def _opened(
+    file: File, max_pixels: int, side: int | None, budget: MemoryBudget
+) -> Iterator[Image.Image]:
+    """Hold an image that is ready to be decoded, and the memory for that."""
+    with _image_errors(max_pixels), budget.one_large(file.size > _LARGE_FILE):
+        with file.open() as opened:
+            data = _read_rest(opened, file)
+        cost = check_cost(data, max_memory=budget.limit)
+        image = _open(data, max_pixels)
+        if side:
+            image.draft(None, (2 * side, 2 * side))
+        size = len(data) + cost.memory + _BYTES_PER_PIXEL * image.width * image.height
+        with budget.reserve(size):
+            yield image
 
 
-def _open(file: IO[bytes], max_pixels: int) -> Image.Image:
+def _read_rest(opened: IO[bytes], file: File) -> bytes:
+    if file.size > _LARGEST_FILE:
+        raise ImageError(f"{file.size / 1e9:,.1f} GB are too much for an image file")
+    return opened.read(_LARGEST_FILE)
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(file, formats=tuple(FORMATS))
+        image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(
             f"{width} × {height} pixels are more than the {max_pixels:,} that are read"
         )
     return image
-
-
-def _decoding_bytes(image: Image.Image) -> int:
-    return _BYTES_PER_PIXEL * image.width * image.height
 
 
 @contextmanager

@@ -18,12 +18,12 @@ from vggnet.data.collection import Collection, Request, Rows, arrange, list_name
 from vggnet.data.decode import (
     SUFFIXES,
     Header,
-    UnknownFormatError,
     find_bit_depth,
     load_fitted,
     read_header,
 )
 from vggnet.data.files import File
+from vggnet.data.image_cost import UnknownFormatError
 from vggnet.data.memory import MemoryBudget, available_bytes, check_memory
 from vggnet.data.progress import track
 from vggnet.errors import DataError, ImageError

@@ -141,12 +141,12 @@ def is_file(path: Path) -> bool:
 
 
 def cache_folder(kind: str) -> Path | None:
-    """Return the user's folder for downloads or for decoded images.
+    """Return the user's folder for downloads or decoded images.
 
     VGGNET_CACHE_DIR names the folder that it is in; the default is the platform's.
 
     Args:
-        kind: The folder's name: "datasets" or "decoded".
+        kind: The folder's name: "datasets", "decoded" or "weights".
 
     Returns:
         The folder, which need not exist; None if the user has no home or may not read it.

@@ -16,11 +16,17 @@ from math import ceil, prod
 
 from vggnet.errors import ImageError
 
+READABLE = "PNG, JPEG, WebP, BMP, GIF, TIFF or PNM"
+
 MAX_SCANS = 100
 """Scans in one JPEG. Encoders write about 10. libtiff has the same limit for JPEG in TIFF."""
 
 MAX_MEMORY = 4 << 30
 """Bytes. What the largest image that Pillow opens by default needs as WebP."""
+
+
+class UnknownFormatError(ImageError):
+    """A file has the signature of no format that is read."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ def check_cost(data: bytes, *, max_memory: int = MAX_MEMORY) -> Cost:
         max_memory: Bytes that the decoder may use.
 
     Raises:
-        ImageError: Decoding costs too much, the format is unknown, or the header is damaged.
+        UnknownFormatError: It is no image of the formats that are read.
+        ImageError: Decoding costs too much, or the header is damaged.
     """
     try:
         cost = _find_format(data)(data)
@@ -59,7 +66,7 @@ def _find_format(data: bytes) -> Callable[[bytes], Cost]:
     for signature, estimate in _FORMATS.items():
         if re.match(signature, data, re.DOTALL):
             return estimate
-    raise ImageError("not a PNG, JPEG, WebP, BMP, GIF, TIFF or PNM image")
+    raise UnknownFormatError(f"not a {READABLE} image")
 
 
 def _check_chunks(count: int, data: bytes) -> None:
@@ -229,16 +236,28 @@ def _read_tags(data: bytes) -> tuple[dict[int, int], int]:
 # PNM (Netpbm)
 
 _HEADER_BYTES = 1 << 16
+_PNM_HEADER = re.compile(rb"P([1-6])\s+(\d{1,9})\s+(\d{1,9})\s+(\d{1,5})?")
+_SLOW_SAMPLES, _SLOW_BYTES, _COMMENTS = 1 << 21, 1 << 23, 100
+"""Of a file that Pillow reads in Python, at about 1 µs per sample."""
 
 
 def _estimate_pnm(data: bytes) -> Cost:
     # A comment may stand anywhere, even inside of a number.
-    header = re.sub(rb"#[^\r\n]*[\r\n]", b"", data[:_HEADER_BYTES])
-    found = re.match(rb"\w+\s+(\d{1,9})\s+(\d{1,9})\s", header)
-    if not found:
+    header = _PNM_HEADER.match(re.sub(rb"#[^\r\n]*[\r\n]", b"", data[:_HEADER_BYTES]))
+    if header is None:
         raise ImageError("damaged: a PNM without a size")
-    width, height = int(found[1]), int(found[2])
-    return Cost(width * height, 12 * width * height)
+    kind, pixels = header[1], int(header[2]) * int(header[3])
+    fast = kind == b"4" or (kind in b"56" and header[4] == b"255")
+    fast |= kind == b"5" and header[4] == b"65535"
+    samples = pixels * (3 if kind in b"36" else 1)
+    if not fast and (
+        samples > _SLOW_SAMPLES or len(data) > _SLOW_BYTES or data.count(b"#") > _COMMENTS
+    ):
+        raise ImageError(
+            f"a PNM image of {samples:,} values as text or with an unusual maximum; the limit is "
+            f"{_SLOW_SAMPLES:,}"
+        )
+    return Cost(pixels, 16 * pixels)
 
 
 _FORMATS: dict[bytes, Callable[[bytes], Cost]] = {
@@ -247,7 +266,7 @@ _FORMATS: dict[bytes, Callable[[bytes], Cost]] = {
     rb"RIFF....WEBP": _estimate_webp,
     rb"BM": _estimate_bmp,
     rb"GIF8[79]a": _estimate_gif,
+    rb"P[1-6]\s": _estimate_pnm,
     rb"II\x2a\x00|MM\x00\x2a|MM\x2a\x00|II\x00\x2a": _estimate_tiff,
-    rb"P[0-6fFy]": _estimate_pnm,
 }
 """By signature. Pillow tells formats apart by the same ones."""

@@ -68,6 +68,7 @@ class Classifier:
             self.card.image_shape,
             self.card.data.dataset,
             self.card.dataset_sha256,
+            self.card.data.bit_depth,
         )
 
     @torch.no_grad()

@@ -16,13 +16,13 @@ from vggnet.data.catalog import CATALOG
 from vggnet.data.decode import (
     SUFFIXES,
     Header,
-    UnknownFormatError,
     find_bit_depth,
     load_image,
     read_header,
 )
 from vggnet.data.encoded import describe_left_out
 from vggnet.data.files import File, Tree, file_mode, is_file, is_folder, open_regular
+from vggnet.data.image_cost import UnknownFormatError
 from vggnet.data.matching import Learnt
 from vggnet.data.memory import MemoryBudget
 from vggnet.data.sources import find_source, open_tree

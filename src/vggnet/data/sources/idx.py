@@ -62,11 +62,12 @@ def load(tree: Tree, request: Request) -> Collection:
             files are EMNIST's, which need to be named.
     """
     sets = _find_sets(tree)
-    if emnist := [prefix for _, prefix in sets if prefix.startswith("emnist")]:
+    if emnist := sorted(prefix for _, prefix in sets if prefix.startswith("emnist")):
         folder = tree.path.parent if tree.is_file else tree.path / next(iter(sets))[0]
+        one = "emnist-digits" if "emnist-digits" in emnist else emnist[0]
         raise DataError(
-            f"{tree.path} has EMNIST's files ({list_names(sorted(emnist))}), which hold transposed "
-            f"images: use --dataset {sorted(emnist)[0]} --data-dir {folder}, which turns them"
+            f"{tree.path} holds EMNIST's files ({list_names(emnist)}), with transposed images; "
+            f"name one set, which turns them: --dataset {one} --data-dir {folder}"
         )
     if len(sets) > 1:
         names = sorted(f"{folder or '.'}/{prefix}" for folder, prefix in sets)
