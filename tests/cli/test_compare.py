@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import Outcome, idx_bytes
+from compare.samples import write_digits
+from conftest import Outcome
 from vggnet.compare.result import Result, load_result
 from vggnet.data.dataset import Dataset
 from vggnet.errors import DeviceError
@@ -102,12 +103,7 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
 def test_time_to_accuracy(vggnet: Command, mnist: Dataset) -> None:
     """Complete trainings of the recipe and of the article's run; the report starts with them."""
     Path("tiny.toml").write_text(TINY)
-    folder = Path("digits")
-    folder.mkdir()
-    for stem, examples, count in (("train", mnist.train, 320), ("t10k", mnist.test, 100)):
-        images, labels = examples.images[:count, 0], examples.labels[:count]
-        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(images))
-        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    write_digits(Path("digits"), mnist)
     flags = "--steps 2 --repeats 1 --min-seconds 0 --threads 1 --sweep none --batch-size 32"
     goal = "--to article --seeds 1"
     done = vggnet(*f"compare --config tiny.toml --dataset digits {flags} {goal}".split())
