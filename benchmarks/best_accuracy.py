@@ -21,9 +21,9 @@ from measuring import build_parser, render_accuracy, render_machine
 from tune import read_runs, read_settings
 
 import vggnet
-from vggnet.config import ModelConfig, build_config, differences
+from vggnet.config import ModelConfig, differences
 from vggnet.engine.environment import describe_environment
-from vggnet.recipes import resolve_config
+from vggnet.recipes import build_config, resolve_config
 
 IGNORED = {
     *("recipe", "data", "train.seed", "train.device", "train.threads", "train.kernels"),

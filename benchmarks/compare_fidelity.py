@@ -51,7 +51,7 @@ def measure_overhead(config: Config, steps: int, rounds: int) -> list[float]:
         bare()
         for _ in range(rounds):
             state, batches = workload.begin()
-            whole, _ = time_fit(state, batches, Timer(), lambda state: None)
+            whole, _ = time_fit([state], batches, Timer(), lambda state: None)
             overheads.append(whole / timed(bare) - 1)
     return overheads
 
@@ -75,7 +75,7 @@ def train_in_turns(result: Result, times: int) -> dict[Setting, tuple[float, ...
     for _ in range(times):
         for row in result.rows:
             workload = Workload(row.setting, result.config, dataset, row.steps)
-            found = time_cold_start(workload.settings(), Timer()).training_seconds
+            found = time_cold_start(workload.settings(), Timer())[0].training_seconds
             seconds[row.setting] = (*seconds.get(row.setting, ()), found)
     return seconds
 

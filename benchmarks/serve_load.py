@@ -34,7 +34,7 @@ from vggnet.serve.limits import Limits
 
 CONNECTIONS = 32
 ROUNDS = 5
-TOO_MANY = 3 * Limits().waiting_images // Limits().file_weight
+TOO_MANY = 3 * Limits().waiting_images // Limits().body_weight
 
 
 @dataclass

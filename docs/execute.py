@@ -38,6 +38,16 @@ for name in ("FORCE_COLOR", "CLICOLOR_FORCE"):  # the kernel's; commands would d
     os.environ.pop(name, None)
 """
 
+PLACE = """# Work in a temporary folder that has the documentation's files.
+import os
+import tempfile
+from pathlib import Path
+
+docs = Path("../docs").resolve()
+os.chdir(tempfile.mkdtemp())
+Path("docs").symlink_to(docs)"""
+"""The first cell of a page that is also a notebook under examples/."""
+
 _PART = re.compile(
     r"(?:^<!-- (?P<mark>not run|fails|head \d+) -->\n)?"
     r"^```(?P<language>python|console)\n(?P<code>.*?)^```\n"
@@ -189,11 +199,13 @@ def update(page: Path, model: Path | None, notebook_file: Path | None) -> None:
     notebook = build_notebook(parts)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if notebook_file:
+            notebook.cells.insert(0, nbformat.v4.new_code_cell(PLACE, id="place"))
         for linked in ("docs", "benchmarks"):
             (folder / linked).symlink_to(DOCS.parent / linked)
         if model:
             shutil.copy(model, folder / "mnist_vggnet.pth")
-        execute(notebook, folder)
+        execute(notebook, notebook_file.parent if notebook_file else folder)
     blocks = [part for part in parts if isinstance(part, Block)]
     for figure in (DOCS / "img").glob(f"{page.stem}-*.png"):
         figure.unlink()
@@ -205,15 +217,24 @@ def update(page: Path, model: Path | None, notebook_file: Path | None) -> None:
     page.write_text(render_page(parts, iter(outputs)), encoding="utf-8")
     translation = page.parent / "zh" / page.name
     if translation.exists():
-        translated = read_page(translation.read_text(encoding="utf-8"))
-        others = [part for part in translated if isinstance(part, Block)]
-        for one, other in zip(blocks, others, strict=True):
-            if one.essence != other.essence:
-                raise SystemExit(f"{translation} has other code:\n{other.code}\nnot\n{one.code}")
-        shown = (output.replace("](img/", "](../img/") for output in outputs)
-        translation.write_text(render_page(translated, shown), encoding="utf-8")
+        update_translation(translation, blocks, outputs)
     if notebook_file:
         nbformat.write(notebook, notebook_file)
+
+
+def update_translation(page: Path, originals: list[Block], outputs: list[str]) -> None:
+    """Write the original's outputs into its translation.
+
+    Raises:
+        SystemExit: The translation has other code.
+    """
+    parts = read_page(page.read_text(encoding="utf-8"))
+    blocks = [part for part in parts if isinstance(part, Block)]
+    for one, other in zip(originals, blocks, strict=True):
+        if one.essence != other.essence:
+            raise SystemExit(f"{page} has other code:\n{other.code}\nnot\n{one.code}")
+    shown = (output.replace("](img/", "](../img/") for output in outputs)
+    page.write_text(render_page(parts, shown), encoding="utf-8")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Configurations: recipes, files and flags, and what is refused in them."""
+"""Configurations: recipes, files and flags, and which values are refused."""
 
 from __future__ import annotations
 
@@ -11,22 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggnet.architectures import ARCHITECTURES
-from vggnet.config import (
-    SECTIONS,
-    Config,
-    ModelConfig,
-    build_config,
-    differences,
-    flatten,
-    load_overrides,
-    unflatten,
-)
+from vggnet.config import SECTIONS, Config, ModelConfig, differences, flatten
 from vggnet.errors import ConfigError
-from vggnet.recipes import RECIPES, resolve_config
+from vggnet.recipes import RECIPES, build_config, load_overrides, resolve_config, unflatten
 
 
 def test_article_recipe_is_the_articles_training() -> None:
-    """The recipe `article` has every value that the article's script has."""
+    """The recipe `article` has the values of the article's script."""
     config = resolve_config({"recipe": "article"})
     assert config.model.architecture == "vgg-mini"
     assert (config.model.dropout, config.model.batch_norm) == (0.5, False)
@@ -40,7 +31,7 @@ def test_article_recipe_is_the_articles_training() -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_survive_being_stored(recipe: str) -> None:
-    """A configuration written to config.json reads back as the same."""
+    """A configuration written to config.json reads back equal."""
     config = resolve_config({"recipe": recipe})
     assert build_config(json.loads(config.model_dump_json())) == config
     assert resolve_config(json.loads(config.model_dump_json())) == config
@@ -63,25 +54,36 @@ def test_recipes_survive_being_stored(recipe: str) -> None:
         ({"train": {"optimizer": "lion"}}, "'adam', 'adamw' or 'muon'"),
         ({"train": 3}, "train:"),
         ({"model": {"stages": "32,x"}}, "unknown layer 'x'"),
-        ({"model": {"stages": "lrn/32"}}, "begin with a convolution"),
+        ({"model": {"stages": "lrn/32"}}, "start with a convolution"),
         ({"model": {"stages": "32,lrn,32/32"}}, "lrn can only end a stage"),
         ({"model": {"stages": "32,lrn,lrn/32"}}, "lrn can only end a stage"),
-        ({"model": {"stages": "32/32,lrn"}}, "lrn can end every stage but the last"),
+        ({"model": {"stages": "32/32,lrn"}}, "lrn cannot end the last stage"),
         ({"model": {"stages": ""}}, "model"),
         ({"model": {"architecture": "custom"}}, "needs both stages and hidden"),
         ({"model": {"hidden": "0"}}, "at least 1"),
         ({"data": {"std": (0.0,)}}, "data.std"),
+        ({"model": {"stages": "8/" * 400 + "8"}}, "401 stages; use at most 10"),
+        ({"model": {"stages": [[8]] * 11}}, "11 stages"),
+        ({"model": {"stages": "99999999999"}}, "unknown layer '99999999999'"),
+        ({"model": {"stages": [[65_537]]}}, "unknown layer 65537"),
+        ({"model": {"stages": "conv1-" + "9" * 5000}}, "unknown layer 'conv1-99999999999999…'"),
+        ({"model": {"hidden": "65537"}}, "at most 65536"),
+        ({"model": {"hidden": "9" * 5000}}, "model.hidden"),
+        ({"data": {"dataset": "a\0b"}}, "data.dataset: must be valid Unicode without NUL"),
+        ({"data": {"data_dir": "a\0b"}}, "data.data_dir"),
+        ({"data": {"data_dir": "a\udcffb"}}, "data.data_dir"),
+        ({"recipe": "fast\0"}, "unknown recipe"),
     ],
 )
 def test_bad_settings_are_named(values: dict[str, object], words: str) -> None:
-    """Every refused setting is named, with the nearest valid one where there is one."""
+    """The error names every refused setting, and the most similar valid one."""
     with pytest.raises(ConfigError) as caught:
         resolve_config(values)
     assert words in str(caught.value)
 
 
 def test_later_layers_win() -> None:
-    """Flags lie over a file's values, and a file's over the recipe's."""
+    """Flags override a file, which overrides the recipe."""
     config = resolve_config(
         {"recipe": "article", "train": {"epochs": 3, "seed": 1}}, {"train": {"epochs": 4}}
     )
@@ -91,14 +93,14 @@ def test_later_layers_win() -> None:
 
 @pytest.mark.parametrize("value", [3, "vgg-a", None, [1]])
 def test_a_section_is_a_table(value: object) -> None:
-    """`model = "vgg-a"` in a file is refused in words, as a layer below the flags' as well."""
+    """`model = "vgg-a"` in a file is refused, with and without flags over it."""
     for layers in ([{"model": value}], [{"model": value}, {"model": {}}]):
         with pytest.raises(ConfigError, match="model: must be a table of settings"):
             resolve_config(*layers)
 
 
 def test_files_are_read(tmp_path: Path) -> None:
-    """TOML and JSON say the same."""
+    """TOML and JSON files give the same settings."""
     toml, plain = tmp_path / "a.toml", tmp_path / "a.json"
     toml.write_text('recipe = "article"\n[model]\nstages = [[8], ["conv1-16"]]\nhidden = [4]\n')
     plain.write_text(
@@ -121,7 +123,7 @@ def test_files_are_read(tmp_path: Path) -> None:
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, name: str, content: bytes | None) -> None:
-    """A file that is no table of settings is a ConfigError, whatever it holds."""
+    """A file without settings is a ConfigError, whatever it contains."""
     path = tmp_path / name
     if name == "folder.toml":
         path.mkdir()
@@ -146,13 +148,13 @@ keys = st.sampled_from([name for one in SECTIONS.values() for name in one.model_
     )
 )
 def test_any_table_gives_a_config_or_a_config_error(table: dict[str, object]) -> None:
-    """No table of settings, however mangled, ends in another exception."""
+    """No table of settings ends in another exception."""
     with contextlib.suppress(ConfigError):
         assert isinstance(resolve_config(table), Config)
 
 
 def test_stages_read_the_same_from_text_and_lists() -> None:
-    """`--stages "32,lrn/64,64"` is the list of lists that a file holds."""
+    """`--stages "32,lrn/64,64"` equals the list of lists in a file."""
     assert ModelConfig(stages="32, lrn/64,64").stages == ((32, "lrn"), (64, 64))  # type: ignore[arg-type]
     assert ModelConfig(architecture="vgg-d").layers == ARCHITECTURES["vgg-d"]
 
@@ -176,3 +178,21 @@ def test_flattened_settings_are_whole(recipe: str) -> None:
     config = resolve_config({"recipe": recipe})
     assert unflatten(flatten(config)) == config
     assert unflatten({}) == Config()
+
+
+TEXT = st.text(st.sampled_from("a/.\0\ud800\udcff\n") | st.characters(), max_size=6)
+
+
+@given(
+    st.sampled_from(
+        ["data.dataset", "data.data_dir", "train.device", "model.architecture", "model.stages"]
+    ),
+    TEXT,
+)
+def test_any_text_can_be_stored_or_is_refused(name: str, text: str) -> None:
+    """A setting that is accepted can be a file name, and survives being written to a file."""
+    with contextlib.suppress(ConfigError):
+        config = unflatten({name: text})
+        text.encode()
+        assert "\0" not in text
+        assert resolve_config(json.loads(config.model_dump_json())) == config

@@ -1,4 +1,4 @@
-"""What `import vggnet` gives, and what it costs."""
+"""The public names of `vggnet`, and the time of importing it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import vggnet
 
 
 def test_public_names_are_these() -> None:
-    """The library's surface changes only on purpose."""
+    """The public names change only on purpose."""
     assert vggnet.__all__ == [
         "Classifier",
         "Config",
@@ -29,14 +29,14 @@ def test_public_names_are_these() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """The lazy loader does not hide typing errors."""
+    """Lazy imports do not hide misspelled names."""
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         _ = vggnet.trian  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
 def test_help_does_not_import_torch(arguments: list[str]) -> None:
-    """Help is quick because torch, matplotlib and NumPy are not imported for it."""
+    """Help is fast because it imports neither torch nor matplotlib nor NumPy."""
     script = (
         "import sys\n"
         f"sys.argv = ['vggnet', *{arguments!r}]\n"

@@ -179,7 +179,9 @@ def test_a_diverging_run_keeps_what_was_good(here: Path) -> None:
         "threads": 1,
     }
     with pytest.raises(TrainingDivergedError, match=r"weights after epoch \d are in"):
-        vggnet.train(train=growing, model=TINY, data={"validation_size": 59_000}, name="x")
+        vggnet.train(
+            train=growing, model=TINY, data={"validation_size": 59_000}, name="x", force=True
+        )
     assert (here / "mnist_vggnet.pth").read_bytes() == b"earlier"
     kept = load_model(here / "runs" / "x" / "model.safetensors")
     assert all(parameter.isfinite().all() for parameter in kept.network.parameters())
@@ -219,5 +221,5 @@ def test_outputs_are_checked_before_training(here: Path) -> None:
 def test_a_name_that_is_taken_is_refused_before_training(here: Path) -> None:
     """Runs are never overwritten."""
     (here / "runs" / "mine").mkdir(parents=True)
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="mine exists"):
         vggnet.train(name="mine")

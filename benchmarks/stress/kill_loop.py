@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -40,7 +41,9 @@ from vggnet.engine.snapshot import Snapshot
 from vggnet.errors import CheckpointError
 from vggnet.recipes import resolve_config
 from vggnet.run import Plan, Reporter, fit_to_data
-from vggnet.run.boundary import CheckpointSchedule
+from vggnet.run.checkpointing import CheckpointSchedule
+from vggnet.run.plan import Start
+from vggnet.run.resume import load_checkpoint
 from vggnet.run.training import Training
 
 EPOCHS = 8
@@ -119,11 +122,12 @@ def kill_at(point: str, checkpoints: int, dice: random.Random) -> None:
 
 def train(plan: Plan, memory: mmap.mmap) -> None:
     """Train from the latest checkpoint to the end, as a resumed run does."""
-    folder = RunFolder(plan.folder)
-    checkpoint: Snapshot | None = None
-    if folder.checkpoints.path.exists() and any(folder.checkpoints.path.glob("*.json")):
-        checkpoint, _ = folder.checkpoints.load_latest()
-    Training(plan, folder, checkpoint, CheckpointSchedule("1"), Steps(memory)).carry_out()
+    folder = plan.output.parent
+    reporter = Steps(memory)
+    if any(folder.glob("checkpoints/*.json")):
+        start = Start(plan.config, folder, load_checkpoint(folder, reporter.warned))
+        plan = replace(plan, start=start)
+    Training(plan, CheckpointSchedule("1"), reporter).run(RunFolder(folder))
 
 
 def import_optimizer() -> None:
@@ -162,7 +166,8 @@ def build_plan(folder: Path) -> Plan:
     config = fit_to_data(resolve_config({"recipe": "article"}, settings), dataset, Session())
     folder.mkdir()
     cpu = torch.device("cpu")
-    return Plan(config, dataset, images, None, cpu, Session(), 1, folder, folder / "m.pth")
+    start = Start(config)
+    return Plan(start, config, dataset, images, None, cpu, Session(), 1, folder / "m.pth")
 
 
 def latest(folder: Path) -> tuple[int, list[str]]:
@@ -197,7 +202,7 @@ def kill_once(plan: Plan, memory: mmap.mmap, dice: random.Random) -> tuple[str, 
     if not os.WIFSIGNALED(status):
         return FINISHED, 0
     try:
-        step, damage = latest(plan.folder)
+        step, damage = latest(plan.output.parent)
     except CheckpointError as error:
         raise AssertionError(f"killed {point}: {error}") from None
     assert not damage, f"killed {point}: {damage}"
@@ -208,7 +213,7 @@ def finish(plan: Plan, memory: mmap.mmap) -> Snapshot:
     """Train to the end in a child that is not killed; return the final state."""
     child = fork(lambda: train(plan, memory))
     assert os.waitpid(child, 0)[1] == 0, "a run did not finish"
-    return CheckpointFolder(plan.folder / "checkpoints").load_latest()[0]
+    return CheckpointFolder(plan.output.parent / "checkpoints").load_latest()[0]
 
 
 def same_state(one: Snapshot, other: Snapshot) -> bool:

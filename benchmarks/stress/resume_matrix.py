@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,9 @@ from vggnet.engine.session import Session, open_session
 from vggnet.engine.snapshot import Snapshot
 from vggnet.recipes import resolve_config
 from vggnet.run import Plan, Reporter, fit_to_data
-from vggnet.run.boundary import CheckpointSchedule
+from vggnet.run.checkpointing import CheckpointSchedule
+from vggnet.run.plan import Start
+from vggnet.run.resume import load_checkpoint
 from vggnet.run.training import Training
 
 IMAGES, BATCH, EPOCHS = 245, 32, 2
@@ -66,9 +69,12 @@ def train(recipe: str, path: Path, dataset: Dataset, stop: int | None) -> None:
     """Train as one rank, from the start or the latest checkpoint."""
     with open_session() as session:
         plan = build_plan(recipe, path, dataset, session)
-        checkpoint = latest(path) if any(path.glob("checkpoints/*.json")) else None
+        reporter = KillAfter(stop)
+        if any(path.glob("checkpoints/*.json")):
+            start = Start(plan.config, path, load_checkpoint(path, reporter.warned))
+            plan = replace(plan, start=start)
         folder = RunFolder(path) if session.is_main else None
-        Training(plan, folder, checkpoint, CheckpointSchedule("1"), KillAfter(stop)).carry_out()
+        Training(plan, CheckpointSchedule("1"), reporter).run(folder)
 
 
 def build_plan(recipe: str, path: Path, dataset: Dataset, session: Session) -> Plan:
@@ -79,7 +85,8 @@ def build_plan(recipe: str, path: Path, dataset: Dataset, session: Session) -> P
     }
     config = fit_to_data(resolve_config({"recipe": recipe}, settings), dataset, session)
     cpu = torch.device("cpu")
-    return Plan(config, dataset, dataset.train, None, cpu, session, 1, path, path / "m.pth")
+    start = Start(config)
+    return Plan(start, config, dataset, dataset.train, None, cpu, session, 1, path / "m.pth")
 
 
 def latest(path: Path) -> Snapshot:

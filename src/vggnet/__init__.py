@@ -1,7 +1,7 @@
-"""Train, use and honestly time VGG networks on MNIST and images like it.
+"""Train, use and benchmark VGG networks on MNIST, similar datasets and your own images.
 
-`vggnet.train()` trains and saves, `vggnet.load(path)` gives a `Classifier` whose
-`predict(images)` answers; `vggnet.cli` is the same for the command line.
+`vggnet.train()` trains and saves a model; `vggnet.load(path)` returns a `Classifier` with
+`predict(images)`. The command line, `vggnet.cli`, does the same.
 """
 
 from importlib import import_module
@@ -43,7 +43,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name where it is first used: torch takes a second, `--help` must not."""
+    """Import a public name on first use, because importing torch takes a second."""
     if name not in _HOMES:
         raise AttributeError(f"module 'vggnet' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,12 +1,10 @@
-"""One frozen object that says everything that decides a run; stored with the model."""
+"""The configuration: one frozen object that decides a run, and is stored with the model."""
 
 from __future__ import annotations
 
 import difflib
-import json
 import re
-import tomllib
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -14,15 +12,32 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from vggnet.architectures import ARCHITECTURES, Architecture, Layer, read_layer, widen
-from vggnet.errors import ConfigError
+from vggnet.architectures import (
+    ARCHITECTURES,
+    MAX_WIDTH,
+    Architecture,
+    Layer,
+    check_stages,
+    read_layers,
+    widen,
+)
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def check_text(text: str) -> str:
+    """Return a text that can be a file name and can be written as JSON.
+
+    Raises:
+        ValueError: It contains NUL, or bytes that are not valid Unicode.
+    """
+    if any(one == "\0" or "\ud800" <= one <= "\udfff" for one in text):
+        raise ValueError("must be valid Unicode without NUL characters")
+    return text
 
 
 class _Section(BaseModel):
@@ -30,44 +45,51 @@ class _Section(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
 
+    @field_validator("*")
+    @classmethod
+    def _valid_text(cls, value: object) -> object:
+        if isinstance(value, str | Path):
+            check_text(str(value))
+        return value
+
 
 def _flag(*spellings: str) -> dict[str, Any]:
-    """Spell a field's command line flag as timm and torchvision do."""
+    """Name a field's command line flag, as timm and torchvision do; no name: no flag."""
     return {"flag": list(spellings)}
 
 
 class ModelConfig(_Section):
-    """The network: which member of the VGG family, for which images."""
+    """The network: a member of the VGG family, and the images it takes."""
 
     architecture: str = Field("vgg-mini", json_schema_extra=_flag("--model"))
-    """Member of the family: vgg-mini, or vgg-a, vgg-a-lrn, vgg-b, vgg-c, vgg-d, vgg-e."""
+    """Network: vgg-mini, vgg-a, vgg-a-lrn, vgg-b, vgg-c, vgg-d or vgg-e."""
 
     stages: tuple[tuple[Layer, ...], ...] | None = None
-    """Your own stages instead: "32,32/64,64", or a list of lists in a file."""
+    """Custom convolutional stages, such as "32,32/64,64"."""
 
     hidden: tuple[int, ...] | None = None
-    """Your own widths of the hidden fully connected layers: "128"."""
+    """Custom widths of the hidden fully connected layers, such as "128"."""
 
     width: float = Field(1.0, gt=0, le=16)
-    """Times as many channels and hidden values in every layer, in multiples of 8."""
+    """Factor for the number of channels and hidden units; results are multiples of 8."""
 
     batch_norm: bool = False
-    """Normalize after each convolution; folded into it when the model is saved."""
+    """Batch norm after each convolution; folded into it when the model is saved."""
 
     dropout: Fraction = 0.5
-    """Share of hidden activations zeroed in training."""
+    """Dropout probability of the hidden layers."""
 
     initialization: Literal["torch", "he"] = "torch"
-    """torch: PyTorch's default; he: normal with variance 2/fan-in, biases zero."""
+    """Initial weights: PyTorch's default, or He (normal, variance 2/fan-in, zero biases)."""
 
     in_channels: int = Field(1, ge=1, le=64, json_schema_extra=_flag())
-    """Colour channels of an image; taken from the data."""
+    """Channels of an image; taken from the dataset."""
 
     num_classes: int = Field(10, ge=1, le=100_000, json_schema_extra=_flag())
-    """Classes to tell apart; taken from the data."""
+    """Number of classes; taken from the dataset."""
 
     image_size: int = Field(28, ge=1, le=1024, json_schema_extra=_flag())
-    """Pixels a side of the image that the network takes; taken from the data."""
+    """Height and width of the network's input in pixels; taken from the dataset."""
 
     @field_validator("architecture")
     @classmethod
@@ -79,48 +101,36 @@ class ModelConfig(_Section):
     @field_validator("stages", mode="before")
     @classmethod
     def _read_stages(cls, value: object) -> object:
-        if isinstance(value, list):  # as JSON has it; strict validation wants tuples
+        if isinstance(value, str):
+            return tuple(map(read_layers, value.split("/")))
+        if isinstance(value, list):  # from JSON
             return tuple(tuple(stage) if isinstance(stage, list) else stage for stage in value)
-        if not isinstance(value, str):
-            return value
-        return tuple(
-            tuple(int(layer) if layer.isdecimal() else layer for layer in stage.split(","))
-            for stage in value.replace(" ", "").split("/")
-        )
+        return value
 
     @field_validator("hidden", mode="before")
     @classmethod
     def _read_hidden(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(
-                int(part) if part.isdecimal() else part for part in value.split(",") if part
-            )
+            return read_layers(value) if value else ()
         return tuple(value) if isinstance(value, list) else value
 
     @field_validator("hidden")
     @classmethod
-    def _positive(cls, hidden: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if hidden and min(hidden) < 1:
-            raise ValueError("every width must be at least 1")
+    def _valid_widths(cls, hidden: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if hidden and not 1 <= min(hidden) <= max(hidden) <= MAX_WIDTH:
+            raise ValueError(f"every width must be at least 1 and at most {MAX_WIDTH}")
         return hidden
 
     @model_validator(mode="after")
-    def _convolutions_first(self) -> Self:
+    def _valid_stages(self) -> Self:
         if self.architecture == "custom" and (self.stages is None or self.hidden is None):
             raise ValueError("a custom model needs both stages and hidden")
-        for stage in self.layers.stages:
-            if not stage or read_layer(stage[0]) is None:
-                raise ValueError("every stage must begin with a convolution")
-            if any(read_layer(layer) is None for layer in stage[1:-1]):
-                raise ValueError("lrn can only end a stage")
-        if self.layers.stages and read_layer(self.layers.stages[-1][-1]) is None:
-            # It has no weights, and none after it to be numbered by: a file could not tell of it.
-            raise ValueError("lrn can end every stage but the last")
+        check_stages(self.layers.stages)
         return self
 
     @property
     def layers(self) -> Architecture:
-        """The table's row, or `stages` and `hidden` where they are given, times `width`."""
+        """The row of the table, or `stages` and `hidden`, with `width` applied."""
         return widen(self._row, self.width)
 
     @property
@@ -133,88 +143,95 @@ class ModelConfig(_Section):
 
     @property
     def name(self) -> str:
-        """The name of the table's row, or "custom" for another, and the width if it is not 1."""
+        """The architecture, or "custom" with other layers, and the width unless it is 1."""
         own = self._row == ARCHITECTURES.get(self.architecture)
         times = f" × {self.width:g}" if self.width != 1 else ""
         return f"{self.architecture if own else 'custom'}{times}"
 
     @property
     def depth(self) -> int:
-        """Layers with weights, as the paper counts them: 11 in A, 19 in E."""
+        """Number of layers with weights, as in the paper: 11 in A, 19 in E."""
         convolutions = [layer for stage in self.layers.stages for layer in stage if layer != "lrn"]
         return len(convolutions) + len(self.layers.hidden) + 1
 
     @property
     def downsampling(self) -> int:
-        """Input pixels to a side of one pixel of the last feature map."""
+        """Input size divided by the size of the last feature map."""
         return int(2 ** len(self.layers.stages))
 
 
 class DataConfig(_Section):
-    """The images: which, from where, and how their pixels are scaled."""
+    """The images, where they are, and how their pixels are scaled."""
 
     dataset: str = "mnist"
-    """Dataset to train on: a name from `vggnet data list`, or the path of your own data."""
+    """Dataset: a name from `vggnet data list`, or a folder of your own images."""
 
     data_dir: Path | None = None
-    """Folder that holds the dataset in torchvision's layout, raw or gzipped."""
+    """Folder that contains the dataset in torchvision's layout, raw or gzipped."""
 
     download: bool = True
-    """Fetch a dataset that is not on this machine."""
+    """Download the dataset if it is not on this machine."""
 
     image_size: int | None = Field(None, ge=8, le=1024)
-    """Pixels a side that your own images are fitted to; default: their size up to 64, else 32."""
+    """Height and width to resize your own images to; default: their size up to 64, else 32."""
 
     skip_bad: bool = False
-    """Leave out images that cannot be read."""
+    """Skip images that cannot be read instead of stopping."""
 
     common_classes: bool = False
-    """Leave out classes that are not in both the training and the test split."""
+    """Skip classes that are not in both the training and the test split."""
 
     bit_depth: int | None = Field(None, ge=1, le=16)
-    """Bits of the values in 16-bit images; default: what the largest value in the dataset needs."""
+    """Bits per value of 16-bit images; default: what the dataset's largest value needs."""
 
     cache: bool | None = None
     """Keep decoded images on disk instead of in memory; default: if they take over 1 GiB."""
 
     validation_size: int = Field(0, ge=0)
-    """Training images held out and evaluated after each epoch, to choose settings by."""
+    """Number of training images to hold out for validation after each epoch."""
 
     mean: tuple[float, ...] = Field((0.5,), min_length=1, json_schema_extra=_flag())
-    """Subtracted from pixels in [0, 1], one value or one for each channel."""
+    """Subtracted from pixels in [0, 1]: one value, or one per channel."""
 
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (0.5,), min_length=1, json_schema_extra=_flag()
     )
-    """Divides after that; 0.5 and 0.5 give [-1, 1], as in the article."""
+    """Divides the difference; mean 0.5 and std 0.5 give [-1, 1], as in the article."""
 
 
 class AugmentConfig(_Section):
-    """How far each training image is moved at random, every time it is seen."""
+    """Random changes to each training image, drawn anew in every epoch."""
 
     rotation: float = Field(0.0, ge=0, le=180)
-    """Degrees that a training image is turned at most, to either side."""
+    """Maximum rotation in degrees."""
 
     shift: float = Field(0.0, ge=0, le=1024)
-    """Pixels that it is moved at most, in each direction."""
+    """Maximum shift in pixels, horizontally and vertically."""
 
     scale: Fraction = 0.0
-    """Share by which it is drawn larger or smaller at most: 0.1 gives 0.9 to 1.1."""
+    """Maximum change of size: 0.1 scales by 0.9 to 1.1."""
 
     shear: float = Field(0.0, ge=0, le=60)
-    """Degrees by which its uprights are slanted at most, to either side."""
+    """Maximum horizontal shear in degrees."""
 
     flip: bool = False
-    """Mirror every other image, left for right: for clothes, never for digits."""
+    """Flip half of the images horizontally; suits clothes, not digits."""
 
     @property
     def is_active(self) -> bool:
-        """Whether anything is asked for."""
+        """Whether any change is requested."""
         return self != AugmentConfig()
 
 
 class TrainConfig(_Section):
-    """The training: how long, by which rule, and where."""
+    """Optimizer, schedule, duration and hardware."""
+
+    init: str | None = None
+    """Start from the weights of this model file, or of any VGG's file; imagenet: torchvision's
+    weights for --model."""
+
+    freeze: int = Field(0, ge=0, le=1000)
+    """Layers, counted from the input, that keep their initial weights."""
 
     epochs: float = Field(10, gt=0, le=100_000)
     """Passes over the training images; may be a fraction."""
@@ -222,59 +239,57 @@ class TrainConfig(_Section):
     global_batch_size: int = Field(
         128, ge=1, le=1_000_000, json_schema_extra=_flag("--batch-size", "-b")
     )
-    """Images per optimizer step, summed over all processes."""
+    """Images per optimizer step, over all processes."""
 
     optimizer: Literal["adam", "adamw", "muon"] = Field("adam", json_schema_extra=_flag("--opt"))
-    """adam: arXiv 1412.6980; adamw: with decoupled weight decay, arXiv 1711.05101; muon: adamw,
-    but with orthogonal steps for convolutions of up to 128 channels."""
+    """Optimizer; muon trains convolutions of up to 128 channels, and AdamW the rest."""
 
     peak_lr: float = Field(1e-3, gt=0, le=10, json_schema_extra=_flag("--lr"))
-    """Learning rate at its highest."""
+    """Maximum learning rate."""
 
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    """Decay of the optimizer's averages of the gradient and of its square."""
+    """Adam's decay rates of the averages of the gradient and of its square."""
 
     weight_decay: float = Field(0.0, ge=0)
-    """Pull of the weights towards zero."""
+    """Weight decay; decoupled with adamw and muon."""
 
     schedule: Literal["constant", "linear"] = Field("constant", json_schema_extra=_flag("--sched"))
-    """constant: peak rate throughout; linear: up during the warm-up, then down to zero."""
+    """Learning rate: constant, or linear warm-up followed by linear decay to zero."""
 
     warmup_fraction: Fraction = 0.0
-    """Share of all steps in which the linear schedule rises."""
+    """Fraction of steps used for linear warm-up."""
 
     average_decay: Fraction = 0.0
-    """Keep this share of a running average of the weights at each step, and evaluate and
-    save the average; 0: the last step's weights."""
+    """EMA decay of the weights; 0 disables averaging."""
 
     label_smoothing: Fraction = Field(0.0, json_schema_extra=_flag("--smoothing"))
-    """Probability taken from the true class and spread over all."""
+    """Label smoothing."""
 
     seed: int = Field(0, ge=0, lt=2**63)
-    """Seed of the initial weights, the order of the images, and dropout."""
+    """Seed of the initial weights, the order of the images, augmentation and dropout."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:N, mps, xpu or xpu:N; auto takes the first that is there."""
+    """auto, cpu, cuda, cuda:N, mps, xpu or xpu:N; auto prefers a GPU."""
 
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    """Number type of the convolutions and products."""
+    """Number format of convolutions and matrix products."""
 
     threads: int | None = Field(None, ge=1, le=4096)
-    """CPU threads; by default as many cores as this process may use."""
+    """CPU threads; default: the usable cores."""
 
     kernels: Literal["auto", "winograd", "torch"] = "auto"
-    """3x3 convolutions on a CPU: compiled here where that can be, or torch's own."""
+    """3x3 convolutions on the CPU: auto (compiled kernels if available), winograd or torch."""
 
     @field_validator("device")
     @classmethod
-    def _spelt_right(cls, device: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d+)?", device):
+    def _valid_device(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:[0-9]{1,4})?", device):
             raise ValueError(f"unknown device {device!r}; use auto, cpu, cuda, cuda:1, mps or xpu")
         return device
 
 
 class Config(_Section):
-    """Everything that decides a run."""
+    """Everything that decides the result of a run."""
 
     recipe: str = "fast"
     """Name of the recipe that the other values started from."""
@@ -301,19 +316,6 @@ def flatten(config: Config) -> dict[str, Any]:
     return values
 
 
-def unflatten(settings: Mapping[str, Any]) -> Config:
-    """Return the configuration that `flatten` turned into `settings`; any may be missing.
-
-    Raises:
-        ConfigError: A name is unknown or a value is invalid.
-    """
-    nested: dict[str, Any] = {}
-    for name, value in settings.items():
-        section, _, field = name.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[field] = value
-    return build_config(nested)
-
-
 class Difference(NamedTuple):
     """A setting that two configurations do not share."""
 
@@ -336,52 +338,8 @@ def differences(before: Config, now: Config, ignore: Container[str] = ()) -> lis
     ]
 
 
-def suggest(name: str, known: object) -> str:
-    """Say the nearest valid name, or all of them when none is near."""
-    names = [str(one) for one in known]  # type: ignore[attr-defined]
+def suggest(name: str, known: Iterable[object]) -> str:
+    """Suggest the most similar valid name, or list all if none is similar."""
+    names = [str(one) for one in known]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(names)}"
-
-
-def build_config(values: dict[str, Any]) -> Config:
-    """Validate nested plain values, as they stand in a file.
-
-    Raises:
-        ConfigError: Naming every unknown key, with the nearest valid one, and every bad value.
-    """
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(one) for one in error.errors())) from None
-
-
-def _explain(error: Any) -> str:
-    """Put one of pydantic's findings into a sentence."""
-    path = [str(part) for part in error["loc"]]
-    where = ".".join(path)
-    if error["type"] == "extra_forbidden":
-        owner: type[_Section] = SECTIONS[path[0]] if len(path) > 1 else Config
-        return f"unknown key {where!r}; {suggest(path[-1], owner.model_fields)}"
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    if error["type"] in ("value_error", "missing"):
-        return f"{where}: {message}" if where else message
-    return f"{where}: {message}, not {error['input']!r}"
-
-
-def load_overrides(path: Path) -> dict[str, Any]:
-    """Read a TOML or JSON file of settings, told apart by its name.
-
-    Raises:
-        ConfigError: The file cannot be read, or does not hold a table of settings.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML or JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a table with the keys {', '.join(SECTIONS)}")
-    return values

@@ -1,104 +1,104 @@
-"""What a user can get wrong: every message says what was wrong, where, and the way out.
+"""Errors that a user can cause. Each message says what is wrong, where, and what to do.
 
-The command line prints the message alone, without a traceback, and ends with
-the error's `exit_code`: 2 for wrong usage, 1 for a failure.
+The command line prints the message without a traceback and exits with the error's `exit_code`:
+2 for wrong usage, 1 for a failure.
 """
 
 from __future__ import annotations
 
 
 class VggnetError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base class of all errors that a user can cause and fix."""
 
     exit_code = 1
 
 
 class ConfigError(VggnetError):
-    """A setting that is unknown, out of range, or at odds with another."""
+    """A setting is unknown, out of range, or contradicts another."""
 
     exit_code = 2
 
 
 class DeviceError(VggnetError):
-    """A device or precision that this machine cannot give."""
+    """This machine does not have the device, or the device does not support the precision."""
 
     exit_code = 2
 
 
 class OutOfMemoryError(VggnetError):
-    """The memory of the device does not hold what was asked for."""
+    """The device does not have enough memory."""
 
 
 class KernelError(VggnetError):
-    """Compiled convolutions were demanded and cannot be had."""
+    """Compiled kernels are required, but unavailable."""
 
     exit_code = 2
 
 
 class DataError(VggnetError):
-    """A data file that is missing, damaged, or not what it claims to be."""
+    """A data file is missing, damaged, or not what it claims to be."""
 
 
 class ImageError(VggnetError):
-    """An image that cannot be read, is too large, or is none."""
+    """A file is not an image, cannot be read, or is too large."""
 
 
 class ModelFileError(VggnetError):
-    """A model file that is missing, damaged, or not a VGG network."""
+    """A model file is missing, damaged, or not a VGG network."""
 
 
 class CheckpointError(VggnetError):
-    """There is no whole checkpoint to go on from."""
+    """There is no complete checkpoint to resume from."""
 
 
 class RunFinishedError(VggnetError):
-    """A run that is to be resumed has nothing left to do; no failure."""
+    """The run to resume is finished; not a failure."""
 
     exit_code = 0
 
 
 class ConnectionLostError(VggnetError):
-    """Another process of the same training ended, or cannot be reached."""
+    """Another process of the same training exited or cannot be reached."""
 
 
 class ResultFileError(VggnetError):
-    """A comparison's result file that is missing, damaged, or not believable."""
+    """The result file of a comparison is missing, damaged, or implausible."""
 
 
 class ExportError(VggnetError):
-    """An exported file that does not answer as its network does; it was not kept."""
+    """An exported file does not compute what its network computes; it was deleted."""
 
 
 class ServeError(VggnetError):
-    """A server that cannot start."""
+    """The server cannot start."""
 
 
 class OutputError(VggnetError):
-    """A file that cannot be written; what stood there before is untouched."""
+    """A file cannot be written; the file that was there before is untouched."""
 
 
 class TrainingDivergedError(VggnetError):
-    """The loss, or the weights, became NaN or infinite.
+    """The loss or the weights are NaN or infinite.
 
     Args:
-        what: Which became so, and when.
-        step: Steps completed before that showed.
+        what: Which of them, and when.
+        step: Steps completed before this was noticed.
         lr: The learning rate then.
     """
 
     def __init__(self, what: str, step: int, lr: float) -> None:
         super().__init__(
-            f"{what} (learning rate {lr:.2g}) and training stopped; try a smaller rate, for "
-            f"example --lr {lr / 10:.1g}"
+            f"{what} (learning rate {lr:.2g}), so training stopped; try a smaller learning "
+            f"rate, for example --lr {lr / 10:.1g}"
         )
         self.step = step
 
 
 class InterruptedTrainingError(VggnetError):
-    """Ctrl-C or SIGTERM ended training at a step boundary.
+    """Ctrl-C, SIGTERM or SIGHUP stopped training after a step.
 
     Attributes:
-        step: Steps that were taken.
+        step: Steps taken.
     """
 
     exit_code = 130  # 128 + SIGINT, as shells report it

@@ -1,17 +1,22 @@
-"""Named configurations: what `--recipe` takes."""
+"""Recipes, settings that override them, and files of settings ► a configuration."""
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from vggnet.config import SECTIONS, Config, build_config, suggest
+from pydantic import BaseModel, ValidationError
+
+from vggnet.config import SECTIONS, Config, suggest
 from vggnet.errors import ConfigError
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
-    # The article's training to the letter: ten epochs of Adam at a constant rate.
+    # Exactly the article's training: ten epochs of Adam with a constant learning rate.
     "article": {},
-    # docs/decisions/fast-recipe.md says how these values were chosen.
+    # docs/decisions/fast-recipe.md explains the values.
     "fast": {
         "model": {"dropout": 0.0},
         "train": {
@@ -25,7 +30,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "label_smoothing": 0.1,
         },
     },
-    # docs/decisions/best-recipe.md says how these values were chosen.
+    # docs/decisions/best-recipe.md explains the values.
     "best": {
         "model": {"batch_norm": True, "dropout": 0.0},
         "augment": {"rotation": 15.0, "shift": 2.0, "scale": 0.15, "shear": 15.0},
@@ -47,14 +52,14 @@ DEFAULT_RECIPE = "fast"
 
 
 def resolve_config(*layers: Mapping[str, Any]) -> Config:
-    """Lay settings over a recipe's, the later ones winning.
+    """Override a recipe's settings; later layers override earlier ones.
 
     Args:
-        layers: Nested settings as a file holds them. The last `recipe` among them
-            names the recipe underneath; without one it is the default.
+        layers: Nested settings, as in a file. The last `recipe` among them names the recipe to
+            start from; without any it is the default.
 
     Raises:
-        ConfigError: A recipe, key or value is not valid.
+        ConfigError: A recipe, key or value is invalid.
     """
     recipe = DEFAULT_RECIPE
     for layer in layers:
@@ -71,3 +76,61 @@ def resolve_config(*layers: Mapping[str, Any]) -> Config:
             else:
                 raise ConfigError(f"{key}: must be a table of settings, not {value!r}")
     return build_config({**merged, "recipe": recipe})
+
+
+def build_config(values: Mapping[str, Any]) -> Config:
+    """Validate nested plain values, as in a file.
+
+    Raises:
+        ConfigError: It names every unknown key, with the most similar valid one, and every
+            invalid value.
+    """
+    try:
+        return Config.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(one) for one in error.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    """Turn one of pydantic's errors into a sentence."""
+    path = [str(part) for part in error["loc"]]
+    where = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        owner: type[BaseModel] = SECTIONS[path[0]] if len(path) > 1 else Config
+        return f"unknown key {where!r}; {suggest(path[-1], owner.model_fields)}"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if error["type"] in ("value_error", "missing"):
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, not {error['input']!r}"
+
+
+def load_overrides(path: Path) -> dict[str, Any]:
+    """Load settings from a TOML or JSON file; the suffix .json means JSON.
+
+    Raises:
+        ConfigError: The file cannot be read, or does not contain a table of settings.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid TOML or JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must contain a table with the keys {', '.join(SECTIONS)}")
+    return values
+
+
+def unflatten(settings: Mapping[str, Any]) -> Config:
+    """Return the configuration that `flatten` turned into `settings`; any may be missing.
+
+    Raises:
+        ConfigError: A name is unknown or a value is invalid.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in settings.items():
+        section, _, field = name.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[field] = value
+    return build_config(nested)

@@ -1,4 +1,4 @@
-"""An exported file is judged by the images that its model was trained on, or by none."""
+"""An exported file is compared on the dataset of its model, or on noise."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def card(folder: Path) -> ModelCard:
-    """What the file of a model says that was trained on them with `--skip-bad`."""
+    """The description of a model trained on them with `--skip-bad`."""
     dataset = load_dataset(str(folder), skip_bad=True)
     config = resolve_config({"data": {"dataset": str(folder), "skip_bad": True}})
     return build_card(config, dataset.classes, dataset.shape, dataset.sha256, {}, None)
 
 
 def test_the_models_own_images_are_found(card: ModelCard) -> None:
-    """As they were read for training, the unreadable one left out."""
+    """They are read as for training, without the unreadable one."""
     dataset = find_dataset(card, None)
     assert dataset is not None
     assert dataset.sha256 == card.dataset_sha256
 
 
 def test_a_folder_that_has_changed_is_no_evidence(card: ModelCard, folder: Path) -> None:
-    """With another image, which may shift what is tested on, noise is compared instead."""
+    """A new image may change the test split, so noise is used instead."""
     Image.new("L", (8, 8)).save(folder / "light" / "new.png")
     assert find_dataset(card, None) is None
     pixels, name = choose_pixels(None, card.image_shape)
@@ -51,7 +51,7 @@ def test_a_folder_that_has_changed_is_no_evidence(card: ModelCard, folder: Path)
 
 
 def test_another_class_is_no_evidence(card: ModelCard, folder: Path) -> None:
-    """Labels would be of classes that the network does not know, if no hash told of them."""
+    """Without a hash, a class that the network does not have is noticed."""
     card = card.model_copy(update={"dataset_sha256": None})
     assert find_dataset(card, None) is not None
     (folder / "none").mkdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,14 @@ def test_no_run_overwrites_another(tmp_path: Path) -> None:
     paths = {RunFolder.create(tmp_path, None, "fast").path for _ in range(5)}
     assert len(paths) == 5
     RunFolder.create(tmp_path, "mine", "fast")
-    with pytest.raises(ConfigError, match="there already"):
+    with pytest.raises(ConfigError, match="mine exists"):
         RunFolder.create(tmp_path, "mine", "fast")
 
 
 def test_a_run_that_goes_on_is_left_alone(tmp_path: Path) -> None:
     """While one holds a folder no other can open it; afterwards it can."""
     folder = RunFolder.create(tmp_path, "run", "fast")
-    with pytest.raises(ConfigError, match="being trained right now"):
+    with pytest.raises(ConfigError, match="is in use"):
         RunFolder(folder.path)
     folder.close()
     RunFolder(folder.path).close()
@@ -62,11 +63,11 @@ def test_the_newest_run_is_found(tmp_path: Path) -> None:
     assert find_newest(tmp_path / "nowhere") is None
     (tmp_path / "stray").mkdir()
     assert find_newest(tmp_path) is None
-    for time, name in enumerate("bca"):
+    for age, name in enumerate("bca"):
         folder = RunFolder.create(tmp_path, name, "fast", launch="first" if name == "b" else "next")
         for file in ("config.json", "launch.json"):
             (folder.path / file).touch()
-            os.utime(folder.path / file, (time, time))
+            os.utime(folder.path / file, (age, age))
     assert find_newest(tmp_path) == tmp_path / "a"
     assert find_newest(tmp_path, "first") == tmp_path / "b"
     assert find_newest(tmp_path, "another") is None
@@ -75,7 +76,7 @@ def test_the_newest_run_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../a"])
 def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     """A run's folder lies in the folder of runs."""
-    with pytest.raises(ConfigError, match="no name for a run"):
+    with pytest.raises(ConfigError, match="not a folder name"):
         RunFolder.create(tmp_path, name, "fast")
 
 
@@ -129,3 +130,16 @@ def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:
     render_confusion_matrix(tmp_path / "matrix.png", wrong, ("$^$", "$_$"))
     render_sheet(tmp_path / "sheet.png", images, ["$^$", "$_$"], "$^$")
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_time_in_the_future_is_not_the_newest(tmp_path: Path) -> None:
+    """After the clock was set back, the run that started last is still found."""
+    for name, seconds in (("past", -1000), ("recent", -10), ("future", 10**7)):
+        folder = RunFolder.create(tmp_path, name, "fast")
+        (folder.path / "config.json").touch()
+        now = time.time() + seconds
+        os.utime(folder.path / "config.json", (now, now))
+    assert find_newest(tmp_path) == tmp_path / "recent"
+    (tmp_path / "past" / "config.json").unlink()
+    (tmp_path / "recent" / "config.json").unlink()
+    assert find_newest(tmp_path) == tmp_path / "future"

@@ -1,12 +1,14 @@
-"""The command line as a person meets it: answers, refusals, signals."""
+"""The command line: output, errors, signals."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +28,7 @@ TINY = ("--stages", "8/8", "--hidden", "8", "--threads", "1")
 
 
 def test_train_then_evaluate(vggnet: Command, tmp_path: Path) -> None:
-    """The last lines say accuracy, time, files and what is next; and the next works."""
+    """The last lines show accuracy, time, files and the next command, which works."""
     done = vggnet("train", "--epochs", "0.02", *TINY)
     assert done.code == 0
     assert done.err == ""
@@ -46,7 +48,7 @@ def test_train_then_evaluate(vggnet: Command, tmp_path: Path) -> None:
 
 
 def test_json(vggnet: Command) -> None:
-    """`train --json` and `evaluate --json` print one object each, with the same figures."""
+    """`train --json` and `evaluate --json` print one object each, with the same results."""
     held = ("--validation-size", "500")
     trained = json.loads(vggnet("train", "--epochs", "0.02", "--json", *held, *TINY).out)
     assert 0 <= trained["epochs"][0]["validation"]["accuracy"] <= 1
@@ -59,22 +61,21 @@ def test_json(vggnet: Command) -> None:
     assert [row["class"] for row in found["per_class"]] == list("0123456789")
 
 
-def test_shifts_are_told_apart_from_the_plain_figure(vggnet: Command, digit_model: Path) -> None:
-    """`evaluate --shifts 1` gives the plain accuracy as without it, and the other besides."""
+@pytest.mark.parametrize("flag", ["--tta", "--shifts"])
+def test_tta_is_reported_besides(vggnet: Command, digit_model: Path, flag: str) -> None:
+    """`evaluate --tta 1`, or its old name, adds a result and leaves the others as they are."""
     plain = json.loads(vggnet("evaluate", digit_model, "--json", "--threads", "1").out)
-    both = json.loads(
-        vggnet("evaluate", digit_model, "--json", "--threads", "1", "--shifts", 1).out
-    )
+    both = json.loads(vggnet("evaluate", digit_model, "--json", "--threads", "1", flag, 1).out)
     shifted = both.pop("shifted")
     assert both == plain
     assert shifted["pixels"] == 1
     assert 0.9 < shifted["accuracy"] <= 1
     assert shifted["loss"] != plain["loss"]
-    assert vggnet("evaluate", digit_model, "--shifts", 0).code == 2
+    assert vggnet("evaluate", digit_model, flag, 0).code == 2
 
 
 def test_evaluate_takes_the_articles_file(vggnet: Command, tmp_path: Path) -> None:
-    """A bare state_dict is evaluated, its images are drawn."""
+    """A bare state_dict is evaluated, and its plots are written."""
     network = build_network(ModelConfig(), 0)
     torch.save(dict(network.state_dict()), "plain.pth")
     done = vggnet("evaluate", "plain.pth", "--mistakes", "m.png", "--confusion", "c.png")
@@ -85,7 +86,7 @@ def test_evaluate_takes_the_articles_file(vggnet: Command, tmp_path: Path) -> No
 
 
 def test_env(vggnet: Command) -> None:
-    """`env` tells versions and why a device is not there; `--json` is one object."""
+    """`env` shows versions and why a device is unavailable; `--json` is one object."""
     assert f"torch         {torch.__version__}" in vggnet("env").out
     found = json.loads(vggnet("env", "--json").out)
     assert found["usable_cores"] >= 1
@@ -96,7 +97,7 @@ def test_env(vggnet: Command) -> None:
 
 
 def test_data(vggnet: Command) -> None:
-    """`data` lists, verifies and draws."""
+    """`data` lists, verifies and shows datasets."""
     assert "mnist            10 classes · part of this package" in vggnet("data", "list").out
     assert json.loads(vggnet("data", "list", "--json").out)[0]["name"] == "mnist"
     assert "60,000 images, as published" in vggnet("data", "verify").out
@@ -106,7 +107,7 @@ def test_data(vggnet: Command) -> None:
 
 
 def test_every_setting_has_a_flag_or_comes_from_the_data(vggnet: Command) -> None:
-    """The help of `train` names a flag for each field that a user decides."""
+    """The help of `train` has a flag for each field, except those that the dataset decides."""
     text = vggnet("train", "--help").out
     spelt = {
         "global_batch_size": "--batch-size",
@@ -123,7 +124,7 @@ def test_every_setting_has_a_flag_or_comes_from_the_data(vggnet: Command) -> Non
 
 
 def test_flags_reach_the_configuration(vggnet: Command) -> None:
-    """A flag of each kind of value arrives, over a file's, which lies over the recipe's."""
+    """Flags of each type override the file, which overrides the recipe."""
     Path("mine.toml").write_text('recipe = "article"\n[train]\nseed = 4\nepochs = 7\n')
     flags = ("--config", "mine.toml", "--epochs", "0.01", "--betas", "0.8", "0.9")
     flags += ("--batch-norm", "-b", "64", "--sched", "linear", "--data-dir", "nowhere")
@@ -163,8 +164,12 @@ def test_flags_reach_the_configuration(vggnet: Command) -> None:
         ("train --config missing.toml", 2, "missing.toml"),
         ("train --epoch 3", 2, "--epochs"),
         ("train -o folder", 2, "must end with"),
+        ("train --stages " + "8/" * 400 + "8", 2, "401 stages"),
+        ("train --checkpoint-every " + "9" * 5000, 2, "--checkpoint-every"),
+        ("train --stages 99999999999", 2, "unknown layer"),
+        ("train --device cuda:99999999999999999999", 2, "unknown device"),
         ("train -o nowhere/m.pth", 1, "cannot write nowhere/m.pth"),
-        ("train --name a/b", 2, "no name for a run"),
+        ("train --name a/b", 2, "not a folder name"),
         ("train --data-dir nowhere", 1, "no mnist in nowhere"),
         ("evaluate", 2, "MODEL"),
         ("evaluate missing.pth", 1, "missing.pth: does not exist"),
@@ -174,8 +179,8 @@ def test_flags_reach_the_configuration(vggnet: Command) -> None:
         ("trian", 2, "trian"),
     ],
 )
-def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, words: str) -> None:
-    """Wrong usage ends with 2 and a failure with 1, without a traceback or a run folder."""
+def test_mistakes_get_one_line(vggnet: Command, arguments: str, code: int, words: str) -> None:
+    """Wrong usage exits with 2 and a failure with 1, without a traceback or a run folder."""
     done = vggnet(*arguments.split())
     assert done.code == code, done.err
     assert words in done.err.replace("\n", " ")
@@ -184,20 +189,31 @@ def test_mistakes_get_a_sentence(vggnet: Command, arguments: str, code: int, wor
     assert not Path("mnist_vggnet.pth").exists()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
-def test_a_missing_gpu_is_no_silent_cpu(vggnet: Command) -> None:
-    """`--device cuda` without one is an error that says why."""
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_missing_gpu_is_an_error(vggnet: Command) -> None:
+    """`--device cuda` without a GPU does not fall back to the CPU."""
     done = vggnet("train", "--device", "cuda")
     assert done.code == 2
     assert "--device cuda: torch" in done.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_training_keeps_its_weights(tmp_path: Path, number: signal.Signals) -> None:
-    """A signal ends a real run at a step boundary, with the weights so far in its folder."""
+    """A signal ends a run after a step, with the weights so far in its folder."""
     (tmp_path / "mnist_vggnet.pth").write_bytes(b"earlier")
     process = subprocess.Popen(
-        [sys.executable, "-m", "vggnet", "train", "--epochs", "50", *TINY, "--name", "cut"],
+        [
+            sys.executable,
+            "-m",
+            "vggnet",
+            "train",
+            "--epochs",
+            "50",
+            *TINY,
+            "--name",
+            "cut",
+            "--force",
+        ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -218,7 +234,7 @@ def test_interrupted_training_keeps_its_weights(tmp_path: Path, number: signal.S
 
 
 def test_a_closed_pipe_is_no_error_message(tmp_path: Path) -> None:
-    """`vggnet … | head -1` ends quietly."""
+    """`vggnet … | head -1` prints no error."""
     done = subprocess.run(
         f"{sys.executable} -m vggnet evaluate missing.pth 2>&1 | true; "
         f"{sys.executable} -m vggnet env | head -n 1",
@@ -237,7 +253,7 @@ VGGNET = [sys.executable, "-m", "vggnet"]
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_reader_that_left_ends_a_command_silently(unbuffered: str) -> None:
-    """However Python buffers, nobody complains, and the exit code is 1."""
+    """With and without buffering, there is no message, and the exit code is 1."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -250,11 +266,11 @@ def test_a_reader_that_left_ends_a_command_silently(unbuffered: str) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", [["data", "list"], ["--version"]])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_full_disk_behind_standard_output(arguments: list[str], unbuffered: str) -> None:
-    """However Python buffers, it is one sentence and exit code 1."""
+    """With and without buffering, it is one line and exit code 1."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*VGGNET, *arguments],
@@ -269,7 +285,7 @@ def test_a_full_disk_behind_standard_output(arguments: list[str], unbuffered: st
 
 
 def test_both_outputs_may_fail() -> None:
-    """Where standard error goes into the same broken pipe, the exit code is still 1."""
+    """If standard error goes to the same broken pipe, the exit code is still 1."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -282,8 +298,8 @@ def test_both_outputs_may_fail() -> None:
     assert done.returncode == 1
 
 
-def test_an_output_of_few_characters() -> None:
-    """What ASCII lacks is spelt out, and no error."""
+def test_output_in_ascii() -> None:
+    """Characters that ASCII lacks are escaped."""
     done = subprocess.run(
         [*VGGNET, "data", "list"],
         capture_output=True,
@@ -296,7 +312,7 @@ def test_an_output_of_few_characters() -> None:
 
 
 def test_a_training_outlives_its_reader(tmp_path: Path) -> None:
-    """`vggnet train | head -1` trains to the end, silently, and leaves its files."""
+    """`vggnet train | head -1` trains to the end silently and writes its files."""
     process = subprocess.Popen(
         [*VGGNET, "train", "--epochs", "0.02", *TINY, "--name", "piped"],
         cwd=tmp_path,
@@ -311,3 +327,37 @@ def test_a_training_outlives_its_reader(tmp_path: Path) -> None:
     assert (process.returncode, err) == (0, "")
     assert (tmp_path / "runs" / "piped" / "test.json").exists()
     load_model(tmp_path / "mnist_vggnet.pth")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(tmp_path: Path, closed: str) -> None:
+    """No command fails, or writes what it prints into one of its files."""
+    command = f"{sys.executable} -m vggnet train --epochs 0.002 {' '.join(TINY)} --json"
+    done = subprocess.run(
+        f"{command} {closed}", shell=True, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    load_model(tmp_path / "mnist_vggnet.pth")
+    for table in tmp_path.rglob("*.json"):
+        json.loads(table.read_text())
+
+
+def test_a_closed_terminal_loses_no_run(tmp_path: Path) -> None:
+    """When the terminal disappears, as with a lost SSH connection, the run saves and stops."""
+    controller, terminal = os.openpty()
+    process = subprocess.Popen(
+        [*VGGNET, "train", "--epochs", "50", *TINY, "--name", "cut"],
+        cwd=tmp_path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    while b"steps" not in os.read(controller, 1000):
+        assert process.poll() is None
+    os.close(controller)
+    assert process.wait(timeout=60) == 130
+    load_model(tmp_path / "runs" / "cut" / "model.safetensors")
+    assert list((tmp_path / "runs" / "cut" / "checkpoints").glob("*.json"))

@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from compare.samples import write_digits
 from conftest import Outcome
 from vggnet.compare.result import Result, load_result
+from vggnet.data.dataset import Dataset
+from vggnet.errors import DeviceError
 
 Command = Callable[..., Outcome]
 
@@ -32,7 +35,9 @@ TINY = "[model]\nstages = [[8], [8]]\nhidden = [8]\n"
 def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
     """It writes three files, compares CPU settings, and says how to add a GPU."""
     Path("tiny.toml").write_text(TINY)
-    typed = "compare --config tiny.toml --hidden 16 --steps 3 --repeats 2 --threads 1"
+    typed = (
+        "compare --config tiny.toml --hidden 16 --steps 3 --repeats 2 --min-seconds 0 --threads 1"
+    )
     done = vggnet(*typed.split())
     assert done.code == 0, done.err
     assert "Only the CPU was measured: " in done.out
@@ -65,7 +70,18 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
     No row trains on validation images.
     """
     Path("tiny.toml").write_text(TINY + "[data]\nvalidation_size = 5000\n")
-    flags = ("--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
+    flags = (
+        "--config",
+        "tiny.toml",
+        "--steps",
+        2,
+        "--repeats",
+        1,
+        "--threads",
+        1,
+        "--min-seconds",
+        0,
+    )
     done = vggnet("compare", *flags, "--sweep", "width", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out) == json.loads(Path("compare.json").read_text())
@@ -84,14 +100,44 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
     assert "laptop: cpu" in Path("new/both/compare.html").read_text()
 
 
+def test_time_to_accuracy(vggnet: Command, mnist: Dataset) -> None:
+    """Complete trainings of the recipe and of the article's run; the report starts with them."""
+    Path("tiny.toml").write_text(TINY)
+    write_digits(Path("digits"), mnist)
+    flags = "--steps 2 --repeats 1 --min-seconds 0 --threads 1 --sweep none --batch-size 32"
+    goal = "--to article --seeds 1"
+    done = vggnet(*f"compare --config tiny.toml --dataset digits {flags} {goal}".split())
+    assert done.code == 0, done.err
+    assert "on digits takes" in done.out
+    assert "--to article --seeds 1" in done.out.partition("--devices cpu,cuda")[2]
+    found = load_result(Path("compare.json")).to_accuracy
+    assert found is not None
+    assert found.target is None
+    fast, article = found.trainings
+    assert (fast.config.recipe, article.config.recipe) == ("fast", "article")
+    assert (article.config.train.epochs, article.setting.global_batch_size) == (10, 128)
+    assert article.setting.kernels == "torch"
+    assert article.config.model.dropout == 0.5
+    assert article.config.model.stages == fast.config.model.stages == ((8,), (8,))
+    for training in found.trainings:
+        (run,) = training.runs
+        assert run.seconds > run.training_seconds
+    assert Path("compare.md").read_text().index("### Time to acc") > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        ("--to-accuracy 0", 2, "--to-accuracy must be above 0"),
+        ("--to-accuracy nan", 2, "--to-accuracy must be above 0"),
+        ("--to-accuracy 99 --to article", 2, "exclude each other"),
+        ("--seeds 2", 2, "--seeds needs --to-accuracy"),
         ("--repeats 0", 2, "--repeats"),
         ("--steps 0", 2, "--steps"),
         ("--epochs nan", 2, "--epochs"),
         ("--epochs -1", 2, "--epochs"),
         ("--steps 3 --epochs 1", 2, "exclude each other"),
+        ("--min-seconds nan", 2, "--min-seconds must be from 0"),
         ("--devices cpu,cpu", 2, "--devices names cpu twice"),
         ("--devices gpu", 2, "unknown kind of device 'gpu'"),
         ("--devices cpu:x", 2, "not a device"),
@@ -140,9 +186,20 @@ def test_an_interrupted_comparison_keeps_what_it_has(
 ) -> None:
     """Ctrl-C after the first repeat writes a partial result and keeps an earlier file."""
     (tmp_path / "tiny.toml").write_text(TINY)
-    (tmp_path / "compare.json").write_bytes(b"earlier")
+    (tmp_path / "compare.json").write_bytes(b'{"schema_version": 1}')
     command = [sys.executable, "-c", AS_TYPED, "compare", "--config", "tiny.toml"]
-    command += ["--steps", "3", "--repeats", "1000", "--threads", "1", "--sweep", "none"]
+    command += [
+        "--steps",
+        "3",
+        "--repeats",
+        "1000",
+        "--min-seconds",
+        "0",
+        "--threads",
+        "1",
+        "--sweep",
+        "none",
+    ]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -166,25 +223,38 @@ def test_an_interrupted_comparison_keeps_what_it_has(
     assert not result.complete
     assert all(2 <= len(row.seconds) < 1000 for row in result.rows)
     assert "was cut short" in (tmp_path / "compare-partial.html").read_text()
-    assert (tmp_path / "compare.json").read_bytes() == b"earlier"
+    assert (tmp_path / "compare.json").read_bytes() == b'{"schema_version": 1}'
 
 
-def test_what_was_measured_survives_an_error(
-    vggnet: Command, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "code", "words", "file"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), 0, "measured only in part", "compare"),
+        (DeviceError("the GPU is lost"), 2, "the measurements so far are kept", "compare-partial"),
+    ],
+)
+def test_a_late_error_loses_no_measurement(
+    vggnet: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+    words: str,
+    file: str,
 ) -> None:
-    """Running out of memory late keeps the result so far, with exit code 1."""
+    """Without memory for the peak, the comparison continues; another error ends it early."""
 
-    def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 256.00 MiB.")
+    def fail(*_: object, **__: object) -> None:
+        raise error
 
-    monkeypatch.setattr(torch, "mm", full)  # used to measure the peak
+    monkeypatch.setattr(torch, "mm", fail)  # used to measure the peak
     Path("tiny.toml").write_text(TINY)
-    done = vggnet("compare", "--config", "tiny.toml", "--steps", 2, "--repeats", 1, "--threads", 1)
-    assert done.code == 1
-    assert "out of memory: CUDA out of memory." in done.err
-    assert "the measurements so far are kept" in done.err
-    result = load_result(Path("compare-partial.json"))
+    flags = ("--steps", 2, "--repeats", 1, "--threads", 1, "--min-seconds", 0, "--sweep", "none")
+    done = vggnet("compare", "--config", "tiny.toml", *flags)
+    assert done.code == code
+    assert words in done.err
+    result = load_result(Path(f"{file}.json"))
     assert [len(row.seconds) for row in result.rows if row.strict] == [1]
+    assert result.complete == (code == 0)
 
 
 def test_reports_need_no_torch(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -36,6 +37,7 @@ def files(vggnet: Command) -> dict[str, bytes]:
     Image.new("L", (28, 28), 255).save("photo.png")
     Image.new("L", (28, 28), 255).save("other.png")
     shutil.copy("photo.png", "photo.onnx")
+    torch.save(build_network(SMALL, 0).state_dict(), "plain.pth")  # as the article's script does
     Path("hub").mkdir()
     Path("hub/README.md").write_text("mine")
     for name in "ab":
@@ -68,6 +70,7 @@ def read_files() -> dict[str, bytes]:
         ("export m.pth --format pt2 -o photo.png", "must end with .pt2"),
         ("export m.pth --format hub -o hub", "holds something else"),
         ("export m.pth --format hub -o .", "holds something else"),
+        ("train --epochs 0.001 -o plain.pth", "plain.pth exists and does not look like"),
         ("compare --steps 1 --repeats 1 -o images", "compare.md exists and does not look like"),
         ("study depth --models vgg-mini -o images", "study.png exists and does not look like"),
         ("data show mnist -o photo.png", "exists and does not look like"),
@@ -116,8 +119,6 @@ def write(path: Path, kind: str) -> None:
         case "own model":
             save_model(path, network, CARD)
         case "plain weights":
-            import torch
-
             torch.save(network.state_dict(), path)
         case "own PNG":
             render_sheet(path, np.zeros((1, 1, 8, 8), np.uint8), [""], "")

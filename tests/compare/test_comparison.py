@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from vggnet.compare.comparison import Comparison
 from vggnet.compare.plan import ComparisonPlan, Observer
@@ -23,18 +27,70 @@ class CtrlC(Observer):
             raise KeyboardInterrupt
 
 
-def test_an_interrupt_within_no_grad_loses_nothing(mnist: Dataset) -> None:
-    """The result has the first repeat, although gradients are still switched off."""
-    plan = ComparisonPlan(
+class Warnings(Observer):
+    """Collects warnings."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def warned(self, message: str) -> None:
+        """Collect a message."""
+        self.messages.append(message)
+
+
+def plan_of(mnist: Dataset, threads: tuple[int, ...], min_seconds: float = 0.01) -> ComparisonPlan:
+    """Plan a small comparison of the CPU with itself."""
+    return ComparisonPlan(
         config=resolve_config(TINY),
         dataset=mnist,
         devices=(torch.device("cpu"),),
-        threads=(1,),
+        threads=threads,
         steps=2,
-        repeats=3,
+        repeats=2,
         sweep=None,
+        min_seconds=min_seconds,
     )
-    comparison = Comparison(plan, CtrlC())
+
+
+def test_a_setting_that_runs_out_of_memory_is_left_out(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison continues without the settings that do not fit, and says so."""
+    real = functional.cross_entropy
+
+    def short(*arguments: Any, **keywords: Any) -> Tensor:
+        if torch.get_num_threads() == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(functional, "cross_entropy", short)
+    observer = Warnings()
+    comparison = Comparison(plan_of(mnist, (1, 2)), observer)
+    comparison.run()
+    result = comparison.result()
+    assert result is not None
+    assert result.complete
+    assert {row.setting.threads for row in result.rows} == {1}
+    strict = "cpu · 2 threads · fp32 · batch 64 left out: out of memory: CUDA out of memory."
+    assert any(message.startswith(strict) for message in observer.messages[-2:])
+
+
+def test_a_short_training_is_repeated(mnist: Dataset) -> None:
+    """Warm-up and repeats reach their minimum duration; a row counts one training."""
+    comparison = Comparison(plan_of(mnist, (1,), min_seconds=0.5))
+    comparison.run()
+    result = comparison.result()
+    assert result is not None
+    for row in result.rows:
+        assert row.passes > 1
+        assert sum(row.warmup_seconds) >= 0.15
+        assert row.images <= 2 * 256
+        assert len(row.step_losses) == row.steps
+
+
+def test_an_interrupt_within_no_grad_loses_nothing(mnist: Dataset) -> None:
+    """The result has the first repeat, although gradients are still switched off."""
+    comparison = Comparison(plan_of(mnist, (1,)), CtrlC())
     try:
         with pytest.raises(KeyboardInterrupt):
             comparison.run()

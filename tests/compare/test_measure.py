@@ -11,10 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from compare.samples import make_row
 from conftest import make_batches
 from vggnet.compare.hardware import count_flops_per_image, flops_per_image
-from vggnet.compare.measure import Timer, Workload, time_fit, time_parts, time_steps
-from vggnet.compare.result import Setting
+from vggnet.compare.measure import (
+    Timer,
+    Workload,
+    has_settled,
+    time_fit,
+    time_parts,
+    time_steps,
+)
 from vggnet.config import ModelConfig, TrainConfig
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset, LabeledImages
@@ -66,6 +73,11 @@ class OnDevice(nn.Module):
         return logits
 
 
+def workload_of(steps: int) -> Workload:
+    """Build a workload whose images are never used."""
+    return Workload(make_row().setting, resolve_config(), None, steps)  # type: ignore[arg-type]
+
+
 def begin(steps_of_three: float = 1) -> TrainState:
     """Start a training with three steps per epoch."""
     config = TrainConfig(epochs=steps_of_three)
@@ -97,10 +109,54 @@ def test_time_fit_waits_for_the_device(batches: Batches) -> None:
     state = begin()
     state.replica = OnDevice(state.network, device, 10.0)
     device.enqueue(1000.0)
-    seconds, losses = time_fit(state, batches, device.timer(), lambda state: None)
+    seconds, losses = time_fit([state], batches, device.timer(), lambda state: None)
     assert seconds == pytest.approx(30, abs=0.01)
     assert len(losses) == 3
     assert device.given[1:] == [10.0] * 3
+
+
+def test_several_trainings_are_timed_together(batches: Batches) -> None:
+    """Two trainings of 30 s take 30 s each; the losses are those of one."""
+    device = FakeDevice()
+    states = [begin(), begin()]
+    for state in states:
+        state.replica = OnDevice(state.network, device, 10.0)
+    seconds, losses = time_fit(states, batches, device.timer(), lambda state: None)
+    assert seconds == pytest.approx(30, abs=0.01)
+    assert len(losses) == 3
+
+
+@given(step_seconds=st.floats(1e-6, 100), steps=st.integers(1, 1000), minimum=st.floats(0.1, 10))
+def test_passes_take_the_minimum_time(step_seconds: float, steps: int, minimum: float) -> None:
+    """Enough passes are planned for the minimum duration, and one is enough for a slow device."""
+    passes = workload_of(steps).passes(step_seconds, minimum)
+    assert passes * steps * step_seconds >= minimum
+    assert passes == 1 or (passes - 1) * steps * step_seconds < 1.2 * minimum
+
+
+@pytest.mark.parametrize(
+    ("seconds", "settled"),
+    [
+        ([0.1] * 5, False),
+        ([0.1] * 6, True),
+        ([0.01] * 29, False),
+        ([0.01] * 31, True),
+        ([0.4, 0.3, 0.2, 0.15, 0.12, 0.1], False),
+        ([0.4, 0.3, 0.2, 0.15, 0.12, 0.1, *[0.1] * 10], True),
+        ([2.0, 1.5, 1.0, 0.5, 0.4, 0.3], True),
+        ([0.0001] * 1000, True),
+    ],
+)
+def test_warm_up_ends_when_rates_settle(seconds: list[float], settled: bool) -> None:
+    """At least 6 steps and 0.3 s, then until rates settle, at most 5 s or 1000 steps."""
+    assert has_settled(seconds, 0.3) is settled
+
+
+def test_time_steps_ends_early(batches: Batches) -> None:
+    """The training ends after the step at which there are enough."""
+    state = begin(10)
+    assert len(time_steps(state, batches, Timer(), lambda seconds: len(seconds) == 4)) == 4
+    assert state.step == 4
 
 
 def test_time_steps_waits_after_each_step(batches: Batches) -> None:
@@ -162,16 +218,13 @@ def test_splitting_does_not_change_the_training(batches: Batches) -> None:
 def test_every_repeat_is_the_same_training(mnist: Dataset) -> None:
     """Two repeats have identical losses, dropout included, and torch's random state is restored."""
     config = resolve_config({"model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5}})
-    setting = Setting(
-        device="cpu", precision="fp32", global_batch_size=128, threads=1, kernels="torch"
-    )
-    workload = Workload(setting, config, mnist, 3)
+    workload = Workload(make_row(threads=1).setting, config, mnist, 3)
     before = torch.random.get_rng_state()
     losses = []
     for _ in range(2):
         with workload.computing():
             state, batches = workload.begin()
-            losses.append(time_fit(state, batches, Timer(), lambda state: None)[1])
+            losses.append(time_fit([state], batches, Timer(), lambda state: None)[1])
     assert losses[0] == losses[1]
     assert torch.equal(before, torch.random.get_rng_state())
     assert workload.images == 3 * 128
@@ -179,9 +232,7 @@ def test_every_repeat_is_the_same_training(mnist: Dataset) -> None:
 
 def test_images_of_a_workload(mnist: Dataset) -> None:
     """A short last batch of an epoch counts with its real size."""
-    setting = Setting(
-        device="cpu", precision="fp32", global_batch_size=50_000, threads=1, kernels="torch"
-    )
+    setting = make_row(global_batch_size=50_000).setting
     counts = [Workload(setting, resolve_config(), mnist, steps).images for steps in (1, 2, 3)]
     assert counts == [50_000, 60_000, 110_000]
 

@@ -51,7 +51,7 @@ def test_a_file_of_schema_1_loads(tmp_path: Path) -> None:
         (lambda v: v["rows"][0].update(images=10**6), "more images than the steps can process"),
         (lambda v: v["rows"][0].update(mistakes=[5, 5]), "ascending order without repeats"),
         (lambda v: v["rows"][0].update(mistakes=[1000]), "mistake 1000 of only 1000"),
-        (lambda v: v["rows"][0].update(joules=[1.0]), "1 energies for 3 repeats"),
+        (lambda v: v["rows"][0].update(joules=[1.0]), "1 joules for 3 repeats"),
         (lambda v: v["rows"][0]["setting"].update(device="<b>"), "rows.0.setting.device"),
         (lambda v: v.update(rows=[]), "rows"),
         (lambda v: v.update(surprise=1), "surprise"),

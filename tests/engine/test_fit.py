@@ -111,7 +111,9 @@ def test_training_stops_at_a_loss_that_is_not_finite(batches: Batches) -> None:
         if state.step == poisoned_after:
             next(state.network.parameters()).data.fill_(float("nan"))
 
-    with pytest.raises(TrainingDivergedError, match=r"at step 5 .*try a smaller rate") as caught:
+    with pytest.raises(
+        TrainingDivergedError, match=r"at step 5 .*try a smaller learning rate"
+    ) as caught:
         list(fit(state, batches, poison))
     assert caught.value.step == poisoned_after
 
@@ -123,7 +125,7 @@ def test_what_an_epochs_last_update_did_is_looked_at(batches: Batches) -> None:
         if state.step == 3:
             next(state.network.parameters()).data.fill_(float("inf"))
 
-    with pytest.raises(TrainingDivergedError, match="step 3 left weights that are not finite"):
+    with pytest.raises(TrainingDivergedError, match="weights are not finite after step 3"):
         list(fit(start(TrainConfig(epochs=1)), batches, poison))
 
 

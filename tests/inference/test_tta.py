@@ -1,4 +1,4 @@
-"""Test-time shifts are the mean over what the network says of each shifted image."""
+"""Test-time augmentation averages the predictions for all shifted images."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from vggnet.inference.tta import evaluate_tta
 
 @pytest.mark.parametrize("reach", [0, 1, 2])
 def test_it_is_the_mean_of_all_shifts(digit_model: Path, mnist: Dataset, reach: int) -> None:
-    """Probabilities equal the mean over images moved by hand; without shifts, the plain ones."""
+    """Probabilities equal the mean over images shifted by hand; reach 0 changes nothing."""
     classifier = vggnet.load(digit_model)
-    # Where no ink is within two pixels of the edges, rolling is shifting.
+    # Without ink within two pixels of the edges, rolling equals shifting.
     rims = mnist.test.images[:60].copy()
     rims[..., 2:-2, 2:-2] = 0
     some = mnist.test.take(np.flatnonzero(~rims.any(axis=(1, 2, 3))), "some")

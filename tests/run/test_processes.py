@@ -1,4 +1,4 @@
-"""Several real processes stop together, go on together, and end as if nothing had been."""
+"""Several processes stop together, resume together, and end equal to an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def start(folder: Path, *arguments: str, torchrun: bool = False) -> subprocess.P
 
 
 def workers(launcher: subprocess.Popen[str]) -> list[int]:
-    """Return the ids of the processes that train."""
+    """Return the ids of the training processes."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     return [pid for pid in map(int, children) if "train" in _command(pid)]
 
@@ -85,7 +85,7 @@ def test_torchrun_trains_and_one_process_writes(unbroken: Path) -> None:
     assert [path.name for path in unbroken.glob("*.pth")] == ["digits_vggnet.pth"]
 
 
-def test_sigterm_saves_and_the_rest_is_the_same(place: Path, unbroken: Path) -> None:
+def test_sigterm_saves_a_checkpoint_to_resume_from(place: Path, unbroken: Path) -> None:
     """Sent to one process alone, to our launcher and to torchrun: saved, and resumed exactly."""
     arguments = [*TRAIN, "--name", "cut"]
     for whom in ("one", "launcher", "torchrun"):
@@ -95,7 +95,7 @@ def test_sigterm_saves_and_the_rest_is_the_same(place: Path, unbroken: Path) -> 
         os.kill(workers(launcher)[1] if whom == "one" else launcher.pid, signal.SIGTERM)
         _, err = launcher.communicate(timeout=TIMEOUT)
         assert err.count("training was interrupted after step") == 1
-        if whom != "torchrun":  # which tells its own story, and ends with 1
+        if whom != "torchrun":  # which logs more, and exits with 1
             assert launcher.returncode in (130, 143), err
             assert "Traceback" not in err
         arguments = ["train", "--resume", "runs/cut"]
@@ -106,8 +106,8 @@ def test_sigterm_saves_and_the_rest_is_the_same(place: Path, unbroken: Path) -> 
     assert weights(place / "runs/cut") == weights(whole)
 
 
-def test_a_killed_process_is_started_again(place: Path, unbroken: Path) -> None:
-    """Under --max-restarts the run goes on from its last checkpoint, to the same weights."""
+def test_a_killed_process_is_restarted(place: Path, unbroken: Path) -> None:
+    """With --max-restarts the run resumes from its last checkpoint, to the same weights."""
     options = ("--name", "killed", "--max-restarts", "3", "--checkpoint-every", "10")
     launcher = start(place, *TRAIN, *options)
     assert launcher.stdout is not None
@@ -121,8 +121,8 @@ def test_a_killed_process_is_started_again(place: Path, unbroken: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_killed_anywhere_it_ends_the_same(processes: int) -> None:
-    """Under every recipe, after the first step, mid-epoch, at its end and before the last step."""
+def test_a_killed_run_ends_the_same(processes: int) -> None:
+    """With every recipe: after the first step, mid-epoch, at its end, before the last step."""
     script = Path(__file__).parents[2] / "benchmarks" / "stress" / "resume_matrix.py"
     command = [sys.executable, script, "--processes", str(processes)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
@@ -130,8 +130,8 @@ def test_killed_anywhere_it_ends_the_same(processes: int) -> None:
     assert done.stdout.count("equal") == 12
 
 
-def test_a_failure_is_told_once(place: Path) -> None:
-    """An error of the main process, which the other only feels, is one sentence."""
+def test_a_failure_is_reported_once(place: Path) -> None:
+    """An error of the main process, which ends the others too, is one line."""
     (place / "runs" / "taken").mkdir(parents=True)
     launcher = start(place, *TRAIN, "--name", "taken")
     out, err = launcher.communicate(timeout=TIMEOUT)
@@ -141,7 +141,7 @@ def test_a_failure_is_told_once(place: Path) -> None:
 
 
 def test_processes_that_would_share_a_gpu_are_refused(vggnet: Callable[..., Outcome]) -> None:
-    """One by its number for two processes is a mistake that is said before anything starts."""
+    """--device cuda:0 with two processes is an error before anything is written."""
     done = vggnet("train", "--device", "cuda:0", "--nproc", "2")
     assert done.code == 2
     assert "--device cuda:0 would be shared by 2 processes; use --device cuda" in done.err
@@ -149,10 +149,10 @@ def test_processes_that_would_share_a_gpu_are_refused(vggnet: Callable[..., Outc
     assert not Path("runs").exists()
 
 
-def test_a_place_without_an_address_is_named(
+def test_a_missing_address_is_reported(
     vggnet: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of two processes that is not told where the other is says which variable is missing."""
+    """Without the address of the other process, the error names the missing variable."""
     places = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     for name, value in places.items():
         monkeypatch.setenv(name, value)
@@ -163,8 +163,8 @@ def test_a_place_without_an_address_is_named(
     assert len(done.err.splitlines()) == 1
 
 
-def test_other_images_than_the_main_process_has_are_refused(tmp_path: Path) -> None:
-    """As on a machine with an old copy: no step is taken, and the process that has them says so."""
+def test_processes_with_different_images_are_refused(tmp_path: Path) -> None:
+    """As on a machine with an old copy: no step is taken, and that process reports it."""
     places = {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     places |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     processes = []
@@ -185,7 +185,7 @@ def test_other_images_than_the_main_process_has_are_refused(tmp_path: Path) -> N
         )
     said = [process.communicate(timeout=TIMEOUT)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
-    assert "process 1 finds other images of images than process 0" in said[1]
+    assert "process 1 has other images of images than process 0" in said[1]
     assert "Traceback" not in "".join(said)
     assert not list(tmp_path.rglob("*.pth"))
     assert not list(tmp_path.rglob("runs/*"))

@@ -1,10 +1,12 @@
-"""A run that was stopped and resumed is, bit for bit, the run that never was."""
+"""A run that was interrupted and resumed equals an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save
 
 from conftest import lay_out
 from vggnet.artifacts.checkpoint import CheckpointFolder
@@ -32,23 +37,24 @@ from vggnet.errors import (
     OutputError,
     RunFinishedError,
     TrainingDivergedError,
+    VggnetError,
 )
 from vggnet.recipes import resolve_config
 from vggnet.run import Options, Reporter, TrainResult, resume_run, run
 
 STEPS = 8
-"""Steps in an epoch here."""
+"""Steps per epoch."""
 
 TINY = {
     "model": {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.5},
     "data": {"dataset": "few", "data_dir": "data", "validation_size": 50},
     "train": {"epochs": 3, "global_batch_size": 32, "threads": 1},
 }
-"""Trains on 245 images, so the last batch of an epoch is short."""
+"""Trains on 245 images, so the last batch of an epoch is smaller."""
 
 
 class StopAt(Reporter):
-    """Sends this process a real SIGTERM once a step is taken."""
+    """Sends this process a real SIGTERM after a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -63,7 +69,7 @@ class StopAt(Reporter):
 
 
 def settings(recipe: str = "article", **train: Any) -> Config:
-    """Return a tiny run's configuration under a recipe."""
+    """Return the configuration of a tiny run."""
     return resolve_config({"recipe": recipe}, TINY, {"train": {**TINY["train"], **train}})
 
 
@@ -146,7 +152,7 @@ def _sha256(path: Path) -> str:
 
 
 def assert_same(resumed: TrainResult, unbroken: TrainResult) -> None:
-    """Weights, optimizer, metrics of every step and epoch: all equal, but for the seconds."""
+    """Weights, optimizer, metrics of all steps and epochs are equal, except for times."""
     assert _same_tensors(resumed.output, unbroken.output)
     one, other = (final_state(result) for result in (resumed, unbroken))
     assert one.tensors.keys() == other.tensors.keys()
@@ -159,7 +165,7 @@ def assert_same(resumed: TrainResult, unbroken: TrainResult) -> None:
 
 
 def _same_tensors(a: Path, b: Path) -> bool:
-    # Not a comparison of bytes in an assert: pytest takes a minute to explain how they differ.
+    # Not `assert a == b` on bytes: pytest takes a minute to explain the difference.
     one, other = (torch.load(path, weights_only=True) for path in (a, b))
     return all(torch.equal(one[name], other[name]) for name in one)
 
@@ -170,16 +176,16 @@ def final_state(result: TrainResult) -> Snapshot:
 
 
 def strip(table: Path) -> list[list[str]]:
-    """Return a table's cells without the two columns that tell of speed."""
+    """Return a table's cells without the two columns about speed."""
     return [line.split(",")[:7] for line in table.read_text().splitlines()]
 
 
 @pytest.mark.parametrize("recipe", ["article", "fast", "best"])
-def test_stopped_anywhere_it_ends_the_same(recipe: str, shared: SharedRuns) -> None:
-    """After the first step, mid-epoch, at an epoch's end, before the last step; and twice.
+def test_an_interrupted_run_equals_an_uninterrupted_one(recipe: str, shared: SharedRuns) -> None:
+    """Interrupted after the first step, mid-epoch, at an epoch's end, before the last step; twice.
 
-    `fast` has Muon's momentum, and `best` all else that a checkpoint can hold: batch norm,
-    augmentation, averaged weights.
+    `fast` has Muon's momentum, and `best` everything else that a checkpoint can contain: batch
+    norm, augmentation, averaged weights.
     """
     config = settings(recipe)
     unbroken = shared.finished(config)
@@ -193,7 +199,7 @@ def test_stopped_anywhere_it_ends_the_same(recipe: str, shared: SharedRuns) -> N
 
 
 def reset(tensors: dict[str, torch.Tensor], *suffixes: str) -> None:
-    """Put zeros in the place of the tensors whose names end in a word."""
+    """Set the tensors whose names end in one of `suffixes` to zero."""
     for name in tensors:
         if name.endswith(suffixes):
             tensors[name] = torch.zeros_like(tensors[name])
@@ -218,8 +224,8 @@ LOSSES: dict[str, Callable[[dict[str, torch.Tensor], dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("field", LOSSES)
-def test_no_field_is_there_for_nothing(field: str, shared: SharedRuns) -> None:
-    """With any one field of the checkpoint at its initial value the comparison fails."""
+def test_every_field_of_a_checkpoint_matters(field: str, shared: SharedRuns) -> None:
+    """If any field of the checkpoint is reset, resuming fails or gives another result."""
     config = settings("fast" if field == "momentum" else "best")
     unbroken = shared.finished(config)
     folder = shared.stopped(STEPS + 3, config)
@@ -228,22 +234,22 @@ def test_no_field_is_there_for_nothing(field: str, shared: SharedRuns) -> None:
     LOSSES[field](snapshot.tensors, snapshot.values)
     shutil.rmtree(checkpoints.path)
     CheckpointFolder(checkpoints.path).save(snapshot)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, CheckpointError)):
         assert_same(resume_run(folder), unbroken)
 
 
 @pytest.mark.parametrize("value", ["config", "dataset_sha256", "circumstances", "epochs", "scaler"])
-def test_a_value_that_is_missing_is_named(value: str, shared: SharedRuns) -> None:
-    """A whole checkpoint that does not say what training it is of is refused in one sentence."""
+def test_a_missing_value_is_reported(value: str, shared: SharedRuns) -> None:
+    """A checkpoint that lacks a value is refused, and the error names the value."""
     folder = shared.stopped(3, settings())
     _tamper(folder, lambda values: values.pop(value))
-    with pytest.raises(CheckpointError, match=f"lacks {value}"):
+    with pytest.raises(CheckpointError, match=f"{value}: Field required"):
         resume_run(folder)
 
 
 @pytest.mark.parametrize("field", ["sums", "history", "network.", "averaged.", "optimizer."])
-def test_a_field_that_is_missing_is_no_default(field: str, shared: SharedRuns) -> None:
-    """A checkpoint without tensors that it must have is refused."""
+def test_a_missing_tensor_is_reported(field: str, shared: SharedRuns) -> None:
+    """A checkpoint that lacks a tensor is refused."""
     folder = shared.stopped(3, settings("best"))
     checkpoints = CheckpointFolder(folder / "checkpoints")
     snapshot, _ = checkpoints.load_latest()
@@ -251,12 +257,12 @@ def test_a_field_that_is_missing_is_no_default(field: str, shared: SharedRuns) -
     del snapshot.tensors[name]
     shutil.rmtree(checkpoints.path)
     CheckpointFolder(checkpoints.path).save(snapshot)
-    with pytest.raises(CheckpointError, match="lacks"):
+    with pytest.raises(CheckpointError, match="does not fit this network: it"):
         resume_run(folder)
 
 
-def test_more_epochs_of_a_constant_rate_are_the_longer_run(shared: SharedRuns) -> None:
-    """`--epochs` is the total: one epoch, resumed for three, is three; the rest is refused."""
+def test_more_epochs_with_a_constant_rate_give_the_longer_run(shared: SharedRuns) -> None:
+    """A run of 1 epoch, resumed with --epochs 3, equals a run of 3; fewer epochs are refused."""
     longer = shared.finished(settings())
     for epochs in (1, 1.5):
         folder = shared.finished(settings(epochs=epochs), f"first-{epochs}").folder
@@ -271,7 +277,7 @@ def test_more_epochs_of_a_constant_rate_are_the_longer_run(shared: SharedRuns) -
 
 
 def test_a_finished_run_is_left_alone(shared: SharedRuns) -> None:
-    """Resuming it says so, and not a byte in its folder or its model file changes."""
+    """Resuming it reports that it is finished, and changes no byte of its files."""
     result = shared.finished(settings(epochs=1), "done")
 
     def contents() -> dict[Path, bytes]:
@@ -284,8 +290,8 @@ def test_a_finished_run_is_left_alone(shared: SharedRuns) -> None:
     assert contents() == before
 
 
-def test_a_run_killed_while_it_saves_its_model_saves_it_when_resumed(shared: SharedRuns) -> None:
-    """With all steps taken and no figures of the test set only the end is done again."""
+def test_a_run_killed_while_saving_its_model_saves_it_when_resumed(shared: SharedRuns) -> None:
+    """With all steps taken and no test result, only the evaluation is repeated."""
     result = shared.finished(settings(epochs=1), "done")
     expected = result.output.read_bytes()
     (result.folder / "test.json").unlink()
@@ -322,23 +328,23 @@ def test_a_repeated_setting_is_accepted(shared: SharedRuns) -> None:
 
 
 def test_another_dataset_is_refused(shared: SharedRuns) -> None:
-    """The images are compared by their hash."""
+    """The images are compared by hash."""
     folder = shared.stopped(3, settings())
     _tamper(folder, lambda values: values.update(dataset_sha256="0" * 64))
     with pytest.raises(ConfigError, match="the dataset has changed"):
         resume_run(folder)
 
 
-def test_the_same_images_may_lie_elsewhere(shared: SharedRuns) -> None:
-    """`--data-dir` is free, for it is the hash that says which images they are."""
+def test_the_images_may_be_moved(shared: SharedRuns) -> None:
+    """`--data-dir` may change, because images are compared by hash."""
     shutil.copytree("data", "elsewhere")
     unbroken = shared.finished(settings())
     folder = shared.stopped(3, settings())
     assert_same(resume_run(folder, [{"data": {"data_dir": "elsewhere"}}]), unbroken)
 
 
-def test_what_changes_bits_only_is_a_warning(shared: SharedRuns) -> None:
-    """Threads, versions and the machine are named, and the run goes on."""
+def test_changes_that_affect_the_last_bits_are_warnings(shared: SharedRuns) -> None:
+    """Other threads, versions or machines give a warning, and the run continues."""
     folder = shared.stopped(3, settings())
     keys = {"threads", "torch", "processor", "kernels", "vggnet"}
     _tamper(folder, lambda values: values["circumstances"].update(dict.fromkeys(keys, "other")))
@@ -349,8 +355,8 @@ def test_what_changes_bits_only_is_a_warning(shared: SharedRuns) -> None:
     assert named == keys
 
 
-def test_a_process_count_is_fixed_where_batch_norm_sees_it(shared: SharedRuns) -> None:
-    """Batch norm over other shares is another training; without it a warning is enough."""
+def test_batch_norm_fixes_the_number_of_processes(shared: SharedRuns) -> None:
+    """With batch norm, another number of processes is refused; without it, it is a warning."""
     for batch_norm in (False, True):
         config = settings()
         model = config.model.model_copy(update={"batch_norm": batch_norm})
@@ -364,8 +370,8 @@ def test_a_process_count_is_fixed_where_batch_norm_sees_it(shared: SharedRuns) -
             resume_run(folder)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(shared: SharedRuns) -> None:
-    """The result is the same; with both damaged there is an error that names both."""
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_used(shared: SharedRuns) -> None:
+    """The result is the same; if both are damaged, the error names both."""
     unbroken = shared.finished(settings())
     folder = shared.stopped(STEPS + 3, settings())
     newest = max((folder / "checkpoints").glob("*.safetensors"))
@@ -375,15 +381,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(shared: SharedRun
     assert_same(resume_run(folder, reporter=reporter), unbroken)
     (warning,) = reporter.warnings
     assert newest.name in warning
-    assert "going on from the one before it, step 8" in warning
+    assert "using the previous checkpoint, of step 8" in warning
     for path in (copy / "checkpoints").glob("*.safetensors"):
         path.unlink()
-    with pytest.raises(CheckpointError, match=r"no whole checkpoint.*0011.*0008"):
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint.*0011.*0008"):
         resume_run(copy)
 
 
-def test_a_name_too_long_for_the_disk_is_no_run() -> None:
-    """As a run's folder and as that of all runs, it is said to be no run's."""
+def test_a_name_too_long_for_the_disk_is_reported() -> None:
+    """As the run folder and as the folder of all runs."""
     name = Path(300 * "x")
     for folder, options in ((name, Options()), (None, Options(runs=name))):
         with pytest.raises(CheckpointError, match=str(name)):
@@ -391,7 +397,7 @@ def test_a_name_too_long_for_the_disk_is_no_run() -> None:
 
 
 def test_only_two_checkpoints_stay() -> None:
-    """One every step, and in the end the last two with nothing else beside them."""
+    """With a checkpoint at every step, only the files of the last two remain."""
     options = Options(name="run", output=Path("m.pth"), checkpoint_every="1")
     result = run(settings(), options)
     assert sorted(path.name for path in (result.folder / "checkpoints").iterdir()) == [
@@ -400,25 +406,25 @@ def test_only_two_checkpoints_stay() -> None:
 
 
 def test_checkpoints_change_nothing(shared: SharedRuns) -> None:
-    """With one at every step and with none but at the ends of epochs the bits are the same."""
+    """Saving at every step or only at the end of epochs gives the same bits."""
     often = Options(name="often", output=Path("often.pth"), checkpoint_every="1")
     assert_same(run(settings(), often), shared.finished(settings()))
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 4 MB."""
+    """A 4 MB file system."""
     path = tmp_path / "disk"
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "vggnet", str(path)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no file system can be mounted here")
+        pytest.skip("cannot mount a file system here")
     yield path
     subprocess.run(["umount", str(path)], check=True)
 
 
 class SpoilAt(Reporter):
-    """Does something to the disk once a step is taken."""
+    """Calls a function after a step."""
 
     def __init__(self, step: int, spoil: Callable[[], object]) -> None:
         self.step, self.spoil = step, spoil
@@ -429,7 +435,7 @@ class SpoilAt(Reporter):
 
 
 def fill(disk: Path) -> None:
-    """Write until not a byte more fits."""
+    """Fill the disk."""
     with (disk / "filler").open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
@@ -441,32 +447,32 @@ def remount(disk: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "mend", "words"),
+    ("spoil", "repair", "words"),
     [
         (fill, lambda disk: (disk / "filler").unlink(), "No space left"),
         (lambda disk: remount(disk, "ro"), lambda disk: remount(disk, "rw"), "Read-only"),
     ],
     ids=["full", "read-only"],
 )
-def test_a_disk_that_takes_no_more_costs_no_run(
+def test_a_full_or_read_only_disk_loses_no_run(
     disk: Path,
     spoil: Callable[[Path], None],
-    mend: Callable[[Path], None],
+    repair: Callable[[Path], None],
     words: str,
     shared: SharedRuns,
 ) -> None:
-    """It ends in words, with the last checkpoint whole; mended, the run ends as it would have."""
+    """The run ends with an error and an intact checkpoint; resumed later, it ends equal."""
     unbroken = shared.finished(settings())
     options = Options(runs=disk, name="cut", output=Path("cut.pth"), checkpoint_every="1")
-    with pytest.raises(OutputError, match=rf"{words}.*Go on from step 10: .*--resume") as caught:
+    with pytest.raises(OutputError, match=rf"{words}.*Resume from step 10: .*--resume") as caught:
         run(settings(), options, SpoilAt(11, lambda: spoil(disk)))
     assert "\n" not in str(caught.value)
-    mend(disk)
+    repair(disk)
     assert_same(resume_run(disk / "cut"), unbroken)
 
 
 def _tamper(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Write a run's checkpoint anew, whole, with other values."""
+    """Write a run's checkpoint again with other values and a valid manifest."""
     checkpoints = CheckpointFolder(folder / "checkpoints")
     snapshot, _ = checkpoints.load_latest()
     change(snapshot.values)
@@ -474,8 +480,8 @@ def _tamper(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     CheckpointFolder(checkpoints.path).save(snapshot)
 
 
-def test_a_folder_that_was_moved_is_gone_on_with(here: Path) -> None:
-    """Where one's own images lie is free; which they are is not."""
+def test_a_folder_of_images_may_be_moved(here: Path) -> None:
+    """Another path with the same images is fine; other images are refused."""
     random = np.random.default_rng(0)
     for number in range(60):
         path = here / "images" / "ab"[number % 2] / f"{number}.png"
@@ -495,8 +501,8 @@ def test_a_folder_that_was_moved_is_gone_on_with(here: Path) -> None:
     assert resume_run(folder, [{"data": {"dataset": "elsewhere"}}]).epochs[-1].epoch == 2
 
 
-def test_an_end_at_the_last_checkpoint(shared: SharedRuns) -> None:
-    """`--epochs` that stops a run where it was interrupted gives its files, of these steps."""
+def test_a_run_can_end_at_its_last_checkpoint(shared: SharedRuns) -> None:
+    """If --epochs ends a run where it was interrupted, its results are of those steps."""
     folder = shared.stopped(3, settings(), "short")
     result = resume_run(folder, [{"train": {"epochs": 3 / STEPS}}])
     assert [epoch.step for epoch in result.epochs] == [3]
@@ -504,10 +510,10 @@ def test_an_end_at_the_last_checkpoint(shared: SharedRuns) -> None:
     assert (folder / "test.json").is_file()
 
 
-def test_a_run_that_cannot_go_on_stays_finished(
+def test_a_run_that_cannot_resume_stays_finished(
     shared: SharedRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is wrong with the command is found before the run's last figures are taken away."""
+    """Errors are found before the previous results are removed."""
     folder = shared.finished(settings(epochs=1), "done").folder
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ConfigError, match="needs an extra"):
@@ -515,14 +521,188 @@ def test_a_run_that_cannot_go_on_stays_finished(
     assert (folder / "test.json").is_file()
 
 
-def test_figures_that_are_none_are_no_result(here: Path) -> None:
-    """A rate far too high, in the one step there is: an error, and no file of a broken model."""
+def test_a_loss_that_is_not_finite_is_no_result(here: Path) -> None:
+    """A learning rate far too high: an error, and no model file."""
     deep = {"stages": ((8,) * 12, (8,) * 12), "initialization": "he"}
     config = resolve_config(
         {"recipe": "article", "model": deep, "data": {"dataset": "few", "data_dir": "data"}},
         {"train": {"epochs": 0.1, "peak_lr": 10, "threads": 1}},
     )
-    with pytest.raises(TrainingDivergedError, match="try a smaller rate"):
+    with pytest.raises(TrainingDivergedError, match="try a smaller learning rate"):
         run(config, Options(name="far", output=Path("far.pth")))
     assert not Path("far.pth").exists()
     assert not (here / "runs" / "far" / "test.json").exists()
+
+
+def test_an_unreadable_run_is_reported(here: Path) -> None:
+    """A folder that cannot be read is not a missing one: the error gives the system's reason."""
+    Path("loop").symlink_to("loop")
+    for folder, options in ((Path("loop"), Options()), (None, Options(runs=Path("loop")))):
+        with pytest.raises(CheckpointError, match=r"cannot read loop.*symbolic links"):
+            resume_run(folder, options=options)
+
+
+class LoseFolder(Reporter):
+    """Does something to the run folder after a step, and records the warnings."""
+
+    def __init__(self, step: int, change: Callable[[], object]) -> None:
+        self.step, self.change = step, change
+        self.warnings: list[str] = []
+
+    def stepped(self, step: int, total: int) -> None:
+        if step == self.step:
+            self.change()
+
+    def warned(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.mark.parametrize("every", ["1", "1000"])
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda: shutil.rmtree("runs/lost"),
+        lambda: Path("runs/lost").rename("runs/moved"),
+        lambda: shutil.rmtree("runs"),
+    ],
+    ids=["deleted", "moved", "parent deleted"],
+)
+def test_a_lost_run_folder_is_made_again(
+    lose: Callable[[], object], every: str, shared: SharedRuns
+) -> None:
+    """The run ends as usual, with all its files, and can be resumed."""
+    unbroken = shared.finished(settings())
+    kept = shutil.copytree(unbroken.folder, "unbroken")
+    reporter = LoseFolder(STEPS + 2, lose)
+    options = Options(name="lost", output=Path("lost.pth"), checkpoint_every=every)
+    result = run(settings(), options, reporter)
+    (_, warning) = reporter.warnings  # the first one: few steps
+    assert "runs/lost was moved or deleted during the run" in warning
+    assert_same(result, dataclasses.replace(unbroken, folder=Path(kept)))
+    assert {path.name for path in result.folder.iterdir()} == {
+        path.name for path in Path(kept).iterdir()
+    }
+    with pytest.raises(RunFinishedError):
+        resume_run(result.folder)
+
+
+def test_weights_are_saved_where_they_can_be(shared: SharedRuns) -> None:
+    """With a run folder that cannot be made again, training ends, and --output is written."""
+
+    def lose() -> None:
+        shutil.rmtree("runs")
+        Path("runs").touch()
+
+    unbroken = shared.finished(settings())
+    reporter = LoseFolder(STEPS + 2, lose)
+    options = Options(name="lost", output=Path("lost.pth"))
+    with pytest.raises(OutputError, match=r"the trained weights are in lost\.pth"):
+        run(settings(), options, reporter)
+    assert _same_tensors(Path("lost.pth"), unbroken.output)
+    assert "training continues without checkpoints" in reporter.warnings[-1]
+
+
+def test_interrupted_without_a_run_folder_the_weights_are_saved() -> None:
+    """They go beside the model file, which keeps its earlier content."""
+    Path("lost.pth").write_bytes(b"earlier")
+
+    def lose() -> None:
+        shutil.rmtree("runs")
+        Path("runs").touch()
+        signal.raise_signal(signal.SIGTERM)
+
+    options = Options(name="lost", output=Path("lost.pth"), force=True)
+    with pytest.raises(InterruptedTrainingError, match=r"weights so far are in lost-step-3\.pth"):
+        run(settings(), options, LoseFolder(3, lose))
+    assert Path("lost.pth").read_bytes() == b"earlier"
+    torch.load("lost-step-3.pth", weights_only=True)
+
+
+def test_a_refused_resume_changes_nothing() -> None:
+    """A finished run that cannot continue like this keeps its result."""
+    config = settings(epochs=1)
+    model = config.model.model_copy(update={"batch_norm": True})
+    config = config.model_copy(update={"model": model})
+    folder = run(config, Options(name="done", output=Path("done.pth"))).folder
+    _tamper(folder, lambda values: values["circumstances"].update(processes=2))
+    with pytest.raises(ConfigError, match="the run had 2 processes"):
+        resume_run(folder, [{"train": {"epochs": 2}}])
+    assert (folder / "test.json").is_file()
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(10**15, 10**20)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["", "x", "\0", "mnist", "../x", "a.pth", "0"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner),
+    max_leaves=4,
+)
+
+TENSORS = st.sampled_from(
+    [
+        torch.zeros(()),
+        torch.zeros(0),
+        torch.zeros(0, 2),
+        torch.zeros(3, 2),
+        torch.zeros(3, 2, dtype=torch.int64),
+        torch.zeros(1000, 2),
+        torch.full((8,), float("nan")),
+        torch.zeros(1, 1, 1, 1),
+    ]
+)
+
+
+class Enough(Reporter):
+    """Stops a run after two steps."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def stepped(self, step: int, total: int) -> None:
+        self.steps += 1
+        if self.steps == 2:
+            raise KeyboardInterrupt
+
+
+def test_invalid_values_never_end_in_a_traceback(shared: SharedRuns) -> None:
+    """A checkpoint with a valid manifest, but another value or tensor, resumes or is refused."""
+    folder = shared.stopped(STEPS + 3, settings("best"))
+    valid, _ = CheckpointFolder(folder / "checkpoints").load_latest()
+
+    @given(data=st.data())
+    def check(data: st.DataObject) -> None:
+        values, tensors = copy.deepcopy(valid.values), dict(valid.tensors)
+        if data.draw(st.booleans()):
+            place: Any = values
+            key: Any = data.draw(st.sampled_from(sorted(values)))
+            while isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
+                place = place[key]
+                keys = sorted(place) if isinstance(place, dict) else range(len(place))
+                key = data.draw(st.sampled_from(keys))
+            place[key] = data.draw(JSON)
+        else:
+            name = data.draw(st.sampled_from(sorted(tensors)))
+            tensors[name] = data.draw(TENSORS)
+        shutil.rmtree(folder / "checkpoints")
+        write_checkpoint(folder / "checkpoints", tensors, values)
+        with suppress(VggnetError, KeyboardInterrupt):
+            resume_run(folder, reporter=Enough())
+
+    check()
+
+
+def write_checkpoint(folder: Path, tensors: dict[str, torch.Tensor], values: Any) -> None:
+    """Write a checkpoint with a valid manifest, whatever it contains."""
+    checkpoint = CheckpointFolder(folder)
+    checkpoint.save(Snapshot({}, {"step": 11}))
+    state = folder / "step-0000000011.safetensors"
+    content = save(
+        {name: one.contiguous() for name, one in tensors.items()}, {"vggnet": json.dumps(values)}
+    )
+    state.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    manifest = {"format": 1, "file": state.name, "bytes": len(content), "sha256": digest}
+    state.with_suffix(".json").write_text(json.dumps(manifest, indent=2) + "\n")

@@ -1,7 +1,7 @@
-"""Two hosts train together; one is cut off, and they go on when it is back.
+"""Two hosts train together; one loses its network, and both resume when it is back.
 
-The hosts are two network namespaces of this machine, joined by a pair of virtual network
-cards: each sees its own network and nothing else, and the cable can be pulled.
+The hosts are two network namespaces of this machine, connected by a pair of virtual network
+cards, which can be disconnected.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from torch import distributed, equal
 
 TIMEOUT = 10
-"""Seconds that a host waits for the other."""
+"""Seconds that a host waits for the other one."""
 
 TRAIN = ["train", "--recipe", "article", "--stages", "8/8", "--hidden", "8", "--threads", "1"]
 
 
 class Host:
-    """A network namespace with a folder of its own."""
+    """A network namespace and a folder."""
 
     def __init__(self, number: int, folder: Path) -> None:
         self.name, self.address = f"vggnet-{os.getpid()}-{number}", f"10.77.0.{number}"
@@ -37,18 +37,18 @@ class Host:
         ip("netns", "add", self.name)
 
     def connect(self) -> None:
-        """Give it its card and address, once the card is there."""
+        """Assign its card and address."""
         ip("link", "set", self.card, "netns", self.name)
         ip("-n", self.name, "addr", "add", f"{self.address}/24", "dev", self.card)
         for card in ("lo", self.card):
             ip("-n", self.name, "link", "set", card, "up")
 
     def plug(self, state: str) -> None:
-        """Pull its cable out ("down") or put it in again ("up")."""
+        """Disconnect ("down") or connect ("up") its network card."""
         ip("-n", self.name, "link", "set", self.card, state)
 
     def torchrun(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start this host's part, as docs/training.md prints it."""
+        """Start this host's process, with the command in docs/training.md."""
         launch = ["ip", "netns", "exec", self.name, sys.executable, "-m", "torch.distributed.run"]
         launch += ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-id", "digits"]
         launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.77.0.1:29400"]
@@ -68,7 +68,7 @@ class Host:
         return started
 
     def remove(self) -> None:
-        """End what still runs there, and delete it."""
+        """Kill its processes, and delete it."""
         for one in self.started:
             with one:
                 one.kill()
@@ -76,17 +76,17 @@ class Host:
 
 
 def ip(*arguments: str) -> None:
-    """Call `ip`, which makes namespaces and cards."""
+    """Call `ip`, which makes namespaces and network cards."""
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
-    """Two hosts, joined."""
+    """Two connected hosts."""
     if not distributed.is_gloo_available():
         pytest.skip("torch without gloo")
     if not shutil.which("ip"):
-        pytest.skip("there is no `ip` here to make network namespaces with")
+        pytest.skip("`ip`, which makes network namespaces, is not installed")
     made: list[Host] = []
     try:
         first = Host(1, tmp_path / "first")
@@ -99,14 +99,14 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
     except subprocess.CalledProcessError as error:
         for host in made:
             host.remove()
-        pytest.skip(f"network namespaces cannot be made here: {error.stderr.strip()}")
+        pytest.skip(f"cannot make network namespaces here: {error.stderr.strip()}")
     yield first, second
     for host in made:
         host.remove()
 
 
-def test_two_hosts_train_are_parted_and_go_on(hosts: tuple[Host, Host]) -> None:
-    """The first host alone writes; cut off, both end, in words; resumed, nothing was lost."""
+def test_two_hosts_train_lose_their_connection_and_resume(hosts: tuple[Host, Host]) -> None:
+    """Only the first host writes; disconnected, both end with an error; resumed, they end equal."""
     whole = [host.torchrun(*TRAIN, "--epochs", "0.3", "--name", "whole") for host in hosts]
     first, second = hosts
     for host, part in zip(hosts, whole, strict=True):
@@ -123,16 +123,16 @@ def test_two_hosts_train_are_parted_and_go_on(hosts: tuple[Host, Host]) -> None:
         assert parts[0].poll() is None
         time.sleep(0.005)
     second.plug("down")
-    parted = time.monotonic()
+    disconnected = time.monotonic()
     parts[0].communicate(timeout=90)
     err = first.errors.read_text()
-    assert time.monotonic() - parted < 60
+    assert time.monotonic() - disconnected < 60
     assert parts[0].returncode == 1, err
-    assert "another process of this training ended or could not be reached" in err
-    assert "Go on from the last checkpoint: torchrun" in err
-    # The other one says the same; its launcher is deaf to SIGTERM while it looks for the first.
-    while "could not be reached" not in second.errors.read_text():
-        assert time.monotonic() - parted < 90, second.errors.read_text()
+    assert "another process of this training exited or cannot be reached" in err
+    assert "Resume from the last checkpoint: torchrun" in err
+    # The second one reports the same; its launcher ignores SIGTERM while it looks for the first.
+    while "cannot be reached" not in second.errors.read_text():
+        assert time.monotonic() - disconnected < 90, second.errors.read_text()
         time.sleep(0.1)
     parts[1].kill()
     parts[1].wait()

@@ -228,7 +228,7 @@ def test_token(protected: Running, sheet: np.ndarray) -> None:
             for path in ("/", "/metrics", "/openapi.json", "/models"):
                 answer = client.get(path, headers=headers)
                 assert answer.status_code == 401
-                assert answer.headers["www-authenticate"].startswith("Bearer")
+                assert answer.headers["www-authenticate"].startswith("Basic")
             assert client.post("/predict", content=b"", headers=headers).status_code == 401
         bearer = {"authorization": f"Bearer {TOKEN}"}
         answer = client.post("/predict", content=as_file(sheet), headers=bearer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -36,7 +37,7 @@ def tight(limited: Any) -> Iterator[Running]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
 
     limits = {"header_seconds": 3, "receive_seconds": 3, "send_seconds": 1, "open_bodies": 30}
-    with limited(few_files, **limits) as one:
+    with limited(few_files, wait_seconds=60, **limits) as one:
         yield one
 
 
@@ -126,8 +127,8 @@ def test_slow_readers_are_closed(tight: Running) -> None:
 
 def test_idle_connections_do_not_exhaust_files(tight: Running) -> None:
     """600 connections to a process that may open 400 files are one line in the log."""
-    with connections(tight, 600, b""):
-        pass
+    with connections(tight, 600, b"") as idle, contextlib.suppress(ConnectionResetError):
+        idle[-1].recv(1000)  # it is closed, for there are too many
     transport = httpx.HTTPTransport(retries=9)
     with httpx.Client(base_url=tight.url, transport=transport, timeout=60) as client:
         assert client.get("/healthz").status_code == 200
@@ -139,8 +140,9 @@ def read_after(signal_: signal.Signals, limits: Limits, error: type[Exception]) 
     """Send a signal to the only worker: one body gets an error, and the next one is read."""
 
     async def run() -> None:
+        before = processes(os.getpid())
         async with Workers(1, limits) as workers:
-            [process] = processes(os.getpid())
+            [process] = set(processes(os.getpid())) - set(before)
             os.kill(process, signal_)
             with pytest.raises(error):
                 await workers.read(TASK, b"{}")
@@ -158,3 +160,15 @@ def test_a_worker_that_hangs_is_replaced() -> None:
 def test_a_worker_that_ends_is_replaced() -> None:
     """A crash while it reads a body is an internal error of that request alone."""
     read_after(signal.SIGKILL, Limits(wait_seconds=60, worker_seconds=60), WorkerError)
+
+
+def test_a_body_may_not_compute_for_long() -> None:
+    """A worker that computes beyond its limit ends, and the body is an error for its client."""
+    numbers = b'{"images": [' + b"0," * 12_000_000 + b"0]}"
+
+    async def run() -> None:
+        async with Workers(1, Limits(worker_cpu_seconds=0, worker_seconds=300)) as workers:
+            with pytest.raises(InputError, match="too long"):
+                await workers.read(TASK, numbers)
+
+    asyncio.run(run())

@@ -1,1 +1,1 @@
-"""What training leaves: model files, run folders, images."""
+"""Files: models, checkpoints, run folders, plots, exports."""

@@ -1,4 +1,4 @@
-"""The folder that a run leaves: settings, environment, metrics, model, images."""
+"""The folder of a run: settings, environment, metrics, model, plots, checkpoints."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import itertools
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from vggnet.artifacts.atomic import write_file
 from vggnet.artifacts.checkpoint import CheckpointFolder
@@ -21,24 +22,24 @@ from vggnet.engine.fit import EpochResult
 from vggnet.errors import ConfigError, OutputError
 
 CHECKPOINTS = "checkpoints"
-"""The folder of a run's checkpoints, in the run's own."""
 
 FINISHED = "test.json"
-"""The last file that a run writes: figures of the test set."""
+"""The last file that a run writes: its result on the test set."""
 
-_LAUNCH = "launch.json"
+MODEL = "model.safetensors"
+
+_CONFIG, _LAUNCH = "config.json", "launch.json"
 
 
 class RunFolder:
-    """One run's own folder, which no other process writes to meanwhile.
+    """The folder of one run, locked against other processes.
 
     Args:
-        path: The folder, which is there.
-        tensorboard: Write TensorBoard events beside the tables.
+        path: An existing folder.
+        tensorboard: Write TensorBoard events too.
 
     Raises:
-        ConfigError: A run that goes on writes to it, or tensorboard is wanted and not
-            installed.
+        ConfigError: Another process is writing to it, or tensorboard is not installed.
     """
 
     def __init__(self, path: Path, tensorboard: bool = False) -> None:
@@ -46,60 +47,100 @@ class RunFolder:
         self.path = path
         self.checkpoints = CheckpointFolder(path / CHECKPOINTS)
         self._lock = _lock(path)
+        self._documents: dict[str, Mapping[str, Any]] = {}
         self._events = writer_class(str(path)) if writer_class else None
 
     @classmethod
     def create(
         cls, runs: Path, name: str | None, stem: str, tensorboard: bool = False, launch: str = ""
-    ) -> RunFolder:
-        """Make a folder anew: no run overwrites another.
+    ) -> Self:
+        """Make a new folder; an existing run is never overwritten.
 
         Args:
-            runs: The folder of all runs; made where it is missing.
-            name: The run's name, or None to make one up from `stem` and the time.
-            stem: What a made-up name begins with.
+            runs: The parent folder, which is made if necessary.
+            name: Name of the run; None: `stem` and the time.
+            stem: Start of the default name.
             tensorboard: As above.
-            launch: What torchrun calls its launch, by which `find_newest` knows it again.
+            launch: torchrun's name for this launch, for `find_newest`.
 
         Raises:
-            ConfigError: The name is taken or is no name for a folder.
-            OutputError: It cannot be made.
+            ConfigError: The name is taken or invalid.
+            OutputError: The folder cannot be made.
         """
         if tensorboard:
             _tensorboard_writer()
-        if name is not None and (name in ("", ".", "..") or "/" in name or "\\" in name):
-            raise ConfigError(f"{name!r} is no name for a run; use letters, digits, - and _")
+        if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0")):
+            raise ConfigError(f"--name {name!r} is not a folder name; use letters, digits, - and _")
         folder = cls(_make(runs, name, stem), tensorboard)
         if launch:
             folder.write_json(_LAUNCH, {"launch": launch})
         return folder
 
+    @classmethod
+    def reopen(cls, path: Path, tensorboard: bool = False) -> Self:
+        """Open the folder of a run that continues, and mark it as unfinished.
+
+        Raises:
+            ConfigError: As above.
+            OutputError: The folder cannot be changed.
+        """
+        folder = cls(path, tensorboard)
+        try:
+            (path / FINISHED).unlink(missing_ok=True)
+        except OSError as error:
+            folder.close()
+            raise OutputError(f"cannot change {path}: {error.strerror}") from None
+        return folder
+
     def close(self) -> None:
-        """Let other processes write to the folder."""
+        """Release the lock, and close the TensorBoard file."""
         if self._events:
-            with contextlib.suppress(OSError):  # on a full disk; `write_epochs` has told of it
+            with contextlib.suppress(OSError):  # a full disk, which `write_epochs` has reported
                 self._events.close()
         if self._lock is not None:
             os.close(self._lock)
-            self._lock = None
 
-    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        """Write plain values to `name`.
+    def is_there(self) -> bool:
+        """Whether the folder still exists where it was."""
+        return os.path.isdir(self.path)  # noqa: PTH112 (False for every error)
+
+    def restore(self) -> str | None:
+        """Make the folder again if it was moved or deleted, and return a warning then.
 
         Raises:
-            OutputError: The disk does not take it.
+            OutputError: It cannot be made.
         """
+        if self.is_there():
+            return None
+        try:
+            self.path.mkdir(parents=True)
+            lock = _lock(self.path)
+        except OSError as error:
+            raise OutputError(f"cannot make {self.path} again: {error.strerror}") from None
+        if self._lock is not None:
+            os.close(self._lock)
+        self._lock = lock
+        self.checkpoints = CheckpointFolder(self.path / CHECKPOINTS)
+        for name, values in self._documents.items():
+            self.write_json(name, values)
+        return f"{self.path} was moved or deleted during the run; continuing in a new folder there"
+
+    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
+        """Write a JSON file.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        self._documents[name] = values
         write_file(self.path / name, (json.dumps(values, indent=2) + "\n").encode())
 
     def write_epochs(
         self, results: Sequence[EpochResult], validations: Sequence[Evaluation | Score | None]
     ) -> None:
-        """Write a row for each epoch so far to metrics.csv, and for each step to steps.csv.
-
-        TensorBoard gets the last epoch.
+        """Write the tables of all epochs and steps so far.
 
         Raises:
-            OutputError: The disk does not take it.
+            OutputError: They cannot be written.
         """
         epochs = [_row(*pair) for pair in zip(results, validations, strict=True)]
         steps = [
@@ -119,7 +160,7 @@ class RunFolder:
                 _write_events(self._events, epochs[-1])
             except OSError as error:
                 raise OutputError(
-                    f"cannot write TensorBoard's events in {self.path}: {error.strerror or error}"
+                    f"cannot write TensorBoard events in {self.path}: {error.strerror or error}"
                 ) from None
 
     def _write_csv(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -130,21 +171,26 @@ class RunFolder:
         write_file(self.path / name, text.getvalue().encode())
 
 
-def _write_events(events: Any, epoch: Mapping[str, Any]) -> None:
-    for name, value in epoch.items():
-        if value != "" and name not in ("epoch", "step"):
-            events.add_scalar(name, float(value), epoch["step"])
-    events.flush()
-
-
 def find_newest(runs: Path, launch: str | None = None) -> Path | None:
-    """Return the run that began last, of a launch of torchrun or of all; None without one."""
-    marks = runs.glob("*/config.json" if launch is None else f"*/{_LAUNCH}")
-    newest_first = sorted(marks, key=lambda mark: mark.stat().st_mtime_ns, reverse=True)
-    for folder in (mark.parent for mark in newest_first):
-        if launch is None or _read_launch(folder) == launch:
-            return folder
-    return None
+    """Return the run that started or resumed last, of all or of one launch of torchrun.
+
+    A time in the future says nothing about the order, so such runs come after all others.
+
+    Raises:
+        OSError: `runs` cannot be read.
+    """
+    times: list[tuple[bool, int, Path]] = []
+    now = time.time_ns()
+    try:
+        folders = list(runs.iterdir())
+    except FileNotFoundError:
+        return None
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            changed = (folder / (_CONFIG if launch is None else _LAUNCH)).stat().st_mtime_ns
+            if launch is None or _read_launch(folder) == launch:
+                times.append((changed <= now, changed, folder))
+    return max(times, default=(False, 0, None))[-1]
 
 
 def _read_launch(path: Path) -> str | None:
@@ -167,8 +213,7 @@ def _make(runs: Path, name: str | None, stem: str) -> Path:
                 raise OutputError(f"cannot make {path}: {runs} is a file") from None
             if name is not None:
                 raise ConfigError(
-                    f"{path} is there already; give the new run another --name, or go on with "
-                    f"that one: --resume {path}"
+                    f"{path} exists; choose another --name, or resume it: --resume {path}"
                 ) from None
         except OSError as error:
             raise OutputError(f"cannot make {path}: {error.strerror}") from None
@@ -176,10 +221,10 @@ def _make(runs: Path, name: str | None, stem: str) -> Path:
 
 
 def _lock(path: Path) -> int | None:
-    """Hold a folder until this process ends, however it does.
+    """Lock a folder until this process ends.
 
     Raises:
-        ConfigError: Another process holds it.
+        ConfigError: Another process has locked it.
     """
     if sys.platform == "win32":
         return None
@@ -190,9 +235,9 @@ def _lock(path: Path) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise ConfigError(f"{path} is being trained right now, by another process") from None
+        raise ConfigError(f"{path} is in use: another process is training in it") from None
     except OSError:
-        pass  # a file system without locks, which only save from a mistake
+        pass  # a file system without locks, which only protect from a mistake
     return descriptor
 
 
@@ -208,6 +253,13 @@ def _row(result: EpochResult, validation: Evaluation | Score | None) -> dict[str
         "seconds": f"{result.seconds:.3f}",
         "images_per_second": f"{result.images / result.seconds:.1f}",
     }
+
+
+def _write_events(events: Any, epoch: Mapping[str, Any]) -> None:
+    for name, value in epoch.items():
+        if value != "" and name not in ("epoch", "step"):
+            events.add_scalar(name, float(value), epoch["step"])
+    events.flush()
 
 
 def _tensorboard_writer() -> Any:

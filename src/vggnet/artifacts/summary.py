@@ -1,4 +1,4 @@
-"""An evaluation as plain values: what `evaluate --json` prints and test.json holds."""
+"""An evaluation as plain values, for `evaluate --json` and test.json."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vggnet.engine.evaluate import Evaluation
 
 
 def headline(evaluation: Evaluation) -> dict[str, float]:
-    """Return the three figures that a model file carries."""
+    """Return the three figures that a model file contains."""
     return {
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
@@ -17,7 +17,7 @@ def headline(evaluation: Evaluation) -> dict[str, float]:
 
 
 def summarize(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return accuracy (0 to 1) with its 95 % interval, loss, and figures for each class."""
+    """Return accuracy (0 to 1) with its 95 % interval, loss, and figures per class."""
     return {
         "accuracy": evaluation.accuracy,
         "accuracy_interval_95": list(evaluation.accuracy_interval),

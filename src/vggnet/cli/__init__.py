@@ -1,4 +1,4 @@
-"""The command line: one file a command, each parses, calls and prints."""
+"""The command line: one file per command, which parses, calls and prints."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vggnet.cli.terminal import print_logged_warnings, say
 from vggnet.errors import VggnetError
 
 _OUTPUT_LOST = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""How standard output fails; what fails at a file of ours is a `VggnetError`."""
+"""Errors of standard output; errors of other files are a `VggnetError`."""
 
 app = typer.Typer(
     name="vggnet",
-    help="Train, use and honestly time VGG networks on MNIST and images like it.",
+    help="Train, use and benchmark VGG networks on MNIST, similar datasets and your own images.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -57,28 +57,42 @@ def _options(
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends it with one sentence and an exit code."""
-    # Threads that wait for each other spin. When another program takes a core, GNU's default
-    # of 300,000 turns made the last evaluation 5 times slower than this (two cores, one of
-    # them busy); on a quiet machine a step is as fast within 5 %. Read when torch is loaded.
+    """Run the command line; a user's mistake ends it with one line and an exit code."""
+    # OpenMP threads spin while they wait. With GNU's default of 300,000 turns, the final
+    # evaluation was 5 times slower while another program used one of two cores; on an idle
+    # machine a step takes the same time within 5 %. Read when torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # No training shall end because a locale has no byte for "·".
+            # A locale without "·" must not end a training.
             stream.reconfigure(errors="backslashreplace")
     print_logged_warnings()
     try:
         _run()
     except SystemExit as end:
-        if "TORCHELASTIC_RUN_ID" in os.environ:  # as torchrun tells each of its processes
-            _leave_at_once(end.code)
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # a worker of torchrun
+            _exit_at_once(end.code)
         raise
+
+
+def _open_closed_streams() -> None:
+    """Open the null device as each standard stream that is closed, as with `>&-`.
+
+    Otherwise the next file to be opened gets its number, and all that is printed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
 def _run() -> None:
     try:
         _run_command()
-    except KeyboardInterrupt:  # before or after the command; typer ends that by 130, silently
+    except KeyboardInterrupt:  # outside the command, where Typer does not handle it
         print("vggnet: interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
@@ -94,34 +108,33 @@ def _run_command() -> None:
         say(f"vggnet: {error}", error=True)
         sys.exit(error.exit_code)
     finally:
-        print(end="", flush=True)  # a failure at Python's own end could not be told in our words
+        print(end="", flush=True)  # Python would report a failure at exit in its own words
 
 
 def _end_without_output(error: OSError) -> NoReturn:
-    """End a command whose output nothing takes; silently if its reader left, as `head` does.
+    """Exit because standard output cannot be written; silently if its reader left, like `head`.
 
-    The exit code is the one that typer and rich choose where they meet such a pipe first.
+    The exit code is the one of Typer and rich in the same case.
     """
     if error.errno != errno.EPIPE:
         with contextlib.suppress(OSError):
             print(
                 f"vggnet: cannot write to standard output: {error.strerror}; "
-                "make room, or send it elsewhere",
+                "free some space, or redirect it",
                 file=sys.stderr,
             )
-    # What is still buffered goes nowhere; Python would complain of it on its way out.
+    # Discard what is buffered; Python would report it at exit.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for standard in (1, 2):
         os.dup2(nowhere, standard)
     sys.exit(1)
 
 
-def _leave_at_once(code: str | int | None) -> NoReturn:
-    """End a process of several without taking Python down first.
+def _exit_at_once(code: str | int | None) -> NoReturn:
+    """Exit a worker without shutting Python down.
 
-    gloo's threads may still hold tensors; one that hands its last back to a Python that is
-    shutting down ends the process by SIGABRT: 3 of 75 runs that a signal had stopped, two cores
-    with three runs at a time, torch 2.13.
+    gloo's threads may still hold tensors, and freeing one during Python's shutdown aborts the
+    process: 3 of 75 interrupted runs, with three runs at a time on two cores, torch 2.13.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from vggnet.cli.model_options import Json
 
 
-def env(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Show versions, processor, convolutions, and which devices there are, or why not.
+def env(as_json: Json = False) -> None:
+    """Show versions, processor, available devices, and which convolutions are used.
 
-    The convolutions are tested for that, and compiled if they never were.
+    Tests the compiled convolutions, and compiles them first if necessary.
     """
     import json
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggnet.cli import model_options as options
+from vggnet.cli.options import DataDir, Download, SkipBad
 from vggnet.cli.terminal import printable, warn
 
 if TYPE_CHECKING:
@@ -22,15 +23,9 @@ def evaluate(
             help="Dataset or folder of images; default: the one the model was trained on."
         ),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the dataset in torchvision's layout.")
-    ] = None,
-    download: Annotated[
-        bool, typer.Option(help="Download a dataset that is not on this machine.")
-    ] = True,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Skip unreadable images of a folder.")
-    ] = False,
+    data_dir: DataDir = None,
+    download: Download = True,
+    skip_bad: SkipBad = False,
     mistakes: Annotated[
         Path | None,
         typer.Option(help="Write the most confident errors to this PNG file."),
@@ -38,15 +33,16 @@ def evaluate(
     confusion: Annotated[
         Path | None, typer.Option(help="Write the confusion matrix to this PNG file.")
     ] = None,
-    shifts: Annotated[
+    tta: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=4,
             metavar="N",
-            help="Also average the predictions over all shifts of up to N pixels (1 to 4).",
+            help="Also report test-time augmentation over all shifts of up to N pixels (1 to 4).",
         ),
     ] = None,
+    shifts: Annotated[int | None, typer.Option(min=1, max=4, hidden=True)] = None,
     mean: options.Mean = None,
     std: options.Std = None,
     image_size: options.ModelImageSize = None,
@@ -82,7 +78,8 @@ def evaluate(
         warn(warning)
     with computing("fp32", threads or usable_cores()):
         found = classifier.evaluate(test)
-        shifted = evaluate_tta(classifier, test, shifts) if shifts else None
+        pixels = tta or shifts
+        shifted = evaluate_tta(classifier, test, pixels) if pixels else None
     if mistakes:
         render_mistakes(mistakes, test.images, found, classifier.classes)
     if confusion:
@@ -91,17 +88,17 @@ def evaluate(
         summary = summarize(found, classifier.classes)
         if shifted:
             summary["shifted"] = {
-                "pixels": shifts,
+                "pixels": pixels,
                 "accuracy": shifted.accuracy,
                 "loss": shifted.loss,
             }
         print(json.dumps(summary, allow_nan=False))
         return
     _print(found, classifier.classes, test.source)
-    if shifts and shifted:
+    if pixels and shifted:
         print(
-            f"Averaged over {(2 * shifts + 1) ** 2} shifts of up to {shifts} "
-            f"pixel{'s' * (shifts > 1)}: accuracy {100 * shifted.accuracy:.2f} %"
+            f"Averaged over {(2 * pixels + 1) ** 2} shifts of up to {pixels} "
+            f"pixel{'s' * (pixels > 1)}: accuracy {100 * shifted.accuracy:.2f} %"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vggnet.cli import model_options as options
+from vggnet.cli.options import DataDir
 from vggnet.cli.terminal import say, warn
 from vggnet.errors import ConfigError
 
@@ -29,9 +30,7 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="Default: the model's name, in the current folder."),
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the dataset in torchvision's layout.")
-    ] = None,
+    data_dir: DataDir = None,
     mean: options.Mean = None,
     std: options.Std = None,
     image_size: options.ModelImageSize = None,

@@ -9,14 +9,15 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from vggnet.cli.flags import config_flags, nest_flags
+from vggnet.cli.model_options import Force
+from vggnet.cli.options import ConfigFile, Recipe, config_flags, read_settings
 
 
 class TrainCommand(TyperCommand):
-    """The command, whose `--resume` may stand alone; typer wants a value behind it."""
+    """The command, which also accepts `--resume` without a value; Typer requires one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put an empty value behind a bare `--resume`."""
+        """Add an empty value to a `--resume` without one."""
         for place, argument in enumerate(args):
             if argument == "--resume" and (args[place + 1 :] or ["-"])[0].startswith("-"):
                 args[place] = "--resume="
@@ -25,53 +26,43 @@ class TrainCommand(TyperCommand):
 
 @config_flags
 def train(
-    recipe: Annotated[
-        str | None,
-        typer.Option(help="Settings to start from: fast (the default), best or article."),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="TOML or JSON file of settings to lay over the recipe's."),
-    ] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Model file; default: mnist_vggnet.pth, here."),
+        typer.Option(
+            "--output", "-o", help="Model file; default: DATASET_vggnet.pth in this folder."
+        ),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="Folder that the run's own folder goes into.")] = Path(
+    force: Force = False,
+    runs: Annotated[Path, typer.Option(help="Folder that contains the run folders.")] = Path(
         "runs"
     ),
     name: Annotated[
-        str | None, typer.Option(help="Name of the run's folder; default: made up.")
+        str | None,
+        typer.Option(help="Name of the run folder; default: recipe, dataset and time."),
     ] = None,
     resume: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[FOLDER]",
-            help="Go on with a run that was stopped; alone: with --name's, or else the newest.",
-        ),
+        str | None, typer.Option(metavar="[FOLDER]", help="Run to resume; default: the newest.")
     ] = None,
     checkpoint_every: Annotated[
         str | None,
         typer.Option(
             metavar="N|Ns",
-            help="Steps, 10, or seconds, 30s; default: 30s, or rarer, for 1 % of the time.",
+            help="Steps (10) or seconds (30s) between checkpoints; default: 30s, "
+            "or longer to stay below 1 % of the time.",
         ),
     ] = None,
-    nproc: Annotated[
-        int | None, typer.Option(min=1, help="Processes on this machine, by torchrun's engine.")
-    ] = None,
+    nproc: Annotated[int | None, typer.Option(min=1, help="Processes on this machine.")] = None,
     max_restarts: Annotated[
-        int,
-        typer.Option(
-            min=0, help="How often processes are started again when one is killed or fails."
-        ),
+        int, typer.Option(min=0, help="Restarts after a process fails or is killed.")
     ] = 0,
     timeout: Annotated[
         float | None,
         typer.Option(min=1, help="Seconds to wait for another process; default: 120."),
     ] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard events into the run's folder.")
+        bool, typer.Option("--tensorboard", help="Write TensorBoard events to the run folder.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object at the end, and no progress.")
@@ -80,18 +71,14 @@ def train(
 ) -> None:
     """Train a VGG on MNIST or your own images, evaluate it on the test set, and save it.
 
-    Writes the model file, and everything else into runs/NAME. Every setting of a recipe
-    can be changed by a flag or by --config; flags win. Ctrl-C stops at the next step and
-    says how to go on.
+    Writes the model file, and everything else to runs/NAME. Flags override --config, which
+    overrides the recipe. Ctrl-C stops after the current step and prints the command that
+    resumes the run.
     """
-    from vggnet.config import load_overrides
     from vggnet.recipes import resolve_config
 
-    from_file = load_overrides(config) if config else {}
-    from_flags: dict[str, Any] = nest_flags(flags)
-    if recipe is not None:
-        from_flags["recipe"] = recipe
-    settings = resolve_config(from_file, from_flags)
+    layers = read_settings(config, recipe, flags)
+    settings = resolve_config(*layers)
 
     from vggnet.engine.launch import is_worker, launch
 
@@ -105,6 +92,7 @@ def train(
 
     options = Options(
         output=output,
+        force=force,
         runs=runs,
         name=name,
         checkpoint_every=checkpoint_every,
@@ -115,6 +103,5 @@ def train(
         if resume is None:
             result = run(settings, options, reporter)
         else:
-            folder = Path(resume) if resume else None
-            result = resume_run(folder, (from_file, from_flags), options, reporter)
+            result = resume_run(Path(resume) if resume else None, layers, options, reporter)
         reporter.finished(result)

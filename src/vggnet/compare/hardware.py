@@ -6,8 +6,12 @@ nvmlDeviceGetTotalEnergyConsumption, Volta and later.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import platform
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +34,11 @@ _GPU_PEAK_SIDE = 8192
 """1.1 TFLOP: about 10 ms on a GPU of 100 TFLOP/s."""
 _PEAK_PRODUCTS = 6
 
-Meter = Callable[[], float]
-"""Returns the joules since some fixed moment."""
+_CPU_CLOCKS = "cpu[0-9]*/cpufreq/scaling_cur_freq"
+_PATIENCE = 1.0
+"""Seconds to wait for an energy counter to change."""
+_ENOUGH_INTERVALS = 10
+"""Updates of an energy counter within a repeat, for an error of at most about 10 %."""
 
 
 class Rapl:
@@ -71,22 +78,60 @@ def _microjoules(path: Path) -> int:
     return int(path.read_text())
 
 
+@dataclass(frozen=True)
+class Meter:
+    """An energy counter and its resolution in time."""
+
+    read: Callable[[], float]
+    """Returns the joules since some fixed moment."""
+    interval: float
+    """Seconds between updates of the counter."""
+
+    def resolves(self, seconds: float) -> bool:
+        """Whether the counter is updated often enough within a measurement."""
+        return seconds >= _ENOUGH_INTERVALS * self.interval
+
+
 def find_meter(device: torch.device) -> Meter | None:
     """Return a device's energy meter; None if there is none that can be read."""
+    try:
+        read = Rapl() if device.type == "cpu" else _open_nvml_energy(device)
+        interval = read and measure_interval(read)
+    except (OSError, ValueError):
+        return None
+    return Meter(read, interval) if read and interval else None
+
+
+def measure_interval(
+    read: Callable[[], float], clock: Callable[[], float] = time.perf_counter
+) -> float | None:
+    """Return the longest of three intervals between changes; None if it hardly changes."""
+    started, last = clock(), read()
+    changes: list[float] = []
+    while len(changes) < 4:
+        now, value = clock(), read()
+        if now - started > _PATIENCE:
+            return None
+        if value != last:
+            last = value
+            changes.append(now)
+    return max(after - before for before, after in itertools.pairwise(changes))
+
+
+def read_clock(device: torch.device, cpus: Path = Path("/sys/devices/system/cpu")) -> float | None:
+    """Return the current clock rate in MHz: the fastest core's or the SMs'; None if unknown."""
     if device.type == "cpu":
         try:
-            return Rapl()
+            return max(int(path.read_text()) for path in cpus.glob(_CPU_CLOCKS)) / 1000  # from kHz
         except (OSError, ValueError):
             return None
-    opened = _open_nvml(device)
-    if opened is None:
-        return None
-    nvml, handle = opened
-    try:
-        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except nvml.NVMLError:
-        return None
-    return lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000  # from mJ
+    if opened := _open_nvml(device):
+        nvml, handle = opened
+        try:
+            return float(nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))
+        except nvml.NVMLError:
+            return None
+    return None
 
 
 def describe_machine(devices: Sequence[torch.device]) -> Machine:
@@ -104,7 +149,8 @@ def describe_machine(devices: Sequence[torch.device]) -> Machine:
 
 
 def _describe_tf32() -> str:
-    convolutions = "on" if torch.backends.cudnn.allow_tf32 else "off"
+    cudnn: Any = torch.backends.cudnn
+    convolutions = "on" if cudnn.conv.fp32_precision == "tf32" else "off"
     products = torch.get_float32_matmul_precision()
     return (
         f"torch's setting: convolutions {convolutions}, matrix products {products}; "
@@ -138,6 +184,19 @@ def describe_accelerator(device: torch.device) -> Accelerator:
     return Accelerator(**known)
 
 
+def _open_nvml_energy(device: torch.device) -> Callable[[], float] | None:
+    opened = _open_nvml(device)
+    if opened is None:
+        return None
+    nvml, handle = opened
+    try:
+        nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except nvml.NVMLError:
+        return None
+    return lambda: float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000  # from mJ
+
+
+@functools.cache
 def _open_nvml(device: torch.device) -> tuple[Any, Any] | None:
     """Return NVML and its handle of a CUDA device, found by UUID: NVML's order differs."""
     if device.type != "cuda":

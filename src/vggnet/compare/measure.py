@@ -6,15 +6,17 @@ asynchronous device whose timing is known exactly.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,13 +35,19 @@ from vggnet.engine.device import (
     usable_cores,
 )
 from vggnet.engine.evaluate import Evaluation, evaluate
-from vggnet.engine.fit import TrainState, build_state, fit
+from vggnet.engine.fit import EpochResult, TrainState, build_state, fit
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.kernels import accelerate
 from vggnet.model.vgg import build_network
 
 OnStep = Callable[[TrainState], None]
+
+MAX_WARMUP_STEPS = 1000
+
+
+class _EnoughError(Exception):
+    """Ends a training early."""
 
 
 class ColdStartError(Exception):
@@ -108,11 +116,18 @@ class Workload:
             yield
 
     def begin(self) -> tuple[TrainState, Batches]:
-        """Build the initial weights and copy the images to the device."""
+        """Build the initial state and copy the images to the device."""
+        return self.build_state(), self._batches(self.setting.global_batch_size)
+
+    def build_state(self) -> TrainState:
+        """Build the initial state."""
         settings = self.settings()
         network = build_network(settings.model, settings.train.seed)
-        state = build_state(network, settings.train, self.device, Session())
-        return state, self._batches(settings.train.global_batch_size)
+        return build_state(network, settings.train, self.device, Session())
+
+    def passes(self, step_seconds: float, minimum: float) -> int:
+        """Return how often to train for at least `minimum` seconds, with a margin of 20 %."""
+        return max(1, math.ceil(1.2 * minimum / (step_seconds * self.steps)))
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluate the weights on the test set; never part of a timed region."""
@@ -130,24 +145,75 @@ class Workload:
 
 
 def time_fit(
-    state: TrainState, batches: Batches, timer: Timer, on_step: OnStep
+    states: Sequence[TrainState], batches: Batches, timer: Timer, on_step: OnStep
 ) -> tuple[float, list[float]]:
-    """Train to the end; return the seconds and the mean loss of each step's batch, nats."""
-    losses: list[float] = []
+    """Train each state to its end, one directly after the other.
+
+    Returns:
+        The seconds per state, and the mean loss of each step's batch of the first state, nats.
+    """
+    results: list[EpochResult] = []
 
     def train() -> None:
-        for result in fit(state, batches, on_step):
-            losses.extend(result.step_losses)
+        for state in states:
+            results.extend(fit(state, batches, on_step))
 
-    return timer.time(state.device, train), losses
+    seconds = timer.time(states[0].device, train) / len(states)
+    losses = [loss for result in results for loss in result.step_losses]
+    return seconds, losses[: states[0].step]
 
 
-def time_steps(state: TrainState, batches: Batches, timer: Timer) -> list[float]:
-    """Train to the end; return the seconds of each step, synchronizing after each."""
-    marks = [timer.now(state.device)]
-    for _ in fit(state, batches, lambda state: marks.append(timer.now(state.device))):
-        pass
-    return [after - before for before, after in itertools.pairwise(marks)]
+def free_memory(device: torch.device) -> None:
+    """Return unused memory to the device, after a training that did not fit."""
+    gc.collect()
+    if device.type != "cpu":
+        getattr(torch, device.type).empty_cache()
+
+
+def time_steps(
+    state: TrainState,
+    batches: Batches,
+    timer: Timer,
+    enough: Callable[[list[float]], bool] = lambda seconds: False,
+) -> list[float]:
+    """Train to the end; return the seconds of each step, synchronizing after each.
+
+    Args:
+        state: Advanced in place.
+        batches: The training images.
+        timer: Clock and synchronization.
+        enough: Called with the seconds so far after each step; True ends the training.
+    """
+    seconds: list[float] = []
+    mark = timer.now(state.device)
+
+    def on_step(state: TrainState) -> None:
+        nonlocal mark
+        now = timer.now(state.device)
+        seconds.append(now - mark)
+        if enough(seconds):
+            raise _EnoughError
+        mark = timer.now(state.device)
+
+    with suppress(_EnoughError):
+        for _ in fit(state, batches, on_step):
+            pass
+    return seconds
+
+
+def has_settled(seconds: Sequence[float], minimum: float) -> bool:
+    """Whether warm-up steps have settled: the last two thirds agree within 5 %.
+
+    At least 6 steps and `minimum` seconds, since a GPU's clock needs some time to rise; at most
+    5 s or 1000 steps.
+    """
+    if len(seconds) < 6 or sum(seconds) < minimum:
+        return len(seconds) == MAX_WARMUP_STEPS
+    if sum(seconds) > 5 or len(seconds) == MAX_WARMUP_STEPS:
+        return True
+    third = len(seconds) // 3
+    before, last = seconds[-2 * third : -third], seconds[-third:]
+    return abs(statistics.median(last) / statistics.median(before) - 1) <= 0.05
 
 
 def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | None:
@@ -198,8 +264,11 @@ def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | Non
     return Parts(**ms, step_ms=1000 * statistics.median(whole))
 
 
-def time_cold_start(settings: Config, timer: Timer) -> ColdStart:
+def time_cold_start(settings: Config, timer: Timer) -> tuple[ColdStart, float]:
     """Time `vggnet train` in a fresh process, and delete the files that it writes.
+
+    Returns:
+        The times, and the test accuracy from 0 to 1.
 
     Raises:
         ColdStartError: It failed.
@@ -218,5 +287,6 @@ def time_cold_start(settings: Config, timer: Timer) -> ColdStart:
     if done[0].returncode:
         lines = done[0].stderr.strip().splitlines() or ["no error message"]
         raise ColdStartError(lines[-1])
-    epochs: list[dict[str, Any]] = json.loads(done[0].stdout)["epochs"]
-    return ColdStart(seconds=seconds, training_seconds=sum(one["seconds"] for one in epochs))
+    summary: dict[str, Any] = json.loads(done[0].stdout)
+    trained = sum(epoch["seconds"] for epoch in summary["epochs"])
+    return ColdStart(seconds=seconds, training_seconds=trained), summary["test"]["accuracy"]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -137,6 +137,43 @@ class ColdStart(_Record):
     """The training steps alone, by the process's own clock."""
 
 
+class FullRun(ColdStart):
+    """`vggnet train` of a complete recipe with one seed, in a fresh process."""
+
+    seed: Annotated[int, Field(ge=0)]
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    """Fraction of the test images classified correctly."""
+    joules: Amount | None = None
+    """Energy of the whole process by the device's own counter."""
+
+
+def _check_printable(config: Config) -> Config:
+    for name in (config.recipe, config.data.dataset):
+        if name != printable(name):
+            raise ValueError(f"control characters in {name!r}")
+    return config
+
+
+PrintableConfig = Annotated[Config, AfterValidator(_check_printable)]
+
+
+class FullTraining(_Record):
+    """A complete recipe on one device."""
+
+    setting: Setting
+    config: PrintableConfig
+    """The setting and each run's seed override it."""
+    runs: Annotated[tuple[FullRun, ...], Field(min_length=1, max_length=1000)]
+
+
+class ToAccuracy(_Record):
+    """The time that complete trainings take to an accuracy."""
+
+    target: Annotated[float, Field(gt=0, le=1)] | None
+    """Test accuracy; None: the article's recipe's mean."""
+    trainings: Annotated[tuple[FullTraining, ...], Field(min_length=1, max_length=1000)]
+
+
 class Row(Timing):
     """One setting, measured in full."""
 
@@ -145,6 +182,8 @@ class Row(Timing):
     best: bool
     """The fastest setting found for its device."""
     steps: Count
+    passes: Count = 1
+    """Trainings in each repeat; `seconds` and `joules` are per training."""
     warmup_seconds: Annotated[tuple[Positive, ...], Field(max_length=1000)]
     """Duration of each warm-up step."""
     step_losses: Annotated[tuple[Amount, ...], Field(max_length=10**6)]
@@ -157,7 +196,9 @@ class Row(Timing):
     parts: Parts | None = None
     cold: ColdStart | None = None
     joules: Annotated[tuple[Amount, ...], Field(max_length=10_000)] | None = None
-    """Energy of each repeat by the device's own counter."""
+    """Energy of each repeat by the device's own counter; None if it is too slow for a repeat."""
+    clock_mhz: Annotated[tuple[Amount, ...], Field(max_length=10_000)] | None = None
+    """Clock rate right after each repeat: the fastest core's or the SMs'."""
 
     @property
     def accuracy(self) -> float:
@@ -174,8 +215,10 @@ class Row(Timing):
             raise ValueError("mistakes must be in ascending order without repeats")
         if self.mistakes and self.mistakes[-1] >= self.test_images:
             raise ValueError(f"mistake {self.mistakes[-1]} of only {self.test_images} test images")
-        if self.joules is not None and len(self.joules) != len(self.seconds):
-            raise ValueError(f"{len(self.joules)} energies for {len(self.seconds)} repeats")
+        for name in ("joules", "clock_mhz"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.seconds):
+                raise ValueError(f"{len(values)} {name} for {len(self.seconds)} repeats")
         return self
 
 
@@ -229,7 +272,7 @@ class Result(_Record):
     options: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9 ._=,/:+-]{0,400}$")]
     """Flags of `vggnet compare` that request the same work on another machine."""
     machine: Machine
-    config: Config
+    config: PrintableConfig
     """The training's configuration; a row's setting overrides it."""
     dataset_sha256: Text
     images_per_epoch: Count
@@ -245,14 +288,7 @@ class Result(_Record):
     trials: tuple[Timing, ...] = ()
     """Short runs that chose each device's best setting."""
     sweep: tuple[SweepPoint, ...] = ()
-
-    @field_validator("config")
-    @classmethod
-    def _printable(cls, config: Config) -> Config:
-        for name in (config.recipe, config.data.dataset):
-            if name != printable(name):
-                raise ValueError(f"control characters in {name!r}")
-        return config
+    to_accuracy: ToAccuracy | None = None
 
 
 def load_result(path: Path) -> Result:

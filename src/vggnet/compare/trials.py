@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 import torch
 
 from vggnet.compare.hardware import Meter, flops_per_image
-from vggnet.compare.measure import Timer, Workload, time_fit
+from vggnet.compare.measure import (
+    MAX_WARMUP_STEPS,
+    Timer,
+    Workload,
+    free_memory,
+    time_fit,
+    time_steps,
+)
 from vggnet.compare.plan import BATCHES, WIDTHS, ComparisonPlan, Observer, candidate_settings
 from vggnet.compare.result import ColdStart, Parts, Row, Setting, SweepPoint, Timing
 from vggnet.engine.fit import TrainState
@@ -22,6 +29,9 @@ _WORTH_IT = 1.05
 _SWEEP_FRACTION = 0.2
 """Images of a sweep point, as a fraction of a row's."""
 _SWEEP_REPEATS = 3
+
+_DURATION, _WARMUP = 0.3, 0.1
+"""Minimum durations of a trial and its warm-up, as fractions of a repeat's."""
 
 _CANNOT = (DeviceError, TrainingDivergedError, OutOfMemoryError)
 """Errors that exclude a setting without ending the comparison."""
@@ -37,18 +47,20 @@ class Lane:
     meter: Meter | None
     warmup_seconds: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    clocks: list[float | None] = field(default_factory=list)
     joules: list[float] = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
     mistakes: list[int] = field(default_factory=list)
     test_images: int = 0
+    passes: int = 1
     peak: float | None = None
     parts: Parts | None = None
     cold: ColdStart | None = None
 
     @property
     def step_seconds(self) -> float:
-        """Approximate duration of a step."""
-        return statistics.median(self.warmup_seconds)
+        """Approximate duration of a step after the warm-up."""
+        return statistics.median(self.warmup_seconds[-len(self.warmup_seconds) // 3 :])
 
     @property
     def measured(self) -> bool:
@@ -58,14 +70,17 @@ class Lane:
     def row(self) -> Row:
         """Return the measurements so far."""
         lists = ("seconds", "warmup_seconds", "step_losses", "mistakes")
-        same = ("strict", "best", "test_images", "parts", "cold")
+        same = ("strict", "best", "passes", "test_images", "parts", "cold")
+        # Ctrl-C may arrive before a repeat's seconds, which are appended last.
+        joules, clocks = self.joules[: len(self.seconds)], self.clocks[: len(self.seconds)]
+        shortest = self.passes * min(self.seconds)
         return Row(
             setting=self.workload.setting,
             images=self.workload.images,
             steps=self.workload.steps,
             peak_flops_per_second=self.peak,
-            # Ctrl-C may arrive between appending a repeat's joules and its seconds.
-            joules=tuple(self.joules[: len(self.seconds)]) if self.meter else None,
+            joules=tuple(joules) if self.meter and self.meter.resolves(shortest) else None,
+            clock_mhz=tuple(filter(None, clocks)) if all(clocks) else None,
             **{name: tuple(getattr(self, name)) for name in lists},
             **{name: getattr(self, name) for name in same},
         )
@@ -124,13 +139,21 @@ class Trials:
                     )
 
     def _attempt(self, workload: Workload) -> float | None:
-        """Time a training after two warm-up steps; return None if it cannot run."""
+        """Return the seconds of a training after a warm-up; None if it cannot run."""
+
+        def warm(seconds: list[float]) -> bool:
+            return len(seconds) >= 2 and sum(seconds) >= _WARMUP * self._plan.min_seconds
+
         try:
-            for part in (workload.shortened(2), workload):
-                with part.computing():
-                    seconds, _ = time_fit(*part.begin(), self._timer, self._on_step)
+            with workload.computing():
+                state, batches = workload.shortened(MAX_WARMUP_STEPS).begin()
+                warmup = time_steps(state, batches, self._timer, warm)
+                passes = workload.passes(warmup[-1], _DURATION * self._plan.min_seconds)
+                states = [workload.build_state() for _ in range(passes)]
+                seconds, _ = time_fit(states, batches, self._timer, self._on_step)
         except _CANNOT as error:
             self._observer.warned(f"{workload.setting.label} left out: {error}")
+            free_memory(workload.device)
             return None
         return seconds
 

@@ -1,4 +1,4 @@
-"""Arrays to batches: shuffle, shard, augment, normalize, all on the device that trains."""
+"""Arrays to batches: shuffle, split over processes, augment, preprocess, all on the device."""
 
 from __future__ import annotations
 
@@ -17,30 +17,29 @@ from vggnet.data.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's share of a batch."""
+    """The part of a batch that one process gets."""
 
     images: Tensor
-    """Normalized float32, (n, C, S, S)."""
+    """Preprocessed, float32, (n, C, S, S)."""
     labels: Tensor
-    """Class indices, int64, (n,)."""
+    """int64, (n,)."""
     global_size: int
     """Images in the batch over all processes."""
 
 
 class Batches:
-    """Images kept as uint8 on the device, given out as normalized batches.
+    """Images stored as uint8 on the device, returned as preprocessed batches.
 
-    The order of an epoch is a pure function of (seed, epoch, number of images), and so is
-    how an image in it is moved: there is no sampler state to save. The last batch of an
-    epoch may be short.
+    The order of an epoch is a pure function of (seed, epoch, number of images), and so is the
+    augmentation: there is no sampler state to save. The last batch of an epoch may be smaller.
 
     Args:
-        examples: What to give out.
-        device: Where they live from now on.
-        batch_size: Images in a batch, over all processes.
+        examples: The images.
+        device: Where they are stored from now on.
         preprocessing: How their pixels become the network's input.
-        augment: How images are moved at random when they are given out shuffled.
-        rank, world_size: This process takes every `world_size`-th image of a batch.
+        batch_size: Images per batch, over all processes.
+        augment: Random changes to images in shuffled batches.
+        rank, world_size: This process gets every `world_size`-th image of a batch.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        # On a CPU the tensor is the array: MNIST's training images are 47 MB.
+        # On a CPU the tensor shares the array's memory: 47 MB for MNIST's training images.
         self.pixels = torch.from_numpy(examples.images).to(device)
         self.labels = torch.tensor(examples.labels, dtype=torch.int64, device=device)
         self.batch_size = batch_size
@@ -66,15 +65,15 @@ class Batches:
         return -(-len(self.labels) // self.batch_size)
 
     def size_of(self, step: int) -> int:
-        """Return the images in batch `step` of an epoch, over all processes."""
+        """Return the number of images in batch `step` of an epoch, over all processes."""
         return min(self.batch_size, len(self.labels) - step * self.batch_size)
 
     def in_order(self) -> Iterator[Batch]:
-        """Give every image once, as they are stored."""
+        """Return every image once, in the stored order."""
         return self._cut(torch.arange(len(self.labels), device=self.labels.device), 0)
 
     def shuffled(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
-        """Give every image once, in the epoch's own order, from batch `first_step` on."""
+        """Return every image once, in the order of the epoch, from batch `first_step` on."""
         order = np.random.default_rng([seed, epoch]).permutation(len(self.labels))
         maps = None
         if self._augment:

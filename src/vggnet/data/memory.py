@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,8 +84,8 @@ def available_bytes() -> int | None:
         line = next(line for line in lines if line.startswith("MemAvailable:"))
         found.append(1024 * int(line.split()[1]))
     found += [*_group_bytes(), *_address_bytes()]
-    if not found:
-        with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+    if not found and sys.platform != "win32":  # which has no sysconf
+        with contextlib.suppress(ValueError, OSError):
             found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return max(0, min(found)) if found else None
 
@@ -119,7 +120,9 @@ def _group_bytes() -> Iterator[int]:
 
 def _address_bytes() -> Iterator[int]:
     """Yield what `ulimit -v` leaves free."""
-    with contextlib.suppress(ImportError, OSError):
+    if sys.platform == "win32":
+        return
+    with contextlib.suppress(OSError):
         import resource
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vggnet.config import DataConfig, build_config, suggest
+from vggnet.config import DataConfig, suggest
 from vggnet.data.catalog import CATALOG, CatalogEntry, PublishedFile
 from vggnet.data.collection import Collection, Request, to_dataset
 from vggnet.data.dataset import Dataset, LabeledImages
@@ -30,6 +30,7 @@ from vggnet.data.sources import KINDS, cifar, idx, load_collection, svhn
 from vggnet.data.sources.arrays import Numbers, Pixels
 from vggnet.data.sources.idx import idx_sha256, read_idx
 from vggnet.errors import ConfigError, DataError
+from vggnet.recipes import build_config
 
 _READERS: dict[str, Callable[[Sequence[File]], tuple[Pixels, Numbers]]] = {
     "idx": idx.read_split,

@@ -1,10 +1,11 @@
-"""Choose, describe and wait for a device; set what it computes with."""
+"""Choose a device, describe it, wait for it, and set how it computes."""
 
 from __future__ import annotations
 
 import math
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,26 +17,35 @@ from torch import nn
 from vggnet.errors import DeviceError, OutOfMemoryError
 
 PREFERENCE = ("cuda", "mps", "xpu", "cpu")
-"""What `auto` tries, in order."""
+"""The order in which `auto` tries devices."""
 
 
-def why_unavailable(kind: str) -> str | None:
-    """Return why this machine has no device of a kind, or None where it has one."""
+_OUT_OF_MEMORY = (
+    "out of memory",  # CUDA, MPS, XPU
+    "can't allocate memory",  # CPU on Linux and macOS
+    "not enough memory",  # CPU on Windows
+    "STATUS_ALLOC_FAILED",  # cuBLAS and cuDNN
+)
+"""How torch says that memory is full, if it does not raise OutOfMemoryError."""
+
+
+def why_unavailable(kind: str, index: int = 0) -> str | None:
+    """Return why this machine cannot use a kind of device, or None if it can."""
     match kind:
         case "cpu":
             return None
         case "cuda" if torch.cuda.is_available():
-            return _why_no_code()
+            return _why_unsupported(index)
         case "cuda" if torch.version.cuda is None and torch.version.hip is None:
-            return f"torch {torch.__version__} is a build without CUDA"
+            return f"torch {torch.__version__} was built without CUDA"
         case "cuda":
-            return "torch has CUDA, but finds no NVIDIA driver or no GPU (try nvidia-smi)"
+            return "torch has CUDA, but finds no NVIDIA driver or GPU (try nvidia-smi)"
         case "mps" if torch.backends.mps.is_available():
             return None
         case "mps" if not torch.backends.mps.is_built():
-            return f"torch {torch.__version__} is a build without MPS"
+            return f"torch {torch.__version__} was built without MPS"
         case "mps":
-            return "needs macOS 12.3 or later and an Apple GPU"
+            return "MPS needs macOS 12.3 or later and an Apple GPU"
         case "xpu" if torch.xpu.is_available():
             return None
         case "xpu":
@@ -43,17 +53,17 @@ def why_unavailable(kind: str) -> str | None:
     return f"unknown kind of device {kind!r}"
 
 
-def _why_no_code() -> str | None:
-    """Return why this torch has no code for the first NVIDIA GPU, or None where it has.
+def _why_unsupported(index: int) -> str | None:
+    """Return why this build of torch cannot run on an NVIDIA GPU, or None if it can.
 
-    `is_available` does not look at that; the first operation would end in an error. Code for
-    sm_XY runs where the major number is the same and the minor one not less; compute_XY is
-    compiled by the driver for whatever is newer.
+    `is_available` does not check this, and the first operation would fail. Code for sm_XY runs
+    on GPUs with the same major and at least the same minor number; the driver compiles
+    compute_XY for all newer GPUs.
     """
     built = torch.cuda.get_arch_list()
     if torch.version.hip or not built:
         return None
-    mine = torch.cuda.get_device_capability(0)
+    mine = torch.cuda.get_device_capability(index)
     for name in built:
         kind, _, digits = name.partition("_")
         number = int("".join(character for character in digits if character.isdigit()))
@@ -61,38 +71,36 @@ def _why_no_code() -> str | None:
         if theirs <= mine and (kind == "compute" or theirs[0] == mine[0]):
             return None
     return (
-        f"this torch has no code for {torch.cuda.get_device_name(0)} (compute capability "
-        f"{mine[0]}.{mine[1]}), only for {', '.join(built)}; install a build that has it"
+        f"this build of torch has no code for {torch.cuda.get_device_name(index)} (compute "
+        f"capability {mine[0]}.{mine[1]}), only for {', '.join(built)}; install another build"
     )
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Turn a device's name into a device that is there; never fall back in silence.
+    """Return an available device; never fall back silently.
 
     Args:
-        name: "auto", "cpu", "cuda", "cuda:N", "mps", "xpu" or "xpu:N". Without an
-            index, cuda and xpu take the one numbered `local_rank`.
+        name: "auto", "cpu", "cuda", "cuda:N", "mps", "xpu" or "xpu:N".
+        local_rank: Index of the cuda or xpu device if `name` has none.
 
     Raises:
-        DeviceError: It is not there; the message says why.
+        DeviceError: It is not available; the message explains why.
     """
     if name == "auto":
         name = next(kind for kind in PREFERENCE if why_unavailable(kind) is None)
     kind, _, index = name.partition(":")
-    reason = why_unavailable(kind)
-    if reason:
-        raise DeviceError(f"--device {name}: {reason}; use --device auto or --device cpu")
-    if kind not in ("cuda", "xpu"):
-        return torch.device(kind)
     number = int(index) if index else local_rank
-    count = torch.cuda.device_count() if kind == "cuda" else torch.xpu.device_count()
-    if number >= count:
+    counts = {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count}
+    count = counts[kind]() if kind in counts else 0
+    if 0 < count <= number:
         raise DeviceError(f"--device {kind}:{number}: there are {count}, numbered from 0")
-    return torch.device(kind, number)
+    if reason := why_unavailable(kind, number):
+        raise DeviceError(f"--device {name}: {reason}; use --device auto or --device cpu")
+    return torch.device(kind, number) if kind in counts else torch.device(kind)
 
 
 def name_device(device: torch.device) -> str:
-    """Return what a person calls the device."""
+    """Return the name of a device for people."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
@@ -101,7 +109,7 @@ def name_device(device: torch.device) -> str:
 
 
 def cpu_name() -> str:
-    """Return the processor's model name as its system tells it."""
+    """Return the name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -111,8 +119,24 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def describe_gpu(device: torch.device) -> dict[str, str | int | None]:
+    """Return model, driver and cuDNN version of an NVIDIA GPU; empty for other devices."""
+    if device.type != "cuda":
+        return {}
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text()
+    except OSError:
+        text = ""
+    driver = re.search(r"Kernel Module.*?([0-9]+(?:\.[0-9]+)+)", text)
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "driver": driver[1] if driver else None,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
+
+
 def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse a number type that the device does not compute with.
+    """Check that the device supports a number format.
 
     Raises:
         DeviceError: It does not.
@@ -125,29 +149,30 @@ def check_precision(precision: str, device: torch.device) -> None:
         capability = torch.cuda.get_device_capability(device)
         if capability < (8, 0):
             raise DeviceError(
-                f"--precision {precision} needs compute capability 8.0 (Ampere or later), "
+                f"--precision {precision} needs compute capability 8.0 (Ampere or later), but "
                 f"this GPU has {'.'.join(map(str, capability))}; use fp32 or fp16"
             )
 
 
 def place(network: nn.Module, device: torch.device) -> None:
-    """Move a network to a device, in place, laid out as its convolutions run fastest.
+    """Move a network to a device, in place, in the memory layout of the fastest convolutions.
 
-    With the channels last in memory oneDNN and cuDNN need no reordering around a
-    convolution; on two cores it makes a training step 1.15 times faster.
+    With channels last, oneDNN and cuDNN do not reorder around a convolution; on two CPU cores
+    a training step is 1.15 times faster. On MPS, the backward pass of a convolution is 30 times
+    slower (pytorch#193349).
     """
     layout: dict[str, Any] = {"memory_format": torch.channels_last}  # unknown to 2.13's stubs
-    network.to(device, **layout)
+    network.to(device, **(layout if device.type != "mps" else {}))
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Compute convolutions and products in half precision, if that is the precision."""
+    """Compute convolutions and matrix products in half precision, with bf16 and fp16."""
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     return torch.autocast(device.type, dtype=half) if half else nullcontext()
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was given."""
+    """Wait until the device has finished all its work."""
     match device.type:
         case "cuda":
             torch.cuda.synchronize(device)
@@ -158,7 +183,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seed_generator(device: torch.device, seed: int) -> None:
-    """Seed the generator that dropout on a device draws from."""
+    """Seed the generator of a device, which dropout uses."""
     match device.type:
         case "cuda":
             torch.cuda.default_generators[device.index or 0].manual_seed(seed)
@@ -172,23 +197,28 @@ def seed_generator(device: torch.device, seed: int) -> None:
 
 @contextmanager
 def own_random_numbers(device: torch.device) -> Iterator[None]:
-    """Give the caller's generators, the CPU's and the device's, back as they were."""
+    """Restore the generators of the CPU and the device at the end."""
     kind = device.type if device.type in ("cuda", "xpu") else "cuda"
     devices = [device] if device.type in ("cuda", "xpu") else []
-    with torch.random.fork_rng(devices, device_type=kind):
-        yield
+    mps = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng lacks MPS
+    try:
+        with torch.random.fork_rng(devices, device_type=kind):
+            yield
+    finally:
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
 
 
 @contextmanager
-def _explaining_memory() -> Iterator[None]:
-    """Turn torch's several ways of running out of memory into one sentence."""
+def _explain_memory() -> Iterator[None]:
+    """Turn torch's errors about full memory into one error."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        short = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not short and "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
-        # On a CPU it begins with a place in torch's source.
+        # On a CPU the message starts with a line of torch's source.
         reason = str(error).partition("\n")[0].rpartition("DefaultCPUAllocator: ")[2]
         what = f"out of memory: {reason}" if reason else "out of memory"
         raise OutOfMemoryError(f"{what}; use a smaller --batch-size or network") from error
@@ -196,36 +226,59 @@ def _explaining_memory() -> Iterator[None]:
 
 @contextmanager
 def computing(precision: str, threads: int) -> Iterator[None]:
-    """Set threads, denormals and TF32 for the time of a run, and set them back after.
+    """Set threads, denormals, TF32 and deterministic cuDNN, and restore them at the end.
 
-    Denormals are flushed to zero: a converged network's activations and Adam's averages
-    are full of them, and a CPU handles each by a trap of a hundred cycles or more.
+    Denormals are flushed to zero: the activations of a converged network and Adam's averages
+    contain many, and each costs a CPU a hundred cycles or more.
 
     Raises:
-        OutOfMemoryError: What is computed meanwhile does not fit.
+        OutOfMemoryError: The memory of the device is full.
     """
-    threads_before = torch.get_num_threads()
-    matmul_before = torch.get_float32_matmul_precision()
-    conv_before = torch.backends.cudnn.allow_tf32
+    cudnn: Any = torch.backends.cudnn
+    threads_before, deterministic_before = torch.get_num_threads(), cudnn.deterministic
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    cudnn.deterministic = True
     try:
-        with _explaining_memory():
+        with _allow_tf32(precision == "tf32"), _explain_memory():
             yield
     finally:
         torch.set_num_threads(threads_before)
         torch.set_flush_denormal(False)
-        torch.set_float32_matmul_precision(matmul_before)
-        torch.backends.cudnn.allow_tf32 = conv_before
+        cudnn.deterministic = deterministic_before
+
+
+@contextmanager
+def _allow_tf32(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32 in convolutions and matrix products, and restore the setting.
+
+    torch has two interfaces. A value set through the newer one makes the getters of the older
+    one fail (torch 2.9 to 2.14), and `torch.export` calls those. So this uses the newer one only
+    where the caller did.
+    """
+    cudnn: Any = torch.backends.cudnn
+    value: Any
+    older, newer = (cudnn, torch.backends.cuda.matmul), (cudnn.conv, torch.backends.cuda.matmul)
+    try:
+        before: list[Any] = [one.allow_tf32 for one in older]
+        owners, name, value = older, "allow_tf32", allowed
+    except RuntimeError:
+        before = [one.fp32_precision for one in newer]
+        owners, name, value = newer, "fp32_precision", "tf32" if allowed else "ieee"
+    try:
+        for one in owners:
+            setattr(one, name, value)
+        yield
+    finally:
+        for one, earlier in zip(owners, before, strict=True):
+            setattr(one, name, earlier)
 
 
 def usable_cores() -> int:
-    """Count the physical cores that this process may really use.
+    """Return the number of physical cores that this process may use.
 
-    Affinity and the cgroup's CPU quota count; of the threads of one core only one does,
-    since a second hyper-thread adds nothing to a core that is busy multiplying.
+    It respects affinity and the CPU quota of the cgroup. Hyper-threads of one core count once:
+    a second one does not speed up matrix products.
     """
     if hasattr(os, "sched_getaffinity"):
         cpus = os.sched_getaffinity(0)
@@ -245,7 +298,7 @@ def _siblings(cpu: int) -> str:
 
 
 def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return how many CPUs' worth of time the cgroup grants, v2 or v1; None: no limit."""
+    """Return the CPU quota of the cgroup (v2 or v1) in CPUs; None without a limit."""
     try:
         if (root / "cpu.max").exists():
             quota, period = (root / "cpu.max").read_text().split()

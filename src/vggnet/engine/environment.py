@@ -1,9 +1,10 @@
-"""What this machine is: what a result or an issue report needs to be understood."""
+"""Versions and hardware, for results and issue reports."""
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
 from typing import Any
 
 import numpy
@@ -14,7 +15,7 @@ from vggnet.engine.device import PREFERENCE, cpu_name, usable_cores, why_unavail
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return versions, CPU and devices as plain values, ready for JSON."""
+    """Return versions, CPU and devices as plain values for JSON."""
     return {
         "vggnet": __version__,
         "python": platform.python_version(),
@@ -32,14 +33,16 @@ def describe_environment() -> dict[str, Any]:
 
 
 def _memory_gib() -> float | None:
+    if sys.platform == "win32":  # has no sysconf
+        return None
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):
+    except (ValueError, OSError):
         return None
 
 
 def _describe(kind: str) -> str:
-    """Name the devices of a kind, or say why there is none."""
+    """Name the devices of a kind, or explain why there is none."""
     reason = why_unavailable(kind)
     if reason:
         return f"not available: {reason}"

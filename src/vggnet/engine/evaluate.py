@@ -1,4 +1,4 @@
-"""A model and batches to what it got right and wrong."""
+"""Evaluate a network: loss, accuracy, and its errors."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from vggnet.engine.session import Session
 
 @dataclass(frozen=True)
 class Score:
-    """What tables and curves keep of an evaluation."""
+    """The two figures of an evaluation that tables and curves show."""
 
     loss: float
     """Mean cross-entropy in nats, without label smoothing."""
     accuracy: float
-    """Share of images classified right, 0 to 1."""
+    """Fraction of images classified correctly."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Logits and labels of every image, and the figures that follow from them."""
+    """Logits and labels of all images, and the figures computed from them."""
 
     logits: npt.NDArray[np.float32]
     """(N, num_classes), in the order of the images."""
@@ -37,12 +37,12 @@ class Evaluation:
 
     @property
     def count(self) -> int:
-        """Images evaluated."""
+        """Number of images."""
         return len(self.labels)
 
     @cached_property
     def predictions(self) -> npt.NDArray[np.int64]:
-        """The likeliest class of each image, (N,)."""
+        """Most probable class of each image, (N,)."""
         found: npt.NDArray[np.int64] = self.logits.argmax(axis=1)
         return found
 
@@ -53,17 +53,17 @@ class Evaluation:
 
     @property
     def correct(self) -> int:
-        """Images classified right."""
+        """Number of images classified correctly."""
         return int((self.predictions == self.labels).sum())
 
     @property
     def accuracy(self) -> float:
-        """Share of images classified right, 0 to 1."""
+        """Fraction of images classified correctly."""
         return self.correct / self.count
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
-        """95 % interval of the accuracy on images like these."""
+        """95 % confidence interval of the accuracy."""
         return wilson_interval(self.correct, self.count)
 
     @cached_property
@@ -74,16 +74,16 @@ class Evaluation:
 
     @cached_property
     def confusion_matrix(self) -> npt.NDArray[np.int64]:
-        """Images of class [row] that were taken for class [column]."""
+        """Number of images of class [row] that were classified as [column]."""
         classes = self.logits.shape[1]
         counts = np.bincount(self.labels * classes + self.predictions, minlength=classes**2)
         return counts.reshape(classes, classes)
 
     def worst_mistakes(self, most: int) -> npt.NDArray[np.int64]:
-        """Return the indices of wrong answers, the surest first, at most `most` of them."""
+        """Return the indices of up to `most` errors, the most confident first."""
         wrong = np.flatnonzero(self.predictions != self.labels)
-        sureness = self.probabilities[wrong, self.predictions[wrong]]
-        return wrong[np.argsort(-sureness, kind="stable")][:most]
+        confidence = self.probabilities[wrong, self.predictions[wrong]]
+        return wrong[np.argsort(-confidence, kind="stable")][:most]
 
     def per_class(self, classes: tuple[str, ...]) -> list[dict[str, str | int | float]]:
         """Return each class's name, count, precision, recall and F1 (0 where undefined)."""
@@ -106,26 +106,26 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(network: nn.Module, batches: Batches, session: Session) -> Evaluation:
-    """Run a network over every image once, whatever the number of processes.
+    """Run a network on every image once, with any number of processes.
 
-    Each process fills in the rows of its own share of zeros; their sum is the whole.
-    The network's training mode is left as it was.
+    Each process fills in its own rows of a matrix of zeros; their sum is the result. The
+    network's training mode is restored.
     """
     training = network.training
     network.eval()
-    shares = [network(batch.images).float() for batch in batches.in_order()]
+    parts = [network(batch.images).float() for batch in batches.in_order()]
     network.train(training)
-    logits = torch.zeros(len(batches.labels), shares[0].shape[1], device=batches.labels.device)
-    for number, share in enumerate(shares):
+    logits = torch.zeros(len(batches.labels), parts[0].shape[1], device=batches.labels.device)
+    for number, part in enumerate(parts):
         start = number * batches.batch_size
-        logits[start : start + batches.batch_size][session.rank :: session.world_size] = share
+        logits[start : start + batches.batch_size][session.rank :: session.world_size] = part
     return Evaluation(session.all_reduce(logits).cpu().numpy(), batches.labels.cpu().numpy())
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion (JASA 22, 1927); z = 1.96 gives 95 %."""
-    share = successes / trials
-    spread = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
-    centre = share + z * z / (2 * trials)
+    """Return Wilson's score interval of a proportion (JASA 22, 1927); z = 1.96 means 95 %."""
+    rate = successes / trials
+    spread = z * math.sqrt(rate * (1 - rate) / trials + (z / (2 * trials)) ** 2)
+    center = rate + z * z / (2 * trials)
     scale = 1 + z * z / trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)

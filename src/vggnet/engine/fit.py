@@ -1,8 +1,7 @@
-"""The training loop: one step, one epoch, one run, for every device and process count."""
+"""The training loop, for every device and any number of processes."""
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 
 from vggnet.config import TrainConfig
 from vggnet.data.batches import Batch, Batches
-from vggnet.engine.averaging import update_average
+from vggnet.engine.averaging import WeightAverage
 from vggnet.engine.device import autocast, place, seed_generator, synchronize
 from vggnet.engine.optimizer import build_optimizer
 from vggnet.engine.schedule import count_steps, lr_at
@@ -27,96 +26,95 @@ from vggnet.model.vgg import VGG
 
 @dataclass
 class TrainState:
-    """What changes while training, and the rule that changes it."""
+    """What changes during training, and what changes it."""
 
     network: VGG
-    """The plain network; its parameters are the ones that are trained."""
+    """The plain network, which owns the parameters."""
     replica: nn.Module
-    """The same parameters behind whatever runs them: compiled kernels, other processes."""
+    """Computes `network` with compiled kernels and averages gradients over processes."""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
-    """Scales the loss under fp16, and does nothing under every other precision."""
+    """Scales the loss with fp16; does nothing with other precisions."""
     config: TrainConfig
     device: torch.device
     session: Session
-    averaged: VGG | None = None
-    """The running average of the network over the steps, if the configuration asks for one."""
+    average: WeightAverage | None = None
+    """EMA of the weights, if the configuration has one."""
     step: int = 0
     """Optimizer steps taken so far."""
     sums: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
-    """Summed loss and images classified right of each step of the epoch under way, over this
-    process's share: float32, (steps, 2), on the device. Rows of steps to come are zero."""
+    """Sum of the loss and number of correct predictions of each step of the epoch in progress,
+    over this process's images: float32, (steps, 2), on the device. Rows of future steps are 0."""
     sums_from: int = 0
-    """The step whose sums are the first row."""
+    """Step of the first row of `sums`."""
     seconds: float = 0.0
-    """Spent on the epoch under way, up to its last step."""
+    """Time of the epoch in progress, up to its last step."""
 
     @property
     def eval_model(self) -> VGG:
-        """The network that is evaluated and saved: the average, if there is one."""
-        return self.averaged or self.network
+        """The network to evaluate and save: the average, if there is one."""
+        return self.average.network if self.average else self.network
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch, or the part of it that was asked for, came to."""
+    """The result of an epoch, or of the part of it that ends the run."""
 
     epoch: float
-    """Passes over the data completed, counting from the start of the run."""
+    """Epochs completed since the start of the run."""
     step: int
-    """Optimizer steps taken, counting from the start of the run."""
+    """Steps taken since the start of the run."""
     images: int
-    """Images trained on in this epoch, over all processes."""
+    """Images in this epoch, over all processes."""
     loss: float
-    """Mean loss of this epoch's images, each under the weights of its own step."""
+    """Mean loss of this epoch's images, each with the weights of its own step."""
     accuracy: float
-    """Share of this epoch's images classified right, likewise; 0 to 1."""
+    """Fraction of this epoch's images classified correctly, likewise."""
     lr: float
     """Learning rate of the last step."""
     seconds: float
-    """From the first batch to the device having finished the last step; where the run was
-    stopped and resumed in between, without the time that it stood still."""
+    """From the first batch until the device has finished the last step, without pauses in which
+    the run was stopped."""
     step_losses: list[float] = field(repr=False)
-    """Mean loss of each step's batch."""
+    """Mean loss of each step."""
     step_accuracies: list[float] = field(repr=False)
-    """Share of each step's batch classified right; 0 to 1."""
+    """Fraction of each step's images classified correctly."""
 
 
 def build_state(
     network: VGG, config: TrainConfig, device: torch.device, session: Session
 ) -> TrainState:
-    """Put a network on its device, in place, and give it an optimizer.
+    """Move a network to its device, in place, and build its optimizer.
 
     Raises:
-        KernelError: Compiled kernels are demanded and cannot be had.
+        KernelError: Compiled kernels are required, but unavailable.
     """
     place(network, device)
     replica = session.replicate(accelerate(network, config.kernels), device)
     optimizer = build_optimizer(network, config)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
-    averaged = copy.deepcopy(network) if config.average_decay else None
-    return TrainState(network, replica, optimizer, scaler, config, device, session, averaged)
+    average = WeightAverage(network, config.average_decay) if config.average_decay else None
+    return TrainState(network, replica, optimizer, scaler, config, device, session, average)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Return the seed of the random numbers (dropout) of one step on one process.
 
-    A pure function, as the order of the images is: there is no generator whose state a
-    checkpoint could lose, and no two steps or processes drop the same units.
+    A pure function, like the order of the images: a checkpoint needs no generator state, and
+    no two steps or processes drop the same units.
     """
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
 
 
 def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Take one optimizer step on a batch.
+    """Run one optimizer step.
 
-    The loss is summed over this process's images and divided by the whole batch's
-    count, so that the average over processes is the mean over the batch, whatever
-    the shares.
+    The loss is summed over this process's images and divided by the global batch size, so
+    gradients averaged over processes equal those of a single process.
 
     Returns:
-        Summed loss, and count of images classified right, over this process's share:
-        detached scalars on the device. Reading them waits for the device.
+        Sum of the loss and number of correct predictions on this process, detached, on the
+        device. Reading them waits for the device.
     """
     with autocast(state.config.precision, state.device):
         logits = state.replica(batch.images).float()
@@ -128,8 +126,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.step += 1
-    if state.averaged:
-        update_average(state.averaged, state.network, state.config.average_decay, state.step)
+    if state.average:
+        state.average.update(state.step)
     return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
 
 
@@ -138,24 +136,24 @@ def fit(
     batches: Batches,
     on_step: Callable[[TrainState], None] = lambda state: None,
 ) -> Iterator[EpochResult]:
-    """Train from `state.step` to the run's end, yielding after each epoch.
+    """Train from `state.step` to the end of the run, and yield a result per epoch.
 
-    It neither prints nor saves, and it does not wait for the device inside an epoch (torch's
-    gradient scaler does, in fp16 under an optimizer that does not scale for itself, as Muon).
+    It neither prints nor saves, and does not wait for the device within an epoch. (Torch's
+    gradient scaler does, with fp16 and an optimizer that does not unscale itself, like Muon.)
 
     Args:
-        state: Advanced in place.
+        state: Changed in place.
         batches: The training images.
-        on_step: Called after each step; it may raise, to end the run at a step boundary,
-            from where another call goes on.
+        on_step: Called after each step. It may raise an exception to stop after that step;
+            another call of `fit` continues from there.
 
     Raises:
-        TrainingDivergedError: The loss is NaN or infinite, or what the epoch's last step has
-            left as weights. On a CPU the loss is looked at in each step, elsewhere at the end of
-            its epoch, where the device is waited for anyway.
+        TrainingDivergedError: The loss, or the weights at the end of an epoch, are not finite.
+            On a CPU the loss is checked at each step, on other devices at the end of each
+            epoch, which waits for the device anyway.
     """
     total = count_steps(state.config.epochs, len(batches))
-    # An epoch that was left after what now is the last step has only to be summed up.
+    # If a run stopped after what is now its last step, only the epoch's result is missing.
     while state.step < total or len(state.sums):
         yield _train_epoch(state, batches, total, on_step)
 
@@ -175,25 +173,27 @@ def _train_epoch(
         lr = lr_at(state.step, total, state.config)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        seed_generator(state.device, step_seed(state.config.seed, state.step, state.session.rank))
+        if state.network.config.dropout:
+            seed = step_seed(state.config.seed, state.step, state.session.rank)
+            seed_generator(state.device, seed)
         loss, correct = train_step(state, batch)
         row[0], row[1] = loss, correct
         if state.device.type == "cpu" and not math.isfinite(loss.item()):
             raise _diverged(state.step - 1, loss.item(), lr)
         state.seconds = time.perf_counter() - started
         on_step(state)
-    synchronize(state.device)  # the epoch's one wait
+    synchronize(state.device)  # the only wait of the epoch
     state.seconds = time.perf_counter() - started
     return _end_epoch(state, batches, total)
 
 
 def check_losses(state: TrainState, total: int) -> None:
-    """Wait for the device, and look at the losses of the epoch under way.
+    """Wait for the device, and check the losses of the epoch in progress.
 
-    Every process takes part. On a CPU each step has looked at its own.
+    Every process takes part. On a CPU each step has checked its own loss.
 
     Raises:
-        TrainingDivergedError: One is NaN or infinite.
+        TrainingDivergedError: A loss is NaN or infinite.
     """
     if len(state.sums):
         losses = state.session.all_reduce(state.sums[:, 0].clone()).tolist()
@@ -208,22 +208,21 @@ def _check_finite(state: TrainState, total: int, first: int, losses: list[float]
 
 
 def _diverged(step: int, loss: float, lr: float) -> TrainingDivergedError:
-    return TrainingDivergedError(f"the loss became {loss} at step {step + 1}", step, lr)
+    return TrainingDivergedError(f"the loss is {loss} at step {step + 1}", step, lr)
 
 
 def _check_weights(state: TrainState, total: int) -> None:
-    """Look for what the epoch's last update did, which no loss of a step shows yet."""
+    """Check the result of the epoch's last update, which no loss shows yet."""
     finite = torch.stack([one.isfinite().all() for one in state.eval_model.parameters()]).all()
     if not finite.item():
         step, lr = state.step, lr_at(state.step - 1, total, state.config)
-        raise TrainingDivergedError(f"step {step} left weights that are not finite", step, lr)
+        raise TrainingDivergedError(f"the weights are not finite after step {step}", step, lr)
 
 
 def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
-    """Sum an epoch up over all processes, and clear the way for the next.
+    """Add up the epoch's figures over all processes, and prepare the next epoch.
 
-    Each process has gathered the statistics of batch norm over its own share of the
-    images; those of the main one count, whichever process evaluates with them.
+    Each process has its own statistics of batch norm; all continue with those of the main one.
     """
     state.session.broadcast(state.eval_model.buffers())
     first, seconds = state.sums_from, state.seconds

@@ -1,9 +1,10 @@
-"""Several processes on this machine, by torchrun's own engine."""
+"""Start several processes on this machine with torchrun's own launcher."""
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Sequence
@@ -19,19 +20,22 @@ def is_worker() -> bool:
 
 
 def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
-    """Run this Python with some arguments as several processes that train together.
+    """Run Python with `arguments` as several processes that train together.
 
-    Signals are passed on to them. When one is killed or fails, all are started again, at most
-    `max_restarts` times. What went wrong, the first that failed has printed itself.
+    Signals are passed on to them. If one fails or is killed, all are restarted, up to
+    `max_restarts` times. The first process that fails prints the error itself.
 
     Raises:
         SystemExit: They failed, or a signal ended them.
     """
-    # Its account of each process that ends would stand before our one sentence.
+    # It would log every process that ends, before our one-line error.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    for name in list(logging.root.manager.loggerDict):  # each has a level of its own
+    for name in list(logging.root.manager.loggerDict):  # each has its own level
         if name.startswith("torch.distributed.elastic"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    # A signal that this process was told to ignore, as by nohup, stays ignored.
+    names = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+    signals = [one for one in names if signal.getsignal(signal.Signals[one]) != signal.SIG_IGN]
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -41,6 +45,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
         rdzv_endpoint="localhost:0",
         max_restarts=max_restarts,
         local_addr="localhost",
+        signals_to_handle=",".join(signals),
     )
     try:
         elastic_launch(config, sys.executable)(*arguments)
@@ -51,14 +56,14 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
 
 
 def _explain(error: ChildFailedError) -> int:
-    """Return the first failure's exit code; of a killed process, which cannot speak, tell."""
+    """Return the first failure's exit code, and report a killed process, which cannot."""
     rank, first = error.get_first_failure()
     if first.exitcode >= 0:
         return first.exitcode
-    if not any(_spoke(failure) for failure in error.failures.values()):
-        print(f"vggnet: process {rank} was ended by {first.signal_name()}", file=sys.stderr)
+    if not any(_has_reported(failure) for failure in error.failures.values()):
+        print(f"vggnet: process {rank} was killed by {first.signal_name()}", file=sys.stderr)
     return 128 - first.exitcode
 
 
-def _spoke(failure: ProcessFailure) -> bool:
+def _has_reported(failure: ProcessFailure) -> bool:
     return os.path.isfile(failure.error_file)  # noqa: PTH113 (it is a str that may be "<N/A>")

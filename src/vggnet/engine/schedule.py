@@ -6,15 +6,15 @@ from vggnet.config import TrainConfig
 
 
 def count_steps(epochs: float, steps_per_epoch: int) -> int:
-    """Return the steps in a run; any positive number of epochs takes at least one."""
+    """Return the number of steps in a run, at least 1."""
     return max(1, round(epochs * steps_per_epoch))
 
 
 def lr_at(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Return the rate of step `step`, counted from 0.
+    """Return the learning rate of step `step`, counted from 0.
 
-    Linear: from 0 up to the peak over the warm-up, then down to 0 at `total_steps`;
-    each step takes the value at its middle, so that none has a rate of zero.
+    Linear schedule: from 0 to the peak during warm-up, then to 0 at `total_steps`. Each step
+    takes the value at its middle, so that no step has a rate of zero.
     """
     if config.schedule == "constant":
         return config.peak_lr

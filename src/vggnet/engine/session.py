@@ -1,7 +1,7 @@
-"""One process or many: who this one is, sums over all of them, and decisions in common.
+"""One process or several: the rank of this one, collective operations, common decisions.
 
-torchrun tells each process its place by environment variables (RANK, LOCAL_RANK,
-WORLD_SIZE); without them there is one process, and every operation here is a no-op.
+torchrun describes each process in environment variables (RANK, LOCAL_RANK, WORLD_SIZE,
+LOCAL_WORLD_SIZE). Without them there is one process, and every operation here does nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vggnet.errors import (
     ConfigError,
     ConnectionLostError,
+    DeviceError,
     InterruptedTrainingError,
     RunFinishedError,
 )
@@ -32,20 +33,24 @@ from vggnet.errors import (
 T = TypeVar("T")
 
 TIMEOUT = 120.0
-"""Seconds to wait for another process before it is taken for lost."""
+"""Seconds to wait for another process before the connection counts as lost."""
 
-_GATHERING = timedelta(minutes=10)
-"""Time for all processes to come up, as torchrun's own rendezvous allows."""
+_START_TIMEOUT = timedelta(minutes=10)
+"""Time for all processes to start, as in torchrun's own rendezvous."""
+
+_EXIT_DELAY = 2.0
+"""Seconds after which the other processes exit when one has failed. The launcher reports the
+exit code of the process that exits first; without the delay it was the wrong one in 5 of 10
+runs."""
 
 
-_LAST_WORD = 2.0
-"""Seconds that the others leave after the first one that fails, which prints its error: the
-launcher gives on the exit code of whichever ends first, and it was theirs in 5 of 10 runs."""
+_PEER_LOST = ("ncclRemoteError", "remote process", "closed by remote peer", "Connection reset")
+"""How NCCL says that another process is gone."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """This process's place among those that train together."""
+    """This process among those that train together."""
 
     rank: int = 0
     local_rank: int = 0
@@ -55,7 +60,7 @@ class Session:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that prints and writes."""
+        """Whether this process prints and writes."""
         return self.rank == 0
 
     def replicate(self, network: nn.Module, device: torch.device) -> nn.Module:
@@ -66,26 +71,26 @@ class Session:
             network, device_ids=[device.index] if device.type == "cuda" else None
         )
 
-    def broadcast_object(self, value: T) -> T:
-        """Return the main process's `value` on every process, once it has come here."""
-        if self.world_size == 1:
-            return value
+    def broadcast_object(self, value: T | None) -> T:
+        """Return the main process's `value` on every process; the others pass None."""
         box = [value]
-        distributed.broadcast_object_list(box)
-        return box[0]
+        if self.world_size > 1:
+            distributed.broadcast_object_list(box)
+        return cast("T", box[0])
 
     def barrier(self) -> None:
-        """Wait until every process has come here."""
-        self.all_reduce(torch.zeros(1))  # no barrier(), which wants a device of its own under nccl
+        """Wait until every process has reached this call."""
+        # Not distributed.barrier(), which needs a device under nccl.
+        self.all_reduce(torch.zeros(1))
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Put the main process's values in the place of every other's."""
+        """Copy the main process's values into the tensors of all others."""
         if self.world_size > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, src=0)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Add `tensor` up over all processes, in place, and return it."""
+        """Add up `tensor` over all processes, in place, and return it."""
         if self.world_size > 1:
             distributed.all_reduce(tensor)
         return tensor
@@ -94,128 +99,139 @@ class Session:
 class Agreement:
     """Decisions that all processes take at the same step.
 
-    With several processes the wishes of one step are known at the next: they are summed
-    up on the CPUs meanwhile, so that no process waits for another or for its device.
+    With several processes, the requests of one step are known at the next: they are added up
+    on the CPU meanwhile, so that no process waits for another or for its device.
     """
 
     def __init__(self, session: Session) -> None:
         self._alone = session.world_size == 1
-        self._under_way: tuple[distributed.Work, Tensor] | None = None
+        self._pending: tuple[distributed.Work, Tensor] | None = None
 
-    def ask(self, *wishes: bool) -> tuple[bool, ...]:
-        """Hand in this process's wishes; return which ones any process had, a step ago.
+    def ask(self, *requests: bool) -> tuple[bool, ...]:
+        """Submit this process's requests, and return which ones any process had a step ago.
 
-        Every process calls this after every step. A process alone gets its wishes back.
+        Every process calls this after every step. A single process gets its requests back.
         """
         if self._alone:
-            return wishes
-        counts = torch.tensor(wishes, dtype=torch.int32)
+            return requests
+        counts = torch.tensor(requests, dtype=torch.int32)
         work = distributed.all_reduce(counts, async_op=True)
         assert work is not None
-        granted = self.conclude() or (False,) * len(wishes)
-        self._under_way = work, counts
+        granted = self.conclude() or (False,) * len(requests)
+        self._pending = work, counts
         return granted
 
     def conclude(self) -> tuple[bool, ...] | None:
-        """Wait for what is under way, and return it."""
-        if self._under_way is None:
+        """Wait for the pending requests, and return them."""
+        if self._pending is None:
             return None
-        work, counts = self._under_way
-        self._under_way = None
+        work, counts = self._pending
+        self._pending = None
         work.wait()
         return tuple(count > 0 for count in counts.tolist())
 
 
 @contextmanager
 def open_session(timeout: float = TIMEOUT) -> Iterator[Session]:
-    """Join the process group that torchrun describes, if it does.
+    """Join the process group that torchrun describes, if any.
 
-    Where one of several processes fails, the first to do so raises its error; the others,
-    which lose their connection to it, leave in silence.
+    If a process fails, the first one to do so raises its error. The others lose their
+    connection to it, and exit silently.
 
     Args:
-        timeout: Seconds to wait for another process before it is taken for lost.
+        timeout: Seconds to wait for another process before the connection counts as lost.
 
     Raises:
-        ConfigError: The environment variables contradict each other, or one is missing.
-        ConnectionLostError: Another process ended or cannot be reached.
+        ConfigError: An environment variable is missing or invalid.
+        ConnectionLostError: Another process exited or cannot be reached.
     """
-    session = _read_place()
+    session = _read_environment()
     if session.world_size == 1:
         yield session
         return
     store = _join(session, timeout)
     try:
-        yield session
+        with explain_lost_connection():
+            yield session
     except (InterruptedTrainingError, RunFinishedError):
-        if session.is_main:  # all have come here together
+        if session.is_main:  # all processes end like this
             raise
         raise SystemExit(0) from None
     except Exception as error:
         if not _fails_first(store):
-            time.sleep(_LAST_WORD)
+            time.sleep(_EXIT_DELAY)
             raise SystemExit(1) from None
         get_error_handler().record_exception(error)
-        if _is_lost_connection(error):
-            raise _lost(error) from None
         raise
     finally:
         distributed.destroy_process_group()
 
 
+@contextmanager
+def explain_lost_connection(advice: str = "") -> Iterator[None]:
+    """Turn the process group's errors about lost peers into a ConnectionLostError.
+
+    Other errors of NCCL become a DeviceError. gloo has no exception type, and one of its
+    messages does not name it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        of_gloo = any(words in str(error) for words in ("gloo", "caused pair closure"))
+        if not of_gloo and not isinstance(error, distributed.DistError):
+            raise
+        reason = str(error).split("\n")[0]
+        if "NCCL error" in str(error) and not any(words in str(error) for words in _PEER_LOST):
+            raise DeviceError(f"NCCL failed ({reason}); NCCL_DEBUG=INFO shows why") from None
+        message = f"another process of this training exited or cannot be reached ({reason})"
+        raise ConnectionLostError(f"{message}. {advice}".rstrip(". ")) from None
+
+
 def _join(session: Session, timeout: float) -> Store:
-    """Meet the other processes; return the store that they share.
+    """Join the other processes, and return the store that they share.
 
     Raises:
-        ConfigError: An environment variable is missing or no address.
+        ConfigError: An environment variable is missing or not an address.
         ConnectionLostError: Another process cannot be reached.
     """
-    # CPU tensors go by gloo, those of a GPU by nccl.
+    # gloo transfers CPU tensors, nccl those of a GPU.
     nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+    if nccl and session.local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(session.local_rank)  # else all processes open a context on GPU 0
     try:
-        store = _keys_of_this_attempt(next(rendezvous("env://", timeout=_GATHERING))[0])
-        distributed.init_process_group(
-            "cpu:gloo,cuda:nccl" if nccl else "gloo",
-            store=store,
-            rank=session.rank,
-            world_size=session.world_size,
-            timeout=timedelta(seconds=timeout),
-        )
+        with explain_lost_connection():
+            store = _own_keys(next(rendezvous("env://", timeout=_START_TIMEOUT))[0])
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if nccl else "gloo",
+                store=store,
+                rank=session.rank,
+                world_size=session.world_size,
+                timeout=timedelta(seconds=timeout),
+            )
     except ValueError as error:
         raise ConfigError(f"cannot find the other processes: {error}") from None
-    except RuntimeError as error:
-        if _is_lost_connection(error):
-            raise _lost(error) from None
-        raise
     return store
 
 
-def _lost(error: Exception) -> ConnectionLostError:
-    reason = str(error).split("\n")[0]
-    return ConnectionLostError(
-        f"another process of this training ended or could not be reached ({reason})"
-    )
-
-
-def _read_place() -> Session:
+def _read_environment() -> Session:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
     try:
         rank, local_rank, world_size, local_world_size = (
             int(os.environ.get(name, default)) for name, default in zip(names, "0011", strict=True)
         )
     except ValueError:
-        raise ConfigError(f"{', '.join(names)} must be whole numbers, as torchrun sets") from None
+        raise ConfigError(f"{', '.join(names)} must be integers, as torchrun sets them") from None
     if not 0 <= rank < world_size:
-        raise ConfigError(f"RANK {rank} does not lie below WORLD_SIZE {world_size}")
+        raise ConfigError(f"RANK {rank} is not below WORLD_SIZE {world_size}")
     return Session(rank, local_rank, world_size, local_world_size)
 
 
-def _keys_of_this_attempt(store: Store) -> Store:
-    """Keep what this attempt writes apart from what the one before a restart left.
+def _own_keys(store: Store) -> Store:
+    """Separate the keys of this attempt from those of the attempt before a restart.
 
-    torchrun's store outlives its workers; new ones that read the addresses of those that were
-    killed wait for nobody. Agents of several machines count restarts differently, so there
-    the keys are common.
+    torchrun's store outlives its workers, and new workers that read the addresses of killed
+    ones would wait forever. Agents on several machines count restarts differently, so there
+    the keys are shared.
     """
     if os.environ.get("GROUP_WORLD_SIZE") != "1":
         return store
@@ -224,7 +240,7 @@ def _keys_of_this_attempt(store: Store) -> Store:
 
 
 def _fails_first(store: Store) -> bool:
-    """Whether no other process failed before this one; true where they cannot be asked."""
+    """Whether no other process failed before this one; True if the store does not answer."""
     answers: list[bool] = []
 
     def ask() -> None:
@@ -233,17 +249,8 @@ def _fails_first(store: Store) -> bool:
         except RuntimeError:
             answers.append(True)
 
-    # In a thread, as over a cable that was cut the answer never comes.
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(timeout=5)
+    # In a thread: if the network is down, there is never an answer.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout=5)
     return answers[0] if answers else True
-
-
-def _is_lost_connection(error: Exception) -> bool:
-    """Whether a process group reports that its peers are gone.
-
-    gloo has no type for that, and one of its messages does not name it.
-    """
-    of_gloo = any(words in str(error) for words in ("gloo", "caused pair closure"))
-    return isinstance(error, distributed.DistError) or (isinstance(error, RuntimeError) and of_gloo)

@@ -16,6 +16,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -152,6 +153,8 @@ def library_folder() -> Path:
 
 
 def _is_private(folder: Path) -> bool:
+    if sys.platform == "win32":  # has no user ids
+        return False
     found = folder.stat()
     others = stat.S_IWGRP | stat.S_IWOTH
     return found.st_uid == os.getuid() and not found.st_mode & others
@@ -159,6 +162,8 @@ def _is_private(folder: Path) -> bool:
 
 def _keeps_its_folders(parent: Path) -> bool:
     """Whether no other user can replace a folder in this one."""
+    if sys.platform == "win32":
+        return False
     found = parent.stat()
     open_to_all = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
     return found.st_uid in (0, os.getuid()) and not open_to_all
@@ -252,5 +257,8 @@ def _run(command: tuple[str, ...], seconds: float) -> str:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    if sys.platform == "win32":  # has no process groups
+        process.kill()
+        return
     with contextlib.suppress(OSError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -31,13 +31,9 @@ def activate(outputs: Tensor, activation: int) -> Activated:
 
 
 def backward(
-    gradients: Tensor,
-    found: Activated,
-    images: Tensor,
-    weight: Tensor,
-    wanted: tuple[bool, bool],
-    norm: NormGradient | None = None,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    gradients: Tensor, found: Activated, images: Tensor, weight: Tensor,
+    wanted: tuple[bool, bool], norm: NormGradient | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """Compute what `Library.backward` computes."""
     if found.activation == RELU:
         gradients = torch.ops.aten.threshold_backward(gradients, found.outputs, 0)

@@ -1,1 +1,1 @@
-"""VGG networks: built from the table, read off a file's shapes, batch norm folded."""
+"""VGG networks: built from the table, inferred from weights, transferred and folded."""

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: the same function, fewer layers."""
+"""Fold batch norm into the convolution before it: the same function with fewer layers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vggnet.model.vgg import VGG
 
 @torch.no_grad()
 def fold_batch_norm(network: VGG) -> VGG:
-    """Return a network without batch norm that maps images to the same logits.
+    """Return a network without batch norm that gives the same logits in evaluation.
 
-    In evaluation, batch norm is y = γ·(x - mean)/sqrt(var + ε) + β for each channel, a
-    scale and a shift that the convolution's own weights and bias can carry. Folded in
-    float64, and on the CPU, since not every GPU has that; outputs differ by rounding alone.
-    A network without batch norm is returned as it is.
+    There, batch norm is y = γ·(x - mean)/sqrt(var + ε) + β per channel, a scale and a shift
+    that the convolution's weights and bias can include. This is computed in float64 on the
+    CPU, because some GPUs lack float64; outputs differ only by rounding. A network without
+    batch norm is returned unchanged.
     """
     if not network.config.batch_norm:
         return network

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 
 from vggnet.architectures import ARCHITECTURES, Architecture, Layer
-from vggnet.config import ModelConfig, build_config
+from vggnet.config import ModelConfig
 from vggnet.errors import ConfigError, ModelFileError
+from vggnet.recipes import build_config
 
 Shape = tuple[int, ...]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -89,10 +90,14 @@ def _resample(weight: Tensor, inputs: int, source: VGG) -> Tensor:
     """Resample a layer (O, C·S·S) to another feature map, with the same output for a constant."""
     side = source.config.image_size // source.config.downsampling
     channels = weight.shape[1] // side**2
-    new = round((inputs / channels) ** 0.5)
+    new = math.isqrt(inputs // channels)
     maps = weight.view(len(weight), channels, side, side)
-    resampled = F.interpolate(maps, (new, new), mode="bilinear", antialias=new < side)
-    return (resampled * (side / new) ** 2).flatten(1)
+    resampled: Tensor = F.interpolate(maps, (new, new), mode="bilinear", antialias=new < side)
+    resampled = resampled * (side / new) * (side / new)
+    # Interpolation at the borders changes the sum a little.
+    missing = maps.mean((2, 3), keepdim=True) * side**2 - resampled.sum((2, 3), keepdim=True)
+    result: Tensor = resampled + missing / new**2
+    return result.flatten(1)
 
 
 def _adapt_classes(

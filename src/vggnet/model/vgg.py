@@ -1,7 +1,7 @@
-"""Stages of 3×3 convolutions, then fully connected layers: any VGG from its table row.
+"""VGG networks from the table: stages of 3×3 convolutions, then fully connected layers.
 
-Source: arXiv 1409.1556. Parameter names are torchvision's (`features.N.weight`,
-`classifier.N.weight`), which are also those of the article's class.
+Source: arXiv 1409.1556. Parameter names are torchvision's and the article's:
+`features.N.weight`, `classifier.N.weight`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class VGG(nn.Module):
     """A VGG network for square images of `config.image_size` pixels.
 
     Raises:
-        ConfigError: The pools cannot halve the image that often.
+        ConfigError: The pools cannot halve the image so many times.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -35,6 +35,24 @@ class VGG(nn.Module):
         self.config = config
         self.features = nn.Sequential(*_features(config))
         self.classifier = nn.Sequential(*_classifier(config, side))
+        self._frozen: list[nn.Module] = []
+
+    def freeze(self, layers: int) -> None:
+        """Stop training the first layers with weights, and their batch norm's statistics."""
+        weighted = [one for one in self.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+        rest = weighted[layers] if layers < len(weighted) else None
+        for module in [*self.features, *self.classifier]:
+            if module is rest:
+                break
+            module.requires_grad_(False)
+            self._frozen.append(module)
+
+    def train(self, mode: bool = True) -> VGG:
+        """Set training mode, except in frozen layers."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S), float32, to logits (N, num_classes)."""
@@ -43,17 +61,17 @@ class VGG(nn.Module):
 
 
 def padded_size(config: ModelConfig, pixels: int) -> int:
-    """Return the least image size that holds `pixels` and that the pools halve evenly."""
+    """Return the smallest image size of at least `pixels` that the pools halve evenly."""
     return -(-pixels // config.downsampling) * config.downsampling
 
 
 def build_network(config: ModelConfig, seed: int) -> VGG:
-    """Build a network with initial weights that depend on the seed alone.
+    """Build a network whose initial weights depend only on the seed.
 
-    Initialization "torch" is PyTorch's default for each layer: weights and biases
-    uniform within ±1/sqrt(fan_in). "he" (arXiv 1502.01852) draws weights from a normal
-    of variance 2/fan_in, or 1/fan_in for the last layer, which no ReLU follows; biases
-    are zero. Batch norm starts at weight 1 and bias 0 in both.
+    Initialization "torch" is PyTorch's default: weights and biases uniform in
+    ±1/sqrt(fan_in). "he" (arXiv 1502.01852) draws weights from a normal distribution with
+    variance 2/fan_in, or 1/fan_in in the last layer, which has no ReLU; biases are zero.
+    Batch norm starts with weight 1 and bias 0 in both.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -74,7 +92,7 @@ def _features(config: ModelConfig) -> Iterator[nn.Module]:
         for position, layer in enumerate(stage):
             match read_layer(layer):
                 case None:
-                    # Size, and k as in AlexNet, which the paper refers to for A-LRN.
+                    # Size and k are AlexNet's, which the paper refers to for A-LRN.
                     yield nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)
                 case kernel, width:
                     yield nn.Conv2d(channels, width, kernel, padding=kernel // 2)
@@ -82,7 +100,7 @@ def _features(config: ModelConfig) -> Iterator[nn.Module]:
                     if config.batch_norm:
                         yield nn.BatchNorm2d(width)
                     if position == len(stage) - 1:
-                        # max and ReLU commute; pooling first leaves ReLU a quarter of the work.
+                        # Max and ReLU commute; pooling first leaves ReLU a quarter of the values.
                         yield nn.MaxPool2d(2)
                     yield nn.ReLU(inplace=True)
         if stage[-1] == "lrn":

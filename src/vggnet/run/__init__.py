@@ -1,8 +1,9 @@
-"""Composition: settings to data, to a network, to training, to the files it leaves."""
+"""One training from settings to files: load the data, train with checkpoints, save the results."""
 
-from vggnet.run.options import Options
-from vggnet.run.plan import Plan, Reporter, TrainResult, fit_to_data
-from vggnet.run.start import resume_run, run, train
+from vggnet.run.api import resume_run, run, train
+from vggnet.run.plan import Options, Plan, Reporter
+from vggnet.run.preflight import fit_to_data
+from vggnet.run.results import TrainResult
 
 __all__ = [
     "Options",

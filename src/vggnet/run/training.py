@@ -1,10 +1,10 @@
-"""Train a plan to its end, with checkpoints on the way."""
+"""Train as planned, with checkpoints, and evaluate the result on the test set."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from collections.abc import Callable
 
 from vggnet.artifacts.run_folder import RunFolder
 from vggnet.data.batches import Batches
@@ -12,208 +12,206 @@ from vggnet.data.dataset import LabeledImages
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.engine.evaluate import Evaluation, Score, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, check_losses, fit
-from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Agreement
-from vggnet.engine.snapshot import Snapshot, restore_snapshot, take_snapshot
-from vggnet.errors import (
-    CheckpointError,
-    InterruptedTrainingError,
-    OutputError,
-    TrainingDivergedError,
-)
+from vggnet.engine.snapshot import Snapshot, take_snapshot
+from vggnet.errors import InterruptedTrainingError, OutputError, TrainingDivergedError
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.kernels import accelerate, kernels_of
-from vggnet.model.vgg import build_network
-from vggnet.run.boundary import CheckpointSchedule, stop_requests
-from vggnet.run.circumstances import compare_circumstances, describe_circumstances
-from vggnet.run.history import History
-from vggnet.run.outcome import save_weights_so_far
-from vggnet.run.plan import Plan, Reporter
-
-
-def check_evaluation(found: Evaluation, after: EpochResult) -> None:
-    """Refuse figures that are none, as weights give that are finite and too large.
-
-    Raises:
-        TrainingDivergedError: The loss is NaN or infinite.
-    """
-    if not math.isfinite(found.loss):
-        what = f"the loss on other images became {found.loss} after step {after.step}"
-        raise TrainingDivergedError(what, after.step, after.lr)
+from vggnet.model.folding import fold_batch_norm
+from vggnet.model.vgg import VGG, build_network
+from vggnet.run.checkpointing import CheckpointSchedule, stop_requests
+from vggnet.run.plan import Plan, Reporter, resume_command
+from vggnet.run.results import Trained, save_weights_so_far
+from vggnet.run.resume import describe_circumstances, restore
 
 
 class Training:
-    """The training of one run, from its initial weights or from a checkpoint.
+    """The training of one run, from initial weights or from the checkpoint in the plan.
 
     Args:
-        plan: What to do.
-        folder: Where to leave things; None on all but the main process.
-        checkpoint: Where to go on from, if the run was stopped.
-        checkpoint_schedule: When a checkpoint is due between the ends of epochs.
-        reporter: Told of the progress.
+        plan: What to train on what.
+        schedule: When to save a checkpoint, besides the end of each epoch.
+        reporter: Is told of the progress.
 
     Raises:
-        CheckpointError: The checkpoint lacks something.
-        ConfigError: It is of a training with another number of processes.
+        VggnetError: The run to resume cannot continue like this; see `restore`.
     """
 
-    def __init__(
-        self,
-        plan: Plan,
-        folder: RunFolder | None,
-        checkpoint: Snapshot | None,
-        checkpoint_schedule: CheckpointSchedule,
-        reporter: Reporter,
-    ) -> None:
-        self.plan, self.folder, self.reporter = plan, folder, reporter
+    def __init__(self, plan: Plan, schedule: CheckpointSchedule, reporter: Reporter) -> None:
+        self._plan, self._schedule, self._reporter = plan, schedule, reporter
         config = plan.config
         network = build_network(config.model, config.train.seed)
-        self.state = build_state(network, config.train, plan.device, plan.session)
-        self.history = History()
-        self.circumstances = describe_circumstances(plan, kernels_of(self.state.replica))
-        self._batches = self.cut(plan.train, config.train.global_batch_size)
-        self._validation = self.cut(plan.validation, BATCH_SIZE) if plan.validation else None
-        self._total = count_steps(config.train.epochs, len(self._batches))
-        self._checkpoints = folder.checkpoints if folder else None
-        self._checkpoint_schedule = checkpoint_schedule
-        self._agreement = Agreement(plan.session)
-        self._stopping = False
-        self._saved_step: int | None = None
-        if checkpoint:
-            self._go_on_from(checkpoint)
-
-    def cut(self, examples: LabeledImages, batch_size: int) -> Batches:
-        """Cut images into batches, this process's share of each."""
-        config, session = self.plan.config, self.plan.session
-        return Batches(
-            examples,
-            self.plan.device,
-            Preprocessing.from_config(config),
-            batch_size=batch_size,
-            augment=config.augment,
-            rank=session.rank,
-            world_size=session.world_size,
+        if plan.initial:
+            for note in plan.initial.transfer(network, plan.dataset.classes):
+                reporter.warned(f"{plan.initial.name}: {note}")
+        network.freeze(config.train.freeze)
+        self._state = build_state(network, config.train, plan.device, plan.session)
+        self._circumstances = describe_circumstances(plan, kernels_of(self._state.replica))
+        self._history = restore(plan, self._state, self._circumstances, reporter.warned)
+        schedule.start_from(self._state.step)
+        self._batches = self._build_batches(plan.train, config.train.global_batch_size)
+        self._validation = (
+            self._build_batches(plan.validation, BATCH_SIZE) if plan.validation else None
         )
+        self._agreement = Agreement(plan.session)
+        self._folder: RunFolder | None = None
+        self._stop_requested: Callable[[], bool] = bool
+        self._stopping = False
+        self._saved_step = plan.first_step
 
-    def carry_out(self) -> None:
-        """Train to the end; when that is cut short, keep what was learnt.
+    def run(self, folder: RunFolder | None) -> Trained:
+        """Train to the end, and evaluate.
+
+        Args:
+            folder: Where to write; None on all processes but the main one.
 
         Raises:
-            InterruptedTrainingError: A signal asked to stop; a checkpoint was saved.
-            OutputError: The disk does not take a checkpoint.
+            InterruptedTrainingError: A signal asked to stop; a checkpoint is saved.
+            OutputError: A checkpoint cannot be written.
             TrainingDivergedError: The loss is not finite.
         """
+        self._folder = folder
+        self._train()
+        network = fold_batch_norm(self._state.eval_model.eval())
+        batches = self._build_batches(self._plan.dataset.test, BATCH_SIZE)
+        evaluation = self._evaluate(network, batches, self._history.epochs[-1])
+        return Trained(network, evaluation, self._history)
+
+    def _train(self) -> None:
         last_good = None
         with stop_requests() as self._stop_requested:
-            self.plan.session.barrier()  # from here on every process can be asked to stop
-            self.reporter.started(self.plan)
+            self._plan.session.barrier()  # from now on, every process can be asked to stop
+            self._reporter.started(self._plan)
             try:
-                for result in fit(self.state, self._batches, self._on_step):
+                for result in fit(self._state, self._batches, self._on_step):
                     self._end_epoch(result)
-                    last_good = {
-                        k: v.clone() for k, v in self.state.eval_model.state_dict().items()
-                    }
+                    weights = self._state.eval_model.state_dict()
+                    last_good = {name: tensor.clone() for name, tensor in weights.items()}
             except TrainingDivergedError as error:
-                if last_good and self.folder:
-                    self.state.eval_model.load_state_dict(last_good)
-                    path = save_weights_so_far(self.plan, self.state.eval_model, self.folder)
-                    after = self.history.epochs[-1].epoch
-                    error.args = (f"{error}; the weights after epoch {after:g} are in {path}",)
+                if last_good and self._folder:
+                    self._state.eval_model.load_state_dict(last_good)
+                    path = save_weights_so_far(self._plan, self._state, self._folder)
+                    epoch = self._history.epochs[-1].epoch
+                    error.args = (f"{error}; the weights after epoch {epoch:g} are in {path}",)
                 raise
             self._agreement.conclude()
 
     def _on_step(self, state: TrainState) -> None:
-        """Save or stop, if it is time; at an epoch's last step that waits for its results."""
-        self.reporter.stepped(state.step, self._total)
-        by_clock = self.plan.session.is_main and self._checkpoint_schedule.by_clock()
-        stop, save = self._agreement.ask(self._stop_requested(), by_clock)
+        """Save or stop if requested; the last step of an epoch waits for the epoch's result."""
+        self._reporter.stepped(state.step, self._plan.total_steps)
+        due = self._plan.session.is_main and self._schedule.due_by_time()
+        stop, save = self._agreement.ask(self._stop_requested(), due)
         self._stopping |= stop
-        if state.step % len(self._batches) == 0 or state.step == self._total:
+        if state.step % len(self._batches) == 0 or state.step == self._plan.total_steps:
             return
-        if self._stopping or save or self._checkpoint_schedule.by_count(state.step):
+        if self._stopping or save or self._schedule.due_by_steps(state.step):
             self._save_checkpoint()
         if self._stopping:
             self._stop()
 
     def _end_epoch(self, result: EpochResult) -> None:
-        found = None
+        validation = None
         if self._validation:
-            network = accelerate(self.state.eval_model, self.plan.config.train.kernels)
-            found = evaluate(network, self._validation, self.plan.session)
-            check_evaluation(found, result)
-        self.history.epochs.append(result)
-        self.history.validations.append(Score(found.loss, found.accuracy) if found else None)
-        self.reporter.epoch_ended(result, found)
-        if self.folder:
+            validation = self._evaluate(self._state.eval_model, self._validation, result)
+        score = Score(validation.loss, validation.accuracy) if validation else None
+        self._history.epochs.append(result)
+        self._history.validations.append(score)
+        self._reporter.epoch_ended(result, validation)
+        if self._folder:
             try:
-                self.folder.write_epochs(self.history.epochs, self.history.validations)
+                self._restore(self._folder)
+                self._folder.write_epochs(self._history.epochs, self._history.validations)
             except OutputError as error:
-                self.reporter.warned(str(error))
+                self._reporter.warned(str(error))
         self._save_checkpoint()
-        if self._stopping and self.state.step < self._total:
+        if self._stopping and self._state.step < self._plan.total_steps:
             self._stop()
+
+    def _evaluate(self, network: VGG, batches: Batches, after: EpochResult) -> Evaluation:
+        """Evaluate the weights at the end of an epoch.
+
+        Raises:
+            TrainingDivergedError: The loss is not finite: the weights are finite, but huge.
+        """
+        replica = accelerate(network, self._plan.config.train.kernels)
+        evaluation = evaluate(replica, batches, self._plan.session)
+        if not math.isfinite(evaluation.loss):
+            what = f"the evaluation loss is {evaluation.loss} after step {after.step}"
+            raise TrainingDivergedError(what, after.step, after.lr)
+        return evaluation
 
     def _save_checkpoint(self) -> None:
         """Save the state; all processes take part, and the main one writes.
 
         Raises:
-            TrainingDivergedError: It is not worth saving, and would push a good one out.
+            TrainingDivergedError: A loss is not finite; such a state must not replace a good one.
         """
         started = time.perf_counter()
-        check_losses(self.state, self._total)
-        snapshot = take_snapshot(self.state)
-        if self._checkpoints:
-            steps, epochs = self.history.to_checkpoint()
-            values = {**snapshot.values, **self._describe(), "epochs": epochs}
-            try:
-                self._checkpoints.save(Snapshot({**snapshot.tensors, "history": steps}, values))
-            except OutputError as error:
-                raise OutputError(f"{error}. {self._way_on()}") from None
-        self._saved_step = self.state.step
-        self._checkpoint_schedule.saved(self.state.step, time.perf_counter() - started)
+        check_losses(self._state, self._plan.total_steps)
+        snapshot = take_snapshot(self._state)
+        if self._folder:
+            self._write_checkpoint(snapshot, self._folder)
+        self._schedule.saved(self._state.step, time.perf_counter() - started)
 
-    def _describe(self) -> dict[str, Any]:
-        """Return what a resumed run must know or compare."""
-        return {
-            "config": self.plan.config.model_dump(mode="json"),
-            "dataset_sha256": self.plan.dataset.sha256,
-            "circumstances": self.circumstances,
-            "output": str(self.plan.output),
+    def _write_checkpoint(self, snapshot: Snapshot, folder: RunFolder) -> None:
+        steps, epochs = self._history.to_checkpoint()
+        values = {
+            **snapshot.values,
+            "config": self._plan.config.model_dump(mode="json"),
+            "dataset_sha256": self._plan.dataset.sha256,
+            "circumstances": self._circumstances,
+            "output": str(self._plan.output),
+            "epochs": epochs,
         }
-
-    def _go_on_from(self, checkpoint: Snapshot) -> None:
-        plan, values = self.plan, checkpoint.values
-        changes = compare_circumstances(
-            values["circumstances"], self.circumstances, plan.config.model
-        )
-        if plan.session.is_main:
-            for change in changes:
-                self.reporter.warned(change)
         try:
-            restore_snapshot(self.state, checkpoint)
-            self.history = History.from_checkpoint(checkpoint.tensors["history"], values["epochs"])
-        except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"the checkpoint lacks something: {reason}") from None
-        self._saved_step = self.state.step
-        self._checkpoint_schedule.start_from(self.state.step)
+            self._restore(folder)
+            warnings = folder.checkpoints.save(
+                Snapshot({**snapshot.tensors, "history": steps}, values)
+            )
+        except OutputError as error:
+            if folder.is_there():  # a full disk: the last checkpoint is safe
+                raise OutputError(f"{error}. {self._advice(folder)}") from None
+            self._reporter.warned(f"{error}; training continues without checkpoints")
+            return
+        self._saved_step = self._state.step
+        for warning in warnings:
+            self._reporter.warned(warning)
+
+    def _restore(self, folder: RunFolder) -> None:
+        if warning := folder.restore():
+            self._reporter.warned(warning)
 
     def _stop(self) -> None:
-        """End the run here; every process comes here at the same step.
+        """End the run; every process gets here at the same step.
 
         Raises:
             InterruptedTrainingError: Always.
         """
         self._agreement.conclude()
-        error = InterruptedTrainingError(self.state.step)
-        if self.folder:
-            path = save_weights_so_far(self.plan, self.state.eval_model, self.folder)
-            error.args = (f"{error}; the weights so far are in {path}. {self._way_on()}",)
-        # The other processes wait here until everything is saved: one that leaves ends them all.
-        self.plan.session.broadcast_object(None)
+        error = InterruptedTrainingError(self._state.step)
+        if self._folder:
+            path = save_weights_so_far(self._plan, self._state, self._folder)
+            advice = self._advice(self._folder)
+            error.args = (f"{error}; the weights so far are in {path}. {advice}",)
+        # The other processes wait until everything is saved: one that leaves ends them all.
+        self._plan.session.barrier()
         raise error
 
-    def _way_on(self) -> str:
-        if self._saved_step is None:
-            return "There is no checkpoint yet to go on from"
-        return f"Go on from step {self._saved_step}: {self.plan.resume_command}"
+    def _advice(self, folder: RunFolder) -> str:
+        if not self._saved_step:
+            return "There is no checkpoint to resume from"
+        command = resume_command(folder.path, self._plan.session)
+        return f"Resume from step {self._saved_step}: {command}"
+
+    def _build_batches(self, examples: LabeledImages, batch_size: int) -> Batches:
+        """Build batches, of which this process gets its part."""
+        plan = self._plan
+        return Batches(
+            examples,
+            plan.device,
+            Preprocessing.from_config(plan.config),
+            batch_size=batch_size,
+            augment=plan.config.augment,
+            rank=plan.session.rank,
+            world_size=plan.session.world_size,
+        )

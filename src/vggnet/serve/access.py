@@ -19,7 +19,7 @@ from vggnet.serve.http_errors import HttpError
 _WITHOUT_TOKEN = ("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready")
 _PREFIX = re.compile(r"(/[\w.~-]+)*", re.ASCII)
 _ORIGIN = re.compile(r"https?://[^/?#@\s]+", re.ASCII)
-_CHALLENGE = 'Bearer realm="vggnet", Basic realm="vggnet"'
+_CHALLENGE = 'Basic realm="vggnet"'  # lets browsers ask for the token
 
 RawHeaders = list[tuple[bytes, bytes]]
 

@@ -44,8 +44,11 @@ class Limits:
     does not delay the shutdown."""
     wait_seconds: float = 3.0
     """To wait for a free worker; longer: 503."""
-    worker_seconds: float = 5.0
-    """For a worker to read one body. Then the worker is killed, and the request gets 422."""
+    worker_cpu_seconds: int = 3
+    """Processor time for one body. Then its worker is ended, and the request gets 422."""
+    worker_seconds: float = 30.0
+    """The same in real time, for a worker that hangs. Processor time is what a body costs: on a
+    busy machine an honest image may take long."""
     send_seconds: float = 20.0
     """For the client to take a response; longer: the connection is closed."""
     gather_seconds: float = 0.005

@@ -14,6 +14,7 @@ import os
 import signal
 import struct
 import sys
+import time
 import traceback
 import warnings
 from dataclasses import asdict
@@ -80,6 +81,17 @@ def _limit_memory(most: int) -> None:
         return
 
 
+def _limit_cpu(seconds: int) -> None:
+    """Let this process be ended by SIGXCPU once it has computed some seconds more."""
+    try:
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + seconds, most))
+    except (ImportError, OSError, ValueError):
+        return
+
+
 def main() -> None:
     """Answer tasks until the input ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -96,6 +108,7 @@ def main() -> None:
         sent.write(message)
         sent.flush()
         task = _receive(received)
+        _limit_cpu(limits.worker_cpu_seconds)
         message = answer(*task, limits) if task else None
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from vggnet.serve.batching import OverloadedError
 from vggnet.serve.limits import Limits
 from vggnet.serve.pixels import InputError
 from vggnet.serve.worker import MESSAGE, pack
+
+_OUT_OF_TIME = getattr(signal, "SIGXCPU", signal.SIGTERM)
 
 LOG = logging.getLogger("vggnet.serve")
 
@@ -41,7 +44,8 @@ class Workers:
         self._count, self._limits = count, limits
         self._processes: set[Process] = set()
         self._idle: asyncio.Queue[Process] = asyncio.Queue()
-        self._starting: set[asyncio.Task[None]] = set()
+        self._restarts: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def __aenter__(self) -> Workers:
         """Start all processes, and wait until they are ready."""
@@ -50,8 +54,8 @@ class Workers:
 
     async def __aexit__(self, *exception: object) -> None:
         """End all processes."""
-        for task in self._starting:
-            task.cancel()
+        self._closing = True
+        await asyncio.gather(*self._restarts)
         self.kill()
         await asyncio.gather(*(process.wait() for process in self._processes))
 
@@ -78,11 +82,12 @@ class Workers:
         except BaseException as error:
             self._replace(process)
             if isinstance(error, TimeoutError):
-                seconds = self._limits.worker_seconds
-                raise InputError(f"reading it takes longer than {seconds:g} s") from None
-            if isinstance(error, asyncio.IncompleteReadError | OSError):
-                raise WorkerError("a worker process ended while it read a body") from None
-            raise
+                raise InputError("reading it takes too long") from None
+            if not isinstance(error, asyncio.IncompleteReadError | OSError):
+                raise
+            if await process.wait() == -_OUT_OF_TIME:
+                raise InputError("reading it takes too long") from None
+            raise WorkerError("a worker process ended while it read a body") from None
         self._idle.put_nowait(process)
         if "crash" in fields:
             raise WorkerError(fields["crash"])
@@ -115,15 +120,17 @@ class Workers:
     def _replace(self, process: Process) -> None:
         """End a process, and start another one in its place."""
         _kill(process)
-        self._processes.discard(process)
-        task = asyncio.create_task(self._restart())
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        task = asyncio.create_task(self._restart(process))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
 
-    async def _restart(self) -> None:
-        while True:
+    async def _restart(self, process: Process) -> None:
+        await process.wait()
+        self._processes.discard(process)
+        while not self._closing:
             try:
-                return await self._start()
+                await self._start()
+                return
             except (OSError, asyncio.IncompleteReadError) as error:
                 LOG.error("cannot start a worker process, trying again: %s", error)
                 await asyncio.sleep(1)

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vggnet.artifacts.atomic import write_file
-from vggnet.config import differences, unflatten
+from vggnet.config import differences
 from vggnet.errors import ConfigError, OutputError, ResultFileError
+from vggnet.recipes import unflatten
 from vggnet.study.plan import MAY_DIFFER, Study
 
 

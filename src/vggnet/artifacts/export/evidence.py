@@ -25,15 +25,9 @@ def find_dataset(card: ModelCard, data_dir: Path | None) -> Dataset | None:
         ConfigError: `data_dir` is given, and the model's dataset has no known name.
         DataError: `data_dir` is given, and the dataset is not there.
     """
-    data = card.data
+    settings = card.data.model_dump(exclude_none=True)
     try:
-        dataset = load_dataset(
-            data.dataset or "mnist",
-            data_dir,
-            download=False,
-            image_size=data.image_size,
-            skip_bad=data.skip_bad,
-        )
+        dataset = load_dataset(data_dir=data_dir, download=False, **settings)
     except (ConfigError, DataError):
         if data_dir is not None:
             raise

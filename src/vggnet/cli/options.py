@@ -1,4 +1,4 @@
-"""Command line flags derived from the configuration's fields: one source for both."""
+"""Options that several commands share, and those derived from the configuration's fields."""
 
 from __future__ import annotations
 
@@ -10,14 +10,30 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from vggnet.config import SECTIONS
+from vggnet.config import SECTIONS, DataConfig
+from vggnet.recipes import load_overrides
+
+
+def _describe(name: str) -> str | None:
+    return DataConfig.model_fields[name].description
+
+
+Recipe = Annotated[
+    str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
+]
+DataDir = Annotated[Path | None, typer.Option(help=_describe("data_dir"))]
+Download = Annotated[bool, typer.Option(help=_describe("download"))]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help=_describe("skip_bad"))]
 
 
 def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Callable[..., None]:
-    """Give a command one optional flag for every field of the configuration.
+    """Give a command one optional flag per field of the configuration.
 
-    The command takes them as `**flags`, None where not given; `nest_flags` turns them
-    into nested settings. `omit` lists fields that get no flag, as section_name.
+    The command takes them as `**flags`, None if not given; `read_settings` turns them into
+    nested settings. `omit` lists fields that get no flag, as section_name.
     """
     signature = inspect.signature(command, eval_str=True)
     own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
@@ -44,7 +60,20 @@ def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Ca
     return command
 
 
-def nest_flags(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def read_settings(
+    config: Path | None, recipe: str | None, flags: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a --config file, and those of the flags, which override them.
+
+    Raises:
+        ConfigError: The file cannot be read, or does not contain settings.
+    """
+    return load_overrides(config) if config else {}, nest_flags(flags) | (
+        {} if recipe is None else {"recipe": recipe}
+    )
+
+
+def nest_flags(flags: dict[str, Any]) -> dict[str, Any]:
     """Return the flags that were given, as settings nested by section."""
     return {
         section: {
@@ -57,7 +86,7 @@ def nest_flags(flags: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _spell(name: str, field: Any) -> list[str]:
-    """Return a field's flag; an empty list means it has none."""
+    """Return the spellings of a field's flag; an empty list means that it has none."""
     extra = field.json_schema_extra or {}
     flag = name.replace("_", "-")
     if bool in (field.annotation, *get_args(field.annotation)):

@@ -1,0 +1,142 @@
+"""What a run writes when it ends: model files, figures, plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from vggnet.artifacts.model_card import ModelCard, build_card
+from vggnet.artifacts.model_file import save_model
+from vggnet.artifacts.plots import render_confusion_matrix, render_curves, render_mistakes
+from vggnet.artifacts.run_folder import FINISHED, MODEL, RunFolder
+from vggnet.artifacts.summary import headline, summarize
+from vggnet.config import Config
+from vggnet.engine.environment import describe_environment
+from vggnet.engine.evaluate import Evaluation, Score
+from vggnet.engine.fit import EpochResult, TrainState
+from vggnet.errors import OutputError
+from vggnet.model.folding import fold_batch_norm
+from vggnet.model.vgg import VGG
+from vggnet.run.checkpointing import History
+from vggnet.run.plan import Plan
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The result of a run."""
+
+    evaluation: Evaluation
+    """Of the saved weights on the test set, which a run reads only once."""
+    epochs: list[EpochResult]
+    validations: list[Score | None]
+    """On the held-out images after each epoch; None without any."""
+    config: Config
+    output: Path
+    """The model file."""
+    folder: Path
+    """The run folder, with everything else."""
+    seconds: float
+    """From the call until the last file was written."""
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the test images that are classified correctly."""
+        return self.evaluation.accuracy
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network at the end of its training."""
+
+    network: VGG
+    """Batch norm is folded into its convolutions."""
+    evaluation: Evaluation
+    """On the test set."""
+    history: History
+
+
+def save_weights_so_far(plan: Plan, state: TrainState, folder: RunFolder) -> Path:
+    """Save the weights of an unfinished training, and return where.
+
+    They go to the run folder, or beside the model file if that folder is lost.
+
+    Raises:
+        OutputError: They can be written to neither.
+    """
+    network, card = fold_batch_norm(state.eval_model.eval()), _build_card(plan, None)
+    beside = plan.output.with_stem(f"{plan.output.stem}-step-{state.step}")
+    try:
+        return _save(folder.path / MODEL, network, card)
+    except OutputError:
+        if folder.is_there():
+            raise
+        return _save(beside, network, card)
+
+
+def save_results(
+    plan: Plan, trained: Trained, folder: RunFolder, warn: Callable[[str], None]
+) -> None:
+    """Write everything that a finished run leaves.
+
+    The model goes to two places, so that one full disk does not lose it. A plot that cannot
+    be written is only a warning.
+
+    Raises:
+        OutputError: A model file cannot be written.
+    """
+    with suppress(OutputError):  # saving the model says the same
+        if warning := folder.restore():
+            warn(warning)
+    _save_model(plan, trained, folder)
+    for write in _writers(plan, trained, folder):
+        try:
+            write()
+        except OutputError as error:
+            warn(str(error))
+
+
+def _save_model(plan: Plan, trained: Trained, folder: RunFolder) -> None:
+    card = _build_card(plan, trained.evaluation)
+    failures, saved = [], []
+    for path in (folder.path / MODEL, plan.output):
+        try:
+            saved.append(_save(path, trained.network, card))
+        except OutputError as error:
+            failures.append(str(error))
+    if failures:
+        where = f"; the trained weights are in {saved[0]}" if saved else ""
+        raise OutputError("; ".join(failures) + where)
+
+
+def _save(path: Path, network: VGG, card: ModelCard) -> Path:
+    save_model(path, network, card)
+    return path
+
+
+def _writers(plan: Plan, trained: Trained, folder: RunFolder) -> list[Callable[[], None]]:
+    """Return the functions that write the plots and, last, the file that marks the run finished."""
+    path, images, classes = folder.path, plan.dataset.test.images, plan.dataset.classes
+    history, evaluation = trained.history, trained.evaluation
+    smoothing = plan.config.train.label_smoothing
+    return [
+        lambda: render_curves(
+            path / "curves.png", history.epochs, history.validations, evaluation, smoothing
+        ),
+        lambda: render_confusion_matrix(path / "confusion_matrix.png", evaluation, classes),
+        lambda: render_mistakes(path / "mistakes.png", images, evaluation, classes),
+        lambda: folder.write_json(FINISHED, summarize(evaluation, classes)),
+    ]
+
+
+def _build_card(plan: Plan, evaluation: Evaluation | None) -> ModelCard:
+    return build_card(
+        plan.config,
+        plan.dataset.classes,
+        plan.dataset.shape,
+        plan.dataset.sha256,
+        describe_environment(),
+        None if evaluation is None else headline(evaluation),
+        {"name": plan.initial.name, "sha256": plan.initial.sha256} if plan.initial else None,
+    )
