@@ -75,7 +75,7 @@ def train_in_turns(result: Result, times: int) -> dict[Setting, tuple[float, ...
     for _ in range(times):
         for row in result.rows:
             workload = Workload(row.setting, result.config, dataset, row.steps)
-            found = time_cold_start(workload.settings(), Timer()).training_seconds
+            found = time_cold_start(workload.settings(), Timer())[0].training_seconds
             seconds[row.setting] = (*seconds.get(row.setting, ()), found)
     return seconds
 

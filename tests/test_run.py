@@ -179,7 +179,9 @@ def test_a_diverging_run_keeps_what_was_good(here: Path) -> None:
         "threads": 1,
     }
     with pytest.raises(TrainingDivergedError, match=r"weights after epoch \d are in"):
-        vggnet.train(train=growing, model=TINY, data={"validation_size": 59_000}, name="x")
+        vggnet.train(
+            train=growing, model=TINY, data={"validation_size": 59_000}, name="x", force=True
+        )
     assert (here / "mnist_vggnet.pth").read_bytes() == b"earlier"
     kept = load_model(here / "runs" / "x" / "model.safetensors")
     assert all(parameter.isfinite().all() for parameter in kept.network.parameters())

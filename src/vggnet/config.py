@@ -226,6 +226,13 @@ class AugmentConfig(_Section):
 class TrainConfig(_Section):
     """Optimizer, schedule, duration and hardware."""
 
+    init: str | None = None
+    """Start from the weights of this model file, or of any VGG's file; imagenet: torchvision's
+    weights for --model."""
+
+    freeze: int = Field(0, ge=0, le=1000)
+    """Layers, counted from the input, that keep their initial weights."""
+
     epochs: float = Field(10, gt=0, le=100_000)
     """Passes over the training images; may be a fraction."""
 

@@ -202,7 +202,18 @@ def test_interrupted_training_keeps_its_weights(tmp_path: Path, number: signal.S
     """A signal ends a run after a step, with the weights so far in its folder."""
     (tmp_path / "mnist_vggnet.pth").write_bytes(b"earlier")
     process = subprocess.Popen(
-        [sys.executable, "-m", "vggnet", "train", "--epochs", "50", *TINY, "--name", "cut"],
+        [
+            sys.executable,
+            "-m",
+            "vggnet",
+            "train",
+            "--epochs",
+            "50",
+            *TINY,
+            "--name",
+            "cut",
+            "--force",
+        ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

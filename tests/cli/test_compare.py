@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from compare.samples import write_digits
 from conftest import Outcome
 from vggnet.compare.result import Result, load_result
+from vggnet.data.dataset import Dataset
 from vggnet.errors import DeviceError
 
 Command = Callable[..., Outcome]
@@ -98,9 +100,38 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
     assert "laptop: cpu" in Path("new/both/compare.html").read_text()
 
 
+def test_time_to_accuracy(vggnet: Command, mnist: Dataset) -> None:
+    """Complete trainings of the recipe and of the article's run; the report starts with them."""
+    Path("tiny.toml").write_text(TINY)
+    write_digits(Path("digits"), mnist)
+    flags = "--steps 2 --repeats 1 --min-seconds 0 --threads 1 --sweep none --batch-size 32"
+    goal = "--to article --seeds 1"
+    done = vggnet(*f"compare --config tiny.toml --dataset digits {flags} {goal}".split())
+    assert done.code == 0, done.err
+    assert "on digits takes" in done.out
+    assert "--to article --seeds 1" in done.out.partition("--devices cpu,cuda")[2]
+    found = load_result(Path("compare.json")).to_accuracy
+    assert found is not None
+    assert found.target is None
+    fast, article = found.trainings
+    assert (fast.config.recipe, article.config.recipe) == ("fast", "article")
+    assert (article.config.train.epochs, article.setting.global_batch_size) == (10, 128)
+    assert article.setting.kernels == "torch"
+    assert article.config.model.dropout == 0.5
+    assert article.config.model.stages == fast.config.model.stages == ((8,), (8,))
+    for training in found.trainings:
+        (run,) = training.runs
+        assert run.seconds > run.training_seconds
+    assert Path("compare.md").read_text().index("### Time to acc") > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        ("--to-accuracy 0", 2, "--to-accuracy must be above 0"),
+        ("--to-accuracy nan", 2, "--to-accuracy must be above 0"),
+        ("--to-accuracy 99 --to article", 2, "exclude each other"),
+        ("--seeds 2", 2, "--seeds needs --to-accuracy"),
         ("--repeats 0", 2, "--repeats"),
         ("--steps 0", 2, "--steps"),
         ("--epochs nan", 2, "--epochs"),
@@ -155,7 +186,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(
 ) -> None:
     """Ctrl-C after the first repeat writes a partial result and keeps an earlier file."""
     (tmp_path / "tiny.toml").write_text(TINY)
-    (tmp_path / "compare.json").write_bytes(b"earlier")
+    (tmp_path / "compare.json").write_bytes(b'{"schema_version": 1}')
     command = [sys.executable, "-c", AS_TYPED, "compare", "--config", "tiny.toml"]
     command += [
         "--steps",
@@ -192,7 +223,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(
     assert not result.complete
     assert all(2 <= len(row.seconds) < 1000 for row in result.rows)
     assert "was cut short" in (tmp_path / "compare-partial.html").read_text()
-    assert (tmp_path / "compare.json").read_bytes() == b"earlier"
+    assert (tmp_path / "compare.json").read_bytes() == b'{"schema_version": 1}'
 
 
 @pytest.mark.parametrize(

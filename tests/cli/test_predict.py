@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 import vggnet as package
-from conftest import Outcome
+from conftest import Outcome, idx_bytes
 from vggnet.data.dataset import Dataset
 
 Command = Callable[..., Outcome]
@@ -211,3 +212,126 @@ def test_an_empty_folder(vggnet: Command, digit_model: Path, tmp_path: Path) -> 
     done = vggnet("predict", digit_model, "empty")
     assert done.code == 1
     assert "there is no image in empty" in done.err
+
+
+def write_rows(path: Path, images: np.ndarray, label: int | None = None) -> Path:
+    """Write images as a CSV table, with or without a label."""
+    first = [] if label is None else [label]
+    rows = [",".join(map(str, [*first, *image.ravel().tolist()])) for image in images]
+    path.write_text("\n".join(rows))
+    return path
+
+
+def test_a_table_gives_one_prediction_for_each_row(
+    vggnet: Command, digit_model: Path, tmp_path: Path, mnist: Dataset
+) -> None:
+    """Its pixels are used as they are, and labels are not looked at."""
+    images = mnist.test.images[:40]
+    expected = package.load(digit_model, kernels="torch").predict(images).classes
+    for label in (None, 3):
+        path = write_rows(tmp_path / "test.csv", images, label)
+        done = vggnet("predict", digit_model, path, "--format", "csv")
+        rows = list(csv.DictReader(io.StringIO(done.out)))
+        assert [row["class"] for row in rows] == expected
+        assert [row["path"] for row in rows] == [f"{path}:{row}" for row in range(1, 41)]
+
+
+def test_kaggle_s_format(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
+    """--columns gives the number of the image, from 1, and the class, and nothing else."""
+    write_rows(Path("test.csv"), mnist.test.images[:3])
+    command = ("predict", digit_model, "test.csv", "--columns", "ImageId,Label")
+    lines = vggnet(*command, "--format", "csv").out.splitlines()
+    classes = package.load(digit_model, kernels="torch").predict(mnist.test.images[:3]).classes
+    assert lines == ["ImageId,Label", *(f"{at},{name}" for at, name in enumerate(classes, 1))]
+    for wrong in ((), ("--format", "csv", "--columns", "ImageId"), ("--format", "csv", "--split")):
+        assert vggnet(*command, *wrong).code == 2
+
+
+@pytest.mark.parametrize("kind", ["npz", "idx", "idx.gz"])
+def test_other_files_of_digits(
+    vggnet: Command, digit_model: Path, mnist: Dataset, kind: str
+) -> None:
+    """NPZ and IDX files give one prediction for each image, also of another size."""
+    images = mnist.test.images[:5]
+    if kind == "npz":
+        np.savez(
+            "digits.npz",
+            x_train=images[:1],
+            x_test=np.pad(images, ((0, 0), (0, 0), *2 * [(14, 14)])),
+        )
+    else:
+        content = idx_bytes(images[:, 0])
+        Path(f"digits.{kind}").write_bytes(gzip.compress(content) if "gz" in kind else content)
+    done = vggnet("predict", digit_model, f"digits.{kind}")
+    assert done.code == 0, done.err
+    assert [line.split()[0] for line in done.out.splitlines()] == [
+        f"digits.{kind}:{row}" for row in range(1, 6)
+    ]
+    assert ("those of the test split are read" in done.err) == (kind == "npz")
+
+
+def test_formats_are_told_by_content(
+    vggnet: Command, digit_model: Path, tmp_path: Path, mnist: Dataset
+) -> None:
+    """In a folder or a zip of it; what is left out is named."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    image = Image.fromarray(mnist.test.images[0, 0])
+    for name, form in (
+        ("a.png", "PNG"), ("b.tif", "TIFF"), ("c.jfif", "JPEG"), ("d.gif", "GIF"),
+        ("e.pgm", "PPM"), ("noext", "PNG"), ("wrong.jpg", "WEBP"),
+    ):  # fmt: skip
+        image.save(folder / name, form)
+    for name in ("notes.txt", "unknown", ".hidden.png"):
+        (folder / name).write_text("no image")
+    shutil.make_archive("packed", "zip", folder)
+    for path, where in ((folder, f"{folder}"), (Path("packed.zip"), "packed.zip")):
+        done = vggnet("predict", digit_model, path)
+        assert done.code == 0, done.err
+        labels = [line.split()[1] for line in done.out.splitlines()]
+        assert len(labels) == 7
+        assert len(set(labels)) == 1
+        named = ".hidden.png, notes.txt, unknown"
+        assert f"3 files in {where} are not images and are left out: {named}" in done.err
+
+
+def test_one_bit_depth_counts_for_all_images(
+    vggnet: Command, digit_model: Path, mnist: Dataset
+) -> None:
+    """8 and 10 bits stored in 16, and one pixel that is brighter: the digit is read each time."""
+    pixels = 255 - np.asarray(Image.fromarray(mnist.test.images[0, 0]).resize((112, 112)))
+    brighter = pixels.astype(np.uint16)
+    brighter[0, 0] = 256
+    images = {"max255": pixels, "max256": brighter, "10bit": pixels.astype(np.uint16) * 4}
+    for name, values in images.items():
+        Image.fromarray(values.astype(np.uint16)).save(f"{name}.png")
+    names = [f"{name}.png" for name in images]
+    together = vggnet("predict", digit_model, *names, "--top", 1).out
+    alone = "".join(vggnet("predict", digit_model, name, "--top", 1).out for name in names)
+    for out in (together, alone):
+        assert [line.split()[1] for line in out.splitlines()] == ["7"] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes among files")
+def test_bad_inputs_cost_no_other_prediction(
+    vggnet: Command, digit_model: Path, images: Path, mnist: Dataset
+) -> None:
+    """A pipe, a damaged table, an empty folder, a huge image: each is named at the end."""
+    os.mkfifo(images / "pipe.png")
+    (images / "empty").mkdir()
+    write_rows(images / "bad.csv", mnist.test.images[:3])
+    (images / "bad.csv").write_text((images / "bad.csv").read_text()[:-9] + ",x,0,0,0")
+    with (images / "huge.png").open("wb") as file:
+        file.write((images / "digit_0.png").read_bytes())
+        file.truncate(60 << 30)
+    done = vggnet("predict", digit_model, images, images / "bad.csv", images / "empty")
+    assert done.code == 1
+    assert len(done.out.splitlines()) == 4
+    for words in (
+        "pipe.png: not a regular file",
+        "huge.png: 64.4 GB are too much for an image file",
+        "row 3: ",
+        "there is no image in",
+    ):
+        assert words in done.err
+    assert "--" not in done.err

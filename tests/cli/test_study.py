@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Outcome, idx_bytes
+from compare.samples import write_digits
+from conftest import Outcome
 from vggnet.artifacts.model_file import load_model
 from vggnet.data.dataset import Dataset
 
@@ -24,13 +25,7 @@ FLAGS = ("study", "depth", "--dataset", "digits", "--width", "0.02", "--threads"
 @pytest.fixture
 def digits(mnist: Dataset, tmp_path: Path) -> Path:
     """A folder of IDX files with a few MNIST images."""
-    folder = tmp_path / "digits"
-    folder.mkdir()
-    for stem, examples, count in (("train", mnist.train, 320), ("t10k", mnist.test, 100)):
-        images, labels = examples.images[:count, 0], examples.labels[:count]
-        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(images))
-        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
-    return folder
+    return write_digits(tmp_path / "digits", mnist)
 
 
 def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:

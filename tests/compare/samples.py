@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from conftest import idx_bytes
 from vggnet.compare.result import Accelerator, Machine, Parts, Result, Row, Setting, SweepPoint
 from vggnet.config import SECTIONS
+from vggnet.data.dataset import Dataset
 from vggnet.recipes import resolve_config
 
 HOST = "INVENTED FOR A TEST"
@@ -81,6 +84,16 @@ def make_result(*rows: Row, host: str = HOST, **changes: Any) -> Result:
         "rows": rows or (make_row(),),
     }
     return Result.model_validate({**values, **changes})
+
+
+def write_digits(folder: Path, mnist: Dataset) -> Path:
+    """Write IDX files with 320 training and 100 test images of MNIST."""
+    folder.mkdir()
+    for stem, examples, count in (("train", mnist.train, 320), ("t10k", mnist.test, 100)):
+        images, labels = examples.images[:count, 0], examples.labels[:count]
+        (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    return folder
 
 
 def make_point(x: float, seconds: float, device: str = "cpu") -> SweepPoint:

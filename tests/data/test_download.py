@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -9,8 +10,9 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +20,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import idx_bytes
+from conftest import Outcome, idx_bytes
+from vggnet.data import download
 from vggnet.data.catalog import CATALOG, Archive, CatalogEntry, idx_pair
 from vggnet.data.storage import load_entry
 from vggnet.errors import DataError
@@ -38,6 +41,12 @@ class Server:
     """Close the connection after half of a file."""
     page: bool = False
     """Answer everything with a web page."""
+    endless: bytes = b""
+    """Send this again and again, without a length."""
+    pause: float = 0.0
+    """Seconds between two of them."""
+    claim: int | None = None
+    """Claim this length."""
     asked: list[str] = field(default_factory=list)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
@@ -49,8 +58,14 @@ class Server:
             handler.send_error(404)
             return
         handler.send_response(200)
-        handler.send_header("Content-Length", str(len(content)))
+        if not self.endless:
+            handler.send_header("Content-Length", str(self.claim or len(content)))
         handler.end_headers()
+        with contextlib.suppress(ConnectionError):
+            while self.endless:
+                handler.wfile.write(self.endless)
+                handler.wfile.flush()
+                time.sleep(self.pause)
         handler.wfile.write(content[: len(content) // 2] if self.cut else content)
 
 
@@ -162,6 +177,63 @@ def test_a_bad_mirror_is_passed_over(server: Server, tmp_path: Path, harm: str, 
     assert {path.suffix for path in left} <= {".lock"}
     server.cut = server.page = False
     assert load_entry(replace(entry, mirrors=(first, f"{server.address}good/"))).verified
+
+
+def test_a_server_that_sends_without_end_is_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither a false length nor none at all fills the disk."""
+    entry = publish(server, "kmnist")
+    server.claim = 99_999_999_999_999
+    with pytest.raises(DataError, match="larger than the 1,073,741,824 bytes"):
+        load_entry(entry, timeout=0)
+    monkeypatch.setattr(download, "_MOST_BYTES", 1 << 20)  # or the test would send a gigabyte
+    server.endless = bytes(1 << 16)
+    with pytest.raises(DataError, match="larger than the 1,048,576 bytes"):
+        load_entry(entry, timeout=0)
+    server.endless = b""
+    assert {path.suffix for path in (tmp_path / "cache").rglob("*.*")} <= {".lock"}
+
+
+def test_a_server_that_drips_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte now and then resets no time-out for ever."""
+    entry = publish(server, "kmnist")
+    monkeypatch.setattr(download, "_GRACE", 0.2)  # or the test would take half a minute
+    server.endless, server.pause = b"x", 0.05
+    with pytest.raises(DataError, match=r"the server is too slow: .* bytes per second"):
+        load_entry(entry, timeout=0)
+    server.endless = b""
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://zoe:se@cret@127.0.0.1:9",
+        "http://zoe:se@cret@[::1",
+        "ftp://zoe:se@cret@127.0.0.1:9",
+        "file:///tmp",
+        "nowhere",
+        "http://127.0.0.1:99999",
+    ],
+)
+def test_addresses_are_shown_without_passwords(
+    vggnet: Callable[..., Outcome],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    address: str,
+) -> None:
+    """Any address in VGGNET_MIRROR, good or bad, ends in a message without the password."""
+    monkeypatch.setenv("VGGNET_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("VGGNET_MIRROR", address)
+    listed = vggnet("data", "list")
+    assert listed.code == 0
+    with pytest.raises(DataError, match="cannot download qmnist-train-images") as caught:
+        load_entry(CATALOG["qmnist"], timeout=0)
+    shown = listed.out + listed.err + capsys.readouterr().err + str(caught.value)
+    assert address.rpartition("@")[2] in shown
+    assert "zoe" not in shown
+    assert "cret" not in shown
 
 
 def test_a_cut_connection_is_tried_again(server: Server) -> None:

@@ -145,6 +145,15 @@ def test_settings_are_restored() -> None:
     assert (tiny * 1.0).item() != 0.0
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_older_getters_still_work(precision: str) -> None:
+    """`torch.export` reads TF32 through the older interface, so both must agree meanwhile."""
+    with computing(precision, 1):
+        expected = precision == "tf32"
+        assert torch.backends.cudnn.allow_tf32 is expected
+        assert torch.backends.cuda.matmul.allow_tf32 is expected
+
+
 def test_a_caller_may_use_the_new_tf32_settings() -> None:
     """With any of them set, the older getters fail; we neither fail nor change them."""
     matmul = torch.backends.cuda.matmul

@@ -59,6 +59,8 @@ class ModelCard(_Record):
     """The configuration of the training, if known."""
     dataset_sha256: str | None = None
     environment: dict[str, Any] | None = None
+    init: dict[str, str] | None = None
+    """Name and SHA-256 of the model file that training started from."""
     test: dict[str, float] | None = None
     """Accuracy (0 to 1), loss and count on the test set, measured once, after training."""
 
@@ -76,7 +78,11 @@ class ModelCard(_Record):
             "data_dir": None,
             "dataset": Path(self.data.dataset).name,
         }
-        return self.model_copy(update={"config": {**self.config, "data": shown}})
+        config = {**self.config, "data": shown}
+        train = config.get("train")
+        if isinstance(train, dict) and train.get("init"):
+            config["train"] = {**train, "init": Path(str(train["init"])).name}
+        return self.model_copy(update={"config": config})
 
     @field_validator("classes")
     @classmethod
@@ -106,6 +112,7 @@ def build_card(
     dataset_sha256: str,
     environment: Mapping[str, Any],
     test: dict[str, float] | None,
+    init: dict[str, str] | None = None,
 ) -> ModelCard:
     """Describe a network that was trained under `config`."""
     return ModelCard(
@@ -116,6 +123,7 @@ def build_card(
         config=config.model_dump(mode="json"),
         dataset_sha256=dataset_sha256,
         environment=dict(environment),
+        init=init,
         test=test,
     )
 

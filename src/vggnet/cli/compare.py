@@ -7,7 +7,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vggnet.cli.model_options import Force
-from vggnet.cli.options import config_flags, nest_flags
+from vggnet.cli.options import ConfigFile, Recipe, config_flags, read_settings
 from vggnet.errors import ConfigError, VggnetError
 
 if TYPE_CHECKING:
-    from vggnet.compare.plan import ComparisonPlan
+    from vggnet.compare.plan import ComparisonPlan, Goal
     from vggnet.compare.result import Result
     from vggnet.report.document import Report
 
@@ -51,12 +51,8 @@ def compare(
         str | None,
         typer.Option(help="Devices, such as cpu,cuda; default: every available kind."),
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
-    ] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
     steps: Annotated[
         int | None, typer.Option(min=1, max=10**6, help="Steps per repeat; default: 100.")
     ] = None,
@@ -79,6 +75,19 @@ def compare(
             "default: batch without a GPU, otherwise none."
         ),
     ] = None,
+    to_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Test accuracy in percent: compare the time that complete trainings take to it."
+        ),
+    ] = None,
+    to: Annotated[
+        Literal["article"] | None,
+        typer.Option(help="article: the same with the accuracy of the article's recipe."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Complete trainings of each; default: 3.")
+    ] = None,
     price: Annotated[
         str | None, typer.Option(help="Prices per hour, to report costs: cpu=0.10,cuda=1.80.")
     ] = None,
@@ -96,48 +105,32 @@ def compare(
     Without a GPU, compares CPU thread counts, kernels and batch sizes. With FILEs, measures
     nothing and reports the results of several machines side by side.
     """
-    from vggnet.artifacts.atomic import make_folder
-    from vggnet.artifacts.outputs import HTML, MARKDOWN, RESULT, check_output
     from vggnet.compare.report import build_report
 
     prices = _read_prices(price)
     if files:
-        if given := [flag for name, flag, _ in _given(context) if name not in _REPORT]:
-            raise ConfigError(
-                f"{', '.join(given)} cannot be used with result files: nothing is measured"
-            )
-        from vggnet.compare.result import load_result
-
-        results = list(zip(_name_sources(files), map(load_result, files), strict=True))
-        make_folder(output)
-        for kind in (HTML, MARKDOWN):
-            check_output(output / f"compare{kind.suffixes[0]}", kind, files, force)
-        _write(build_report(results, prices, files[0]), None, output, "compare", quiet=False)
+        _report_files(context, files, prices, output, force)
         return
+    layers = read_settings(config, recipe, flags)
     counts = _read_threads(threads) if threads is not None else None
-
-    from vggnet.recipes import load_overrides, resolve_config
-
-    chosen = {**nest_flags(flags), **({} if recipe is None else {"recipe": recipe})}
-    settings = resolve_config(load_overrides(config) if config else {}, chosen)
+    goal = _read_goal(to_accuracy, to, seeds, layers)
 
     from vggnet.compare.plan import plan_comparison
+    from vggnet.recipes import resolve_config
 
     plan = plan_comparison(
-        settings,
+        resolve_config(*layers),
         devices=devices.split(",") if devices is not None else None,
         threads=counts,
         steps=steps,
         epochs=epochs,
         repeats=repeats,
         min_seconds=min_seconds,
+        goal=goal,
         sweep=sweep,
     )
     plan = replace(plan, options=_same_work(context, plan), command=_command_line())
-    make_folder(output)
-    for stem in ("compare", "compare-partial"):
-        for kind in (RESULT, HTML, MARKDOWN):
-            check_output(output / f"{stem}{kind.suffixes[0]}", kind, force=force)
+    _check_outputs(output, ("compare", "compare-partial"), force)
     result, code = _measure(plan, quiet=as_json)
     stem = "compare" if result.complete else "compare-partial"
     report = build_report([("", result)], prices, output / f"{stem}.json")
@@ -146,6 +139,35 @@ def compare(
         print(json.dumps(result.model_dump(mode="json")))  # ASCII, for any terminal
     if code:
         raise typer.Exit(code)
+
+
+def _report_files(
+    context: typer.Context, files: list[Path], prices: dict[str, float], output: Path, force: bool
+) -> None:
+    """Report the results of several machines side by side."""
+    from vggnet.compare.report import build_report
+    from vggnet.compare.result import load_result
+
+    if given := [flag for name, flag, _ in _given(context) if name not in _REPORT]:
+        raise ConfigError(
+            f"{', '.join(given)} cannot be used with result files: nothing is measured"
+        )
+    results = list(zip(_name_sources(files), map(load_result, files), strict=True))
+    _check_outputs(output, ("compare",), force, files)
+    _write(build_report(results, prices, files[0]), None, output, "compare", quiet=False)
+
+
+def _check_outputs(
+    output: Path, stems: tuple[str, ...], force: bool, inputs: Sequence[Path] = ()
+) -> None:
+    """Create the folder, and refuse to overwrite files that vggnet did not write."""
+    from vggnet.artifacts.atomic import make_folder
+    from vggnet.artifacts.outputs import HTML, MARKDOWN, RESULT, check_output
+
+    make_folder(output)
+    for stem in stems:
+        for kind in (HTML, MARKDOWN) if inputs else (RESULT, HTML, MARKDOWN):
+            check_output(output / f"{stem}{kind.suffixes[0]}", kind, inputs, force)
 
 
 def _given(context: typer.Context) -> Iterator[tuple[str, str, Any]]:
@@ -247,6 +269,34 @@ def _read_prices(text: str | None) -> dict[str, float]:
             raise ConfigError(f"--price names {found[1]} twice")
         prices[found[1]] = float(found[2])
     return prices
+
+
+def _read_goal(
+    percent: float | None,
+    to: str | None,
+    seeds: int | None,
+    layers: Sequence[Mapping[str, Any]],
+) -> Goal | None:
+    """Return the goal of --to-accuracy or --to; None without either."""
+    from vggnet.compare.plan import Goal
+    from vggnet.recipes import resolve_config
+
+    if percent is None and to is None:
+        if seeds is not None:
+            raise ConfigError("--seeds needs --to-accuracy or --to article")
+        return None
+    if percent is not None:
+        if to is not None:
+            raise ConfigError("--to-accuracy and --to exclude each other")
+        if not 0 < percent <= 100:
+            raise ConfigError(f"--to-accuracy must be above 0 and at most 100, not {percent:g}")
+    # The same network and images, trained as the article did.
+    shared = [{key: one[key] for key in one if key in ("model", "data")} for one in layers]
+    return Goal(
+        target=None if percent is None else round(percent / 100, 10),  # 99.4 / 100 exceeds 0.994
+        seeds=seeds or 3,
+        article=resolve_config(*shared, {"recipe": "article"}),
+    )
 
 
 def _read_threads(text: str) -> tuple[int, ...]:

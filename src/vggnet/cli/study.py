@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vggnet.cli.model_options import Force
-from vggnet.cli.options import config_flags, nest_flags
+from vggnet.cli.options import ConfigFile, Recipe, config_flags, read_settings
 
 if TYPE_CHECKING:
     from vggnet.study.ledger import Ledger
@@ -37,12 +37,8 @@ def depth(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
         "study"
     ),
-    recipe: Annotated[
-        str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
-    ] = None,
+    recipe: Recipe = None,
+    config: ConfigFile = None,
     force: Force = False,
     **flags: Any,
 ) -> None:
@@ -52,14 +48,9 @@ def depth(
     not start to learn. --width reduces the cost. Writes study.md, study.html, study.png and
     study.jsonl (one line per run). After Ctrl-C, the same command continues.
     """
-    from vggnet.recipes import load_overrides
-
-    chosen = {**nest_flags(flags), **({} if recipe is None else {"recipe": recipe})}
-    layers = [load_overrides(config) if config else {}, chosen]
-
     from vggnet.study.plan import plan_study
 
-    study = plan_study(models.split(","), seeds, output, layers)
+    study = plan_study(models.split(","), seeds, output, read_settings(config, recipe, flags))
 
     from vggnet.artifacts.outputs import HTML, MARKDOWN, PNG, check_output
     from vggnet.errors import InterruptedTrainingError

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vggnet.compare.result import Result, Row
 from vggnet.config import differences
 
-_FREE = {
+FREE = {
     *(f"train.{name}" for name in ("device", "precision", "threads", "kernels")),
     *("train.global_batch_size", "train.epochs"),
     *("data.dataset", "data.data_dir", "data.download", "data.cache"),
@@ -108,7 +108,7 @@ def other_work(baseline: Entry, entry: Entry) -> list[str]:
         found.append(f"images per epoch ({a.images_per_epoch} and {b.images_per_epoch})")
     found += [
         f"{name} ({left} and {right})"
-        for name, left, right in differences(a.config, b.config, _FREE)
+        for name, left, right in differences(a.config, b.config, FREE)
     ]
     left, right = baseline.row.step_losses[0], entry.row.step_losses[0]
     allowed = max(_SAME_START[one.row.setting.precision] for one in (baseline, entry))

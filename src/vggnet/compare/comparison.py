@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
+import torch
+
+from vggnet.compare.full_trainings import FullTrainings
 from vggnet.compare.hardware import (
+    Meter,
     Rapl,
     count_flops_per_image,
     describe_accelerator,
@@ -28,8 +32,9 @@ from vggnet.compare.measure import (
     time_steps,
 )
 from vggnet.compare.plan import ComparisonPlan, Observer, strict_settings
-from vggnet.compare.result import Result, SweepPoint, printable
+from vggnet.compare.result import Result, Setting, SweepPoint, printable
 from vggnet.compare.trials import Lane, Trials
+from vggnet.config import Config
 from vggnet.errors import OutOfMemoryError
 
 _PARTS_STEPS = 40
@@ -60,7 +65,11 @@ class Comparison:
         self._counted_flops = count_flops_per_image(plan.config.model)
         self._lanes: list[Lane] = []
         self._trials = Trials(plan, self._observer, self._timer)
+        self._meters: dict[torch.device, Meter | None] = {}
         self._sweep: list[SweepPoint] = []
+        self._full = (
+            FullTrainings(plan, plan.goal, self._observer, self._timer) if plan.goal else None
+        )
         self._complete = False
 
     def run(self) -> None:
@@ -80,6 +89,8 @@ class Comparison:
                 with self._computing(lane):
                     self._repeat(lane)
         self._observe_clocks()
+        if self._full:
+            self._full.run(self._meters, self._expect)
         self._profile()
         self._start_cold()
         if self.plan.sweep:
@@ -94,17 +105,13 @@ class Comparison:
             return None
         plan = self.plan
         rapl = any(lane.meter for lane in self._lanes if lane.workload.setting.kind == "cpu")
-        # The folder of the data is private to this machine.
-        data = plan.config.data.model_copy(
-            update={"data_dir": None, "dataset": printable(plan.dataset.name)}
-        )
         return Result(
             complete=self._complete,
             created=datetime.now().astimezone().isoformat(timespec="seconds"),
             command=plan.command,
             options=plan.options,
             machine=self._machine,
-            config=plan.config.model_copy(update={"data": data}),
+            config=self._publish(plan.config),
             dataset_sha256=plan.dataset.sha256,
             images_per_epoch=len(plan.dataset.train),
             recipe_epochs=plan.config.train.epochs,
@@ -114,19 +121,20 @@ class Comparison:
             rows=rows,
             trials=tuple(self._trials.timings),
             sweep=tuple(self._sweep),
+            to_accuracy=self._full.result(self._publish) if self._full else None,
         )
 
     def _choose_rows(self) -> None:
         """Take every strict setting and each device's fastest candidate."""
-        best, meters = [], {}
+        best = []
         for device in self.plan.devices:
             self._observer.began(f"finding the best setting for {device}")
             best.append(self._trials.find_best(device))
-            meters[device] = find_meter(device)
+            self._meters[device] = find_meter(device)
         strict = [one for device in self.plan.devices for one in strict_settings(self.plan, device)]
         for setting in [*strict, *(one for one in best if one and one not in strict)]:
             workload = self.plan.workload(setting, self.plan.images)
-            meter = meters[workload.device]
+            meter = self._meters[workload.device]
             self._lanes.append(Lane(workload, setting in strict, setting in best, meter))
 
     @contextmanager
@@ -166,7 +174,8 @@ class Comparison:
         parts = sum(lane.step_seconds * self._parts_steps(lane) for lane in self._lanes)
         cold = sum(self._cold_seconds(lane) for lane in self._headline())
         sweep = self._trials.sweep_seconds(self._headline())
-        return self.plan.repeats * repeats + parts + cold + sweep
+        full = self._full.estimate(self._expect) if self._full else 0.0
+        return self.plan.repeats * repeats + parts + cold + sweep + full
 
     def _repeat(self, lane: Lane) -> None:
         workload, step_seconds = lane.workload, lane.step_seconds
@@ -191,6 +200,27 @@ class Comparison:
         devices = [one for one in self.plan.devices if one.type != "cpu"]
         now = tuple(describe_accelerator(one) for one in devices)
         self._machine = self._machine.model_copy(update={"accelerators": now})
+
+    def _expect(self, setting: Setting, config: Config) -> float:
+        """Estimate the duration of a complete training from the trials and warm-ups."""
+        rates = [
+            one.images_per_second[0]
+            for one in self._trials.timings
+            if (one.setting.device, one.setting.threads, one.setting.kernels)
+            == (setting.device, setting.threads, setting.kernels)
+        ] or [
+            lane.workload.setting.global_batch_size / lane.step_seconds
+            for lane in self._lanes
+            if lane.workload.setting.device == setting.device
+        ]
+        images = config.train.epochs * len(self.plan.dataset.train)
+        return images / max(rates, default=1e3) + _COLD_OVERHEAD
+
+    def _publish(self, config: Config) -> Config:
+        """Remove the folder of the data, which is private to this machine."""
+        name = printable(self.plan.dataset.name)
+        data = config.data.model_copy(update={"data_dir": None, "dataset": name})
+        return config.model_copy(update={"data": data})
 
     def _parts_steps(self, lane: Lane) -> int:
         return max(4, min(_PARTS_STEPS, lane.workload.steps))
@@ -224,7 +254,7 @@ class Comparison:
             label = lane.workload.setting.label
             self._observer.began(f"cold start of vggnet train: {label}")
             try:
-                lane.cold = time_cold_start(lane.workload.settings(), self._timer)
+                lane.cold, _ = time_cold_start(lane.workload.settings(), self._timer)
             except ColdStartError as error:
                 self._observer.warned(f"cold start failed for {label}: {error}")
             self._observer.advanced(self._cold_seconds(lane))

@@ -149,7 +149,8 @@ def describe_machine(devices: Sequence[torch.device]) -> Machine:
 
 
 def _describe_tf32() -> str:
-    convolutions = "on" if torch.backends.cudnn.allow_tf32 else "off"
+    cudnn: Any = torch.backends.cudnn
+    convolutions = "on" if cudnn.conv.fp32_precision == "tf32" else "off"
     products = torch.get_float32_matmul_precision()
     return (
         f"torch's setting: convolutions {convolutions}, matrix products {products}; "

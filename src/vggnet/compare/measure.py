@@ -264,8 +264,11 @@ def time_parts(state: TrainState, batches: Batches, timer: Timer) -> Parts | Non
     return Parts(**ms, step_ms=1000 * statistics.median(whole))
 
 
-def time_cold_start(settings: Config, timer: Timer) -> ColdStart:
+def time_cold_start(settings: Config, timer: Timer) -> tuple[ColdStart, float]:
     """Time `vggnet train` in a fresh process, and delete the files that it writes.
+
+    Returns:
+        The times, and the test accuracy from 0 to 1.
 
     Raises:
         ColdStartError: It failed.
@@ -284,5 +287,6 @@ def time_cold_start(settings: Config, timer: Timer) -> ColdStart:
     if done[0].returncode:
         lines = done[0].stderr.strip().splitlines() or ["no error message"]
         raise ColdStartError(lines[-1])
-    epochs: list[dict[str, Any]] = json.loads(done[0].stdout)["epochs"]
-    return ColdStart(seconds=seconds, training_seconds=sum(one["seconds"] for one in epochs))
+    summary: dict[str, Any] = json.loads(done[0].stdout)
+    trained = sum(epoch["seconds"] for epoch in summary["epochs"])
+    return ColdStart(seconds=seconds, training_seconds=trained), summary["test"]["accuracy"]

@@ -50,6 +50,18 @@ class Observer:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """An accuracy that complete trainings are to reach."""
+
+    target: float | None
+    """Test accuracy from 0 to 1; None: the article's recipe's mean."""
+    seeds: int
+    """Trainings of each recipe on each device, with seeds 0, 1, …"""
+    article: Config
+    """The article's recipe for the same network and data."""
+
+
+@dataclass(frozen=True)
 class ComparisonPlan:
     """What to compare."""
 
@@ -65,6 +77,7 @@ class ComparisonPlan:
     sweep: SweepKind | None
     min_seconds: float = 1.0
     """Duration of a repeat: a shorter training is repeated until then."""
+    goal: Goal | None = None
     options: str = ""
     """Flags that request the same work on another machine."""
     command: str | None = None
@@ -91,6 +104,7 @@ def plan_comparison(
     repeats: int = 5,
     min_seconds: float = 1.0,
     sweep: Literal["batch", "width", "none"] | None = None,
+    goal: Goal | None = None,
 ) -> ComparisonPlan:
     """Load the data and complete the plan, before anything is measured.
 
@@ -103,6 +117,7 @@ def plan_comparison(
         repeats: Repeats of each row.
         min_seconds: Minimum duration of a repeat.
         sweep: By default "batch" without a GPU, otherwise "none".
+        goal: An accuracy for complete trainings.
 
     Raises:
         ConfigError: A value is invalid.
@@ -118,6 +133,8 @@ def plan_comparison(
     chosen = choose_devices(devices)
     dataset = load_configured(config.data)
     config = fit_to_data(config, dataset, Session())
+    if goal:
+        goal = replace(goal, article=fit_to_data(goal.article, dataset, Session()))
     train, _ = hold_out(dataset.train, config.data.validation_size, config.train.seed)
     if epochs is not None:
         steps = count_steps(epochs, -(-len(train) // config.train.global_batch_size))
@@ -131,6 +148,7 @@ def plan_comparison(
         steps=steps or DEFAULT_STEPS,
         repeats=repeats,
         min_seconds=min_seconds,
+        goal=goal,
         sweep=None if sweep == "none" else sweep,
     )
 
@@ -191,7 +209,7 @@ def candidate_settings(plan: ComparisonPlan, device: torch.device) -> Iterator[S
     own = plan.config.train.global_batch_size
     multiples = _BATCH_MULTIPLES.get(device.type, _GPU_BATCH_MULTIPLES)
     sizes = [own * by for by in multiples if by == 1 or own * by <= len(plan.dataset.train)]
-    compiled = device.type == "cpu" and _kernels_fit(plan.config.model)
+    compiled = device.type == "cpu" and kernels_fit(plan.config.model)
     for precision in ("fp32", "tf32", "bf16", "fp16"):
         try:
             check_precision(precision, device)
@@ -204,7 +222,7 @@ def candidate_settings(plan: ComparisonPlan, device: torch.device) -> Iterator[S
                     yield setting.model_copy(update=changes)
 
 
-def _kernels_fit(config: ModelConfig) -> bool:
+def kernels_fit(config: ModelConfig) -> bool:
     """Whether the compiled kernels work for this network; compiles them on first use."""
     try:
         accelerate(build_network(config, 0), "winograd")

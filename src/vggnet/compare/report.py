@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from vggnet.compare.accuracy import conclude_accuracy, contenders_of, show_accuracy
 from vggnet.compare.comparability import choose_baseline, entries_of
 from vggnet.compare.conclusions import conclude
 from vggnet.compare.result import Result
@@ -19,7 +20,7 @@ from vggnet.compare.sections import (
     show_threads,
     show_trials,
 )
-from vggnet.report.document import Report
+from vggnet.report.document import Report, Section
 
 
 def build_report(
@@ -34,12 +35,20 @@ def build_report(
     """
     entries = entries_of(results)
     baseline = choose_baseline(entries)
-    answer, *remarks = conclude(entries)
+    conclusions = conclude(entries)
+    main = show_rows(entries, baseline, prices)
+    throughput: list[Section | None] = []
+    if contenders := contenders_of(results):
+        # Time to accuracy is what a buyer needs; the fastest setting may learn nothing.
+        conclusions = [*conclude_accuracy(contenders), *conclusions]
+        throughput, main = [main], show_accuracy(contenders, prices)
+    answer, *remarks = conclusions
     for source, result in results:
         if not result.complete:
             name = f" of {source}" if len(results) > 1 else ""
             remarks.append(f"The measurement{name} was cut short; this is what was done by then.")
     sections = [
+        *throughput,
         show_parts(entries, baseline),
         show_same_work(entries, baseline),
         show_threads(entries),
@@ -51,7 +60,7 @@ def build_report(
     return Report(
         answer=answer,
         remarks=tuple(remarks),
-        main=show_rows(entries, baseline, prices),
+        main=main,
         sections=tuple(section for section in sections if section),
         commands=_next_commands(results, file),
     )

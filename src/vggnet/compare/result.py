@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -137,6 +137,43 @@ class ColdStart(_Record):
     """The training steps alone, by the process's own clock."""
 
 
+class FullRun(ColdStart):
+    """`vggnet train` of a complete recipe with one seed, in a fresh process."""
+
+    seed: Annotated[int, Field(ge=0)]
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    """Fraction of the test images classified correctly."""
+    joules: Amount | None = None
+    """Energy of the whole process by the device's own counter."""
+
+
+def _check_printable(config: Config) -> Config:
+    for name in (config.recipe, config.data.dataset):
+        if name != printable(name):
+            raise ValueError(f"control characters in {name!r}")
+    return config
+
+
+PrintableConfig = Annotated[Config, AfterValidator(_check_printable)]
+
+
+class FullTraining(_Record):
+    """A complete recipe on one device."""
+
+    setting: Setting
+    config: PrintableConfig
+    """The setting and each run's seed override it."""
+    runs: Annotated[tuple[FullRun, ...], Field(min_length=1, max_length=1000)]
+
+
+class ToAccuracy(_Record):
+    """The time that complete trainings take to an accuracy."""
+
+    target: Annotated[float, Field(gt=0, le=1)] | None
+    """Test accuracy; None: the article's recipe's mean."""
+    trainings: Annotated[tuple[FullTraining, ...], Field(min_length=1, max_length=1000)]
+
+
 class Row(Timing):
     """One setting, measured in full."""
 
@@ -235,7 +272,7 @@ class Result(_Record):
     options: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9 ._=,/:+-]{0,400}$")]
     """Flags of `vggnet compare` that request the same work on another machine."""
     machine: Machine
-    config: Config
+    config: PrintableConfig
     """The training's configuration; a row's setting overrides it."""
     dataset_sha256: Text
     images_per_epoch: Count
@@ -251,14 +288,7 @@ class Result(_Record):
     trials: tuple[Timing, ...] = ()
     """Short runs that chose each device's best setting."""
     sweep: tuple[SweepPoint, ...] = ()
-
-    @field_validator("config")
-    @classmethod
-    def _printable(cls, config: Config) -> Config:
-        for name in (config.recipe, config.data.dataset):
-            if name != printable(name):
-                raise ValueError(f"control characters in {name!r}")
-        return config
+    to_accuracy: ToAccuracy | None = None
 
 
 def load_result(path: Path) -> Result:

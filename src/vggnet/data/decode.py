@@ -58,7 +58,7 @@ _LARGE_FILE = 1 << 26
 _STRIP = 256
 """Rows that are converted at a time, so that no copy of a large image is made."""
 
-_BYTES_PER_PIXEL = 12
+_BYTES_PER_PIXEL = 14
 """Memory that the decoded image takes in other forms: upright, in RGB, and as an array."""
 
 _OPENING = threading.Lock()

@@ -80,6 +80,8 @@ class Tree:
     """Hidden and system files and folders, which are left out."""
     is_file: bool = False
     """Whether the path names one file, not a folder or an archive."""
+    close: Callable[[], None] = field(default=lambda: None, repr=False, compare=False)
+    """Closes the archive, after which its files cannot be opened."""
 
 
 @contextmanager

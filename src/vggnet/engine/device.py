@@ -235,24 +235,43 @@ def computing(precision: str, threads: int) -> Iterator[None]:
         OutOfMemoryError: The memory of the device is full.
     """
     cudnn: Any = torch.backends.cudnn
-    # Not the older settings, whose getters fail once a caller has used these.
-    formats = torch.backends.cuda.matmul, cudnn.conv
-    before = [format_.fp32_precision for format_ in formats]
     threads_before, deterministic_before = torch.get_num_threads(), cudnn.deterministic
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     cudnn.deterministic = True
     try:
-        for format_ in formats:
-            format_.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-        with _explain_memory():
+        with _allow_tf32(precision == "tf32"), _explain_memory():
             yield
     finally:
         torch.set_num_threads(threads_before)
         torch.set_flush_denormal(False)
         cudnn.deterministic = deterministic_before
-        for format_, value in zip(formats, before, strict=True):
-            format_.fp32_precision = value
+
+
+@contextmanager
+def _allow_tf32(allowed: bool) -> Iterator[None]:
+    """Allow or forbid TF32 in convolutions and matrix products, and restore the setting.
+
+    torch has two interfaces. A value set through the newer one makes the getters of the older
+    one fail (torch 2.9 to 2.14), and `torch.export` calls those. So this uses the newer one only
+    where the caller did.
+    """
+    cudnn: Any = torch.backends.cudnn
+    value: Any
+    older, newer = (cudnn, torch.backends.cuda.matmul), (cudnn.conv, torch.backends.cuda.matmul)
+    try:
+        before: list[Any] = [one.allow_tf32 for one in older]
+        owners, name, value = older, "allow_tf32", allowed
+    except RuntimeError:
+        before = [one.fp32_precision for one in newer]
+        owners, name, value = newer, "fp32_precision", "tf32" if allowed else "ieee"
+    try:
+        for one in owners:
+            setattr(one, name, value)
+        yield
+    finally:
+        for one, earlier in zip(owners, before, strict=True):
+            setattr(one, name, earlier)
 
 
 def usable_cores() -> int:

@@ -1,4 +1,4 @@
-"""The rules that turn gradients into steps: Adam, AdamW and Muon."""
+"""The optimizers: Adam, AdamW and Muon."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vggnet.config import TrainConfig
 
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-"""Coefficients of the quintic that takes all singular values above 0 to about 1 in few rounds."""
+"""Coefficients of the quintic that moves all singular values close to 1 in a few iterations."""
 _ROUNDS = 5
 _GRAM_RATIO = 16
 """Columns per row from which the iteration runs on the Gram matrix. A hidden layer of 128×3136
@@ -21,17 +21,16 @@ takes 2.7 ms instead of 8.4 (medians of 151 interleaved calls, one thread, CPU t
 Convolutions with no more inputs than outputs have at most 9, and keep their bits."""
 
 _MOST_CHANNELS = 128
-"""Of a convolution that Muon takes. The iteration costs 3.3 C over (pixels of the map times
-batch) of what training the layer costs: on all of VGG D, with 512 channels on maps of 4 and 16
-pixels, it took 1.1 s a step of two cores at batch 64, more than all the rest."""
+"""Of a convolution that Muon trains. The iteration costs 3.3 C / (pixels of the feature map ×
+batch size) times as much as training the layer: for VGG D, with 512 channels and maps of 4 and
+16 pixels, 1.1 s per step at batch 64 on two cores, more than everything else."""
 
 
 def _eager(rule: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """Return an optimizer without torch's guards against torch.compile.
+    """Return an optimizer class without torch's decorators for torch.compile.
 
-    The first call of a guard imports all of torch._dynamo: 800 modules, 1.2 to 2 s and 100
-    to 177 MiB of every short run. Nothing is compiled here, and nothing differentiates
-    through a step.
+    The first call of a decorated method imports torch._dynamo: 800 modules, 1.2 to 2 s, 100 to
+    177 MiB. We compile nothing, and differentiate through no step.
     """
     names = ("add_param_group", "zero_grad", "step")
     plain = {name: torch.no_grad()(inspect.unwrap(getattr(rule, name))) for name in names}
@@ -42,30 +41,30 @@ _Adam, _AdamW = _eager(torch.optim.Adam), _eager(torch.optim.AdamW)
 
 
 class _Muon(torch.optim.Optimizer):
-    """Muon for the weights of convolutions of up to 128 channels, AdamW for all else.
+    """Muon for the weights of convolutions of up to 128 channels, AdamW for everything else.
 
-    A step goes along the momentum with all its singular values made equal, so that rare
-    directions are learnt as fast as common ones (K. Jordan et al., 2024,
+    A step follows the momentum with all its singular values made equal, so that rare directions
+    are learned as fast as common ones (K. Jordan et al., 2024,
     https://kellerjordan.github.io/posts/muon/). It is scaled to the length of AdamW's steps
-    (arXiv 2502.16982, section 2.2), so that one learning rate serves both. torch.optim.Muon
-    takes no convolutions, and computes in bfloat16, which most CPUs have to emulate.
+    (arXiv 2502.16982, section 2.2), so that both use the same learning rate. torch.optim.Muon
+    does not support convolutions, and computes in bfloat16, which most CPUs emulate.
     """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], betas: tuple[float, float], **options: Any
     ) -> None:
         everything = list(parameters)
-        # As a group, since a list may not be empty, and a network may have wide layers alone.
+        # As a group, which may be empty: a network may have only wide layers.
         super().__init__([{"params": [one for one in everything if _suits_muon(one)]}], options)
         rest = [one for one in everything if not _suits_muon(one)]
         self._rest = _AdamW(rest, betas=betas, fused=True, **options)
-        # One list of groups and one state: the rate, the scaler and checkpoints reach all.
+        # One list of groups and one state, for the learning rate, the scaler and checkpoints.
         self.param_groups += self._rest.param_groups
         self._rest.state = self.state
         self._momentum = betas[0]
 
     def step(self) -> None:  # type: ignore[override]
-        """Change every parameter by its gradient."""
+        """Update all parameters."""
         self._rest.step()
         group = self.param_groups[0]
         for weight in group["params"]:
@@ -73,7 +72,7 @@ class _Muon(torch.optim.Optimizer):
             if not state:
                 state["momentum"] = torch.zeros_like(weight)
             state["momentum"].lerp_(weight.grad, 1 - self._momentum)
-            ahead = weight.grad.lerp(state["momentum"], self._momentum)  # as Nesterov looks
+            ahead = weight.grad.lerp(state["momentum"], self._momentum)  # Nesterov
             direction = orthogonalize(ahead.flatten(1))
             length = 0.2 * math.sqrt(max(direction.shape))
             weight.mul_(1 - group["lr"] * group["weight_decay"])
@@ -85,10 +84,10 @@ def _suits_muon(parameter: nn.Parameter) -> bool:
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
-    """Return a matrix with the same singular vectors and singular values of about 1.
+    """Return a matrix with the same singular vectors, and singular values of about 1.
 
-    Five rounds of a Newton-Schulz iteration; values end between 0.7 and 1.2, but for those
-    that are less than a thousandth of the matrix's norm.
+    Five Newton-Schulz iterations; the values end between 0.7 and 1.2, except for those below a
+    thousandth of the matrix's norm.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     a, b, c = _NEWTON_SCHULZ
@@ -125,19 +124,20 @@ _EagerMuon = _eager(_Muon)
 
 
 def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the configuration's rule for all parameters of a network."""
+    """Build the configured optimizer for all parameters of a network that are not frozen."""
+    trained = [one for one in network.parameters() if one.requires_grad]
     options = {"betas": config.betas, "lr": config.peak_lr, "weight_decay": config.weight_decay}
     match config.optimizer:
         case "adam":
-            return _Adam(network.parameters(), fused=True, **options)
+            return _Adam(trained, fused=True, **options)
         case "adamw":
-            return _AdamW(network.parameters(), fused=True, **options)
+            return _AdamW(trained, fused=True, **options)
         case "muon":
-            return _EagerMuon(network.parameters(), **options)
+            return _EagerMuon(trained, **options)
 
 
 def averages_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[str, ...]:
-    """Name the tensors of the parameter's shape that its rule keeps from step to step."""
+    """Return the names of the averages, of the parameter's shape, that the optimizer keeps."""
     if isinstance(optimizer, _Muon) and _suits_muon(parameter):
         return ("momentum",)
     return ("exp_avg", "exp_avg_sq")

@@ -53,6 +53,8 @@ def restore_snapshot(state: TrainState, snapshot: Snapshot) -> None:
         RuntimeError: The values of the scaler are not valid.
     """
     for parameter in state.network.parameters():
+        if not parameter.requires_grad:
+            continue
         own = state.optimizer.state[parameter]
         for key in averages_of(state.optimizer, parameter):
             own.setdefault(key, torch.zeros_like(parameter))

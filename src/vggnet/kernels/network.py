@@ -123,8 +123,8 @@ class AcceleratedNetwork(nn.Module):
 
     def train(self, mode: bool = True) -> AcceleratedNetwork:
         """Set training mode here and in the original network."""
-        self.network.train(mode)
         super().train(mode)
+        self.network.train(mode)  # last: it keeps frozen layers in evaluation mode
         return self
 
     def forward(self, images: Tensor) -> Tensor:

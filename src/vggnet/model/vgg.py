@@ -35,6 +35,24 @@ class VGG(nn.Module):
         self.config = config
         self.features = nn.Sequential(*_features(config))
         self.classifier = nn.Sequential(*_classifier(config, side))
+        self._frozen: list[nn.Module] = []
+
+    def freeze(self, layers: int) -> None:
+        """Stop training the first layers with weights, and their batch norm's statistics."""
+        weighted = [one for one in self.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+        rest = weighted[layers] if layers < len(weighted) else None
+        for module in [*self.features, *self.classifier]:
+            if module is rest:
+                break
+            module.requires_grad_(False)
+            self._frozen.append(module)
+
+    def train(self, mode: bool = True) -> VGG:
+        """Set training mode, except in frozen layers."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S), float32, to logits (N, num_classes)."""

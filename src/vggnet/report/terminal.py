@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vggnet.report.document import Report, Table
 
-_PIPE_WIDTH = 100
+_PIPE_WIDTH = 120
 """Columns for the table in a pipe, which has no width."""
 _NAME_WIDTH = 12
 """Minimum width of the table's first column, which wraps."""

@@ -15,6 +15,7 @@ from vggnet.engine.fit import EpochResult
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import TIMEOUT, Session
 from vggnet.run.checkpointing import Checkpoint
+from vggnet.run.initial import Initial
 
 FEW_IMAGES, FEW_STEPS, ENOUGH_STEPS = 20_000, 200, 500
 """Recipes assume about 60,000 images; `fast` then takes 469 steps."""
@@ -68,6 +69,8 @@ class Plan:
     threads: int
     output: Path
     """The model file."""
+    initial: Initial | None = None
+    """The trained model to start from; None if the run is resumed."""
 
     @property
     def folder(self) -> Path | None:

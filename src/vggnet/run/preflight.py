@@ -15,6 +15,7 @@ from vggnet.engine.device import check_precision, choose_device, usable_cores
 from vggnet.engine.session import Session
 from vggnet.errors import ConfigError, DataError, DeviceError
 from vggnet.model.vgg import padded_size
+from vggnet.run.initial import load_initial
 from vggnet.run.plan import Options, Plan, Start
 
 
@@ -27,12 +28,22 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
     config = start.config
     output = _choose_output(start, options)
     if session.is_main:
-        check_output(output, MODEL, [Path(config.data.dataset)], options.force)
+        check_output(
+            output, MODEL, [Path(config.data.dataset), Path(config.train.init or "")], options.force
+        )
     device = _choose_device(config.train.device, session)
     check_precision(config.train.precision, device)
     dataset = load_configured(config.data)
     _check_same_images(dataset, session)
+    initial = None if start.checkpoint else load_initial(config)
+    if initial:
+        config = initial.adopt(config, dataset.shape[0])
     config = fit_to_data(config, dataset, session)
+    if config.train.freeze >= config.model.depth:
+        raise ConfigError(
+            f"--freeze {config.train.freeze} leaves nothing to train: {config.model.name} has "
+            f"{config.model.depth} layers with weights"
+        )
     train, validation = hold_out(dataset.train, config.data.validation_size, config.train.seed)
     return Plan(
         start=start,
@@ -44,6 +55,7 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
         session=session,
         threads=config.train.threads or max(1, usable_cores() // session.local_world_size),
         output=output,
+        initial=initial,
     )
 
 

@@ -41,6 +41,10 @@ class Training:
         self._plan, self._schedule, self._reporter = plan, schedule, reporter
         config = plan.config
         network = build_network(config.model, config.train.seed)
+        if plan.initial:
+            for note in plan.initial.transfer(network, plan.dataset.classes):
+                reporter.warned(f"{plan.initial.name}: {note}")
+        network.freeze(config.train.freeze)
         self._state = build_state(network, config.train, plan.device, plan.session)
         self._circumstances = describe_circumstances(plan, kernels_of(self._state.replica))
         self._history = restore(plan, self._state, self._circumstances, reporter.warned)

@@ -6,6 +6,7 @@ source loads them as a `Collection`, or reads them as rows for `vggnet predict`.
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,11 +103,11 @@ def load_collection(path: Path, request: Request) -> Collection:
     Raises:
         DataError: It is of no kind that is read, or is damaged.
     """
-    tree = open_tree(path)
-    source = find_source(tree)
-    if source is None:
-        raise DataError(f"{describe_unknown(tree)}; these are read: {KINDS}")
-    return source.load(tree, request)
+    with contextlib.closing(open_tree(path)) as tree:
+        source = find_source(tree)
+        if source is None:
+            raise DataError(f"{describe_unknown(tree)}; these are read: {KINDS}")
+        return source.load(tree, request)
 
 
 def describe_unknown(tree: Tree) -> str:

@@ -38,6 +38,14 @@ def open_archive(path: Path) -> Tree:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataError(f"{path} is not a readable zip archive: {error}") from None
+    try:
+        return _list_entries(archive, path)
+    except BaseException:
+        archive.close()
+        raise
+
+
+def _list_entries(archive: zipfile.ZipFile, path: Path) -> Tree:
     files: dict[str, File] = {}
     folders: set[str] = set()
     hidden: set[str] = set()
@@ -52,8 +60,13 @@ def open_archive(path: Path) -> Tree:
         else:
             opener = partial(_open_entry, archive, entry)
             files[name] = File(name, f"{path}/{name}", entry.file_size, entry.CRC, opener)
-    ordered = tuple(files[name] for name in sorted(files))
-    return Tree(path, ordered, tuple(sorted(folders - {""})), tuple(sorted(hidden)))
+    return Tree(
+        path,
+        tuple(files[name] for name in sorted(files)),
+        tuple(sorted(folders - {""})),
+        tuple(sorted(hidden)),
+        close=archive.close,
+    )
 
 
 @os_errors()

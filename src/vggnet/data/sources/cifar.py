@@ -27,7 +27,7 @@ _PIXELS = math.prod(_SHAPE)
 _BATCH = re.compile(r"(data_batch_\d|test_batch)(\.bin)?|(train|test)\.bin")
 """Files of images; those of CIFAR-100's Python version have no name of their own."""
 
-_MOST_READS = 2_000_000
+_MOST_READS = 1_000_000
 """Reads of an unpickler; CIFAR-100's training set takes 600,000. Each can make an object."""
 
 

@@ -13,6 +13,7 @@ import csv
 import errno
 import io
 import itertools
+import posixpath
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import IO
@@ -51,8 +52,9 @@ def recognize(tree: Tree) -> str | None:
 
 
 def has_folders_of_images(tree: Tree) -> bool:
-    """Return whether image files, by their suffixes, are in folders of a tree."""
-    return any(file.folder and file.base.lower().endswith(SUFFIXES) for file in tree.files)
+    """Return whether image files, by their suffixes, are in folders below that of all files."""
+    top = posixpath.commonpath([file.folder for file in tree.files])
+    return any(file.folder != top and file.base.lower().endswith(SUFFIXES) for file in tree.files)
 
 
 def load(tree: Tree, request: Request) -> Collection:

@@ -6,7 +6,8 @@ import errno
 import io
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import IO, Any
 
@@ -88,21 +89,13 @@ class _Shard:
     """One Parquet file. Row groups are read as they are needed, and the last one is kept."""
 
     def __init__(self, file: File) -> None:
-        try:
-            import pyarrow.parquet
-        except ImportError:
-            raise DataError(
-                "reading Parquet files needs an extra: pip install 'vggnet[parquet]'"
-            ) from None
         self.file = file
         self._lock = threading.Lock()
         self._group = -1
         self._images: Any = None
-        try:
-            self._content = pyarrow.parquet.ParquetFile(file.open())
-        except Exception as error:  # pyarrow raises almost anything on a damaged file
-            raise DataError(f"{file.path} is not a readable Parquet file ({error})") from None
-        schema = self._content.schema_arrow
+        with self._open() as content:
+            self._metadata = content.metadata
+            schema = content.schema_arrow
         self.image = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
         self.label = next((name for name in _LABEL_COLUMNS if name in schema.names), None)
         if self.image is None:
@@ -110,12 +103,30 @@ class _Shard:
                 f"{file.path} has the columns {list_names(schema.names)}; images are read from a "
                 "column called image or img"
             )
-        self._metadata = schema.metadata or {}
-        sizes = [
-            self._content.metadata.row_group(group).num_rows
-            for group in range(self._content.num_row_groups)
-        ]
-        self._starts = np.cumsum([0, *sizes])
+        self._about = schema.metadata or {}
+        groups = range(self._metadata.num_row_groups)
+        self._starts = np.cumsum([0, *(self._metadata.row_group(at).num_rows for at in groups)])
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        """Open the file.
+
+        Raises:
+            DataError: It is damaged, or pyarrow is not installed.
+        """
+        try:
+            import pyarrow.parquet
+        except ImportError:
+            raise DataError(
+                "reading Parquet files needs an extra: pip install 'vggnet[parquet]'"
+            ) from None
+        try:
+            with self.file.open() as opened:
+                yield pyarrow.parquet.ParquetFile(opened)
+        except DataError:
+            raise
+        except Exception as error:  # pyarrow raises almost anything on a damaged file
+            raise DataError(f"{self.file.path} is not a readable Parquet file ({error})") from None
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -123,7 +134,7 @@ class _Shard:
     def class_names(self) -> list[str] | None:
         """Return the names of the labels 0, 1, …, where the file says them."""
         try:
-            features = json.loads(self._metadata[b"huggingface"])["info"]["features"]
+            features = json.loads(self._about[b"huggingface"])["info"]["features"]
             names = features[self.label]["names"]
         except (KeyError, ValueError, TypeError):
             return None
@@ -133,10 +144,8 @@ class _Shard:
         """Return the label of each row; None for a row without."""
         if self.label is None:
             return [None] * len(self)
-        try:
-            return list(self._content.read(columns=[self.label]).column(0).to_pylist())
-        except Exception as error:
-            raise DataError(f"{self.file.path} is damaged ({error})") from None
+        with self._open() as content:
+            return list(content.read(columns=[self.label]).column(0).to_pylist())
 
     def rows(self) -> list[File]:
         """Return the images as files."""
@@ -161,15 +170,14 @@ class _Shard:
         try:
             with self._lock:
                 if group != self._group:
-                    size = self._content.metadata.row_group(group).total_byte_size
+                    size = self._metadata.row_group(group).total_byte_size
                     check_memory(size, f"row group {group} of {self.file.path}")
-                    self._images = self._content.read_row_group(group, [self.image]).column(0)
+                    with self._open() as file:
+                        self._images = file.read_row_group(group, [self.image]).column(0)
                     self._group = group
                 cell = self._images[row - int(self._starts[group])].as_py()
         except DataError as error:
-            raise OSError(errno.ENOMEM, str(error)) from None
-        except Exception as error:
-            raise OSError(errno.EIO, f"damaged: {error}") from None
+            raise OSError(errno.EIO, str(error)) from None
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(content, bytes):
             raise OSError(errno.EINVAL, "the row holds no image, only perhaps a path")
