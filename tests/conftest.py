@@ -10,6 +10,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gzip
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
+
+# A background job of a shell ignores SIGINT, one under nohup SIGHUP, and so would the processes
+# that tests start and interrupt.
+for _number in (signal.SIGINT, signal.SIGHUP) if sys.platform != "win32" else ():
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 settings.register_profile(
     "vggnet", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
