@@ -5,17 +5,20 @@
 The script starts a server on a free port and sends requests from this process:
 
 1. `--requests` images (a PNG of a digit) over 32 connections, in rounds that alternate with as
-   many requests to `/healthz`, which computes nothing;
+   many requests to `/healthz`, which computes nothing, and to a plain app of FastAPI and ONNX
+   Runtime, if `--onnx` names the exported model. The app shrinks the image to 28×28 pixels and
+   runs the network: no search for the drawing, no batches, no limits;
 2. images over three times as many connections as the server's queue holds. Some must get 503, all
    others 200.
 
-It also reports the server's memory before and after. Clients and server share the cores, so a
-server on its own would be faster.
+It also reports the CPU time per request and the memory of the server with its workers. Clients
+and servers share the cores, so a server on its own would be faster.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
@@ -34,6 +37,25 @@ from vggnet.serve.limits import Limits
 
 CONNECTIONS = 32
 ROUNDS = 5
+PLAIN_APP = """
+import io, socket, sys
+import fastapi, numpy, onnxruntime, uvicorn
+from PIL import Image, ImageOps
+app, session = fastapi.FastAPI(), onnxruntime.InferenceSession(sys.argv[1])
+
+@app.post("/predict")
+def predict(body: bytes = fastapi.Body(media_type="image/png")):
+    image = ImageOps.invert(Image.open(io.BytesIO(body)).convert("L")).resize((28, 28))
+    logits, shares = session.run(None, {"pixels": numpy.asarray(image)[None, None]})
+    return {"class": int(shares[0].argmax()), "probabilities": shares[0].tolist()}
+
+listener = socket.create_server(("127.0.0.1", 0))
+listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+print(f"Serving at http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
+uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+"""
+"""What one would write in a few minutes."""
+
 TOO_MANY = 3 * Limits().waiting_images // Limits().body_weight
 
 
@@ -42,6 +64,8 @@ class Load:
     """Responses to some requests."""
 
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the server and its workers."""
     latencies: list[float] = field(default_factory=list)
     """Seconds of each response with status 200."""
     statuses: Counter[int] = field(default_factory=Counter)
@@ -54,6 +78,7 @@ class Load:
             "statuses": {str(status): count for status, count in self.statuses.items()},
             "requests_per_second": round(self.statuses.total() / self.seconds, 1),
             "answers_per_second": round(len(self.latencies) / self.seconds, 1),
+            "cpu_ms": round(1000 * self.cpu_seconds / self.statuses.total(), 2),
             "p50_ms": round(1000 * quantiles[49], 2),
             "p99_ms": round(1000 * quantiles[98], 2),
         }
@@ -100,55 +125,98 @@ def build_requests(url: str) -> tuple[bytes, bytes]:
     return image, f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
 
 
-def memory_mib(process: int) -> float:
-    """Return the resident memory of a process."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return (
-        int(next(row for row in status.splitlines() if row.startswith("VmRSS")).split()[1]) / 1024
-    )
+class Server:
+    """A process that prints its URL.
+
+    Args:
+        command: Arguments of Python.
+    """
+
+    def __init__(self, *command: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().split(" at ")[1].split()[0]
+
+    def _numbers(self) -> list[int]:
+        """Return the numbers of the process and of those that it started."""
+        found = [self.process.pid]
+        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
+            found += map(int, (thread / "children").read_text().split())
+        return found
+
+    def memory_mib(self) -> float:
+        """Return the resident memory of all processes."""
+        total = 0
+        for number in self._numbers():
+            lines = Path(f"/proc/{number}/status").read_text().splitlines()
+            total += int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+        return total / 1024
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of all processes so far."""
+        ticks = 0
+        for number in self._numbers():
+            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    async def ask(self, request: bytes, count: int, connections: int, load: Load) -> None:
+        """Send a request `count` times, and add its figures to a load."""
+        before = self.cpu_seconds()
+        await ask(self.url, request, count, connections, load)
+        load.cpu_seconds += self.cpu_seconds() - before
 
 
-async def measure(url: str, process: int, requests: int) -> dict[str, object]:
-    """Load a server and return the figures."""
-    image, nothing = build_requests(url)
-    await ask(url, image, 200, CONNECTIONS, Load())  # warm-up
-    before = memory_mib(process)
-    loads = {"predict": Load(), "nothing": Load()}
+async def measure(server: Server, plain: Server | None, requests: int) -> dict[str, object]:
+    """Load the servers and return the figures."""
+    image, nothing = build_requests(server.url)
+    targets = {"predict": (server, image), "nothing": (server, nothing)}
+    if plain:
+        targets["plain"] = (plain, build_requests(plain.url)[0])
+    for one, request in targets.values():
+        await one.ask(request, 200, CONNECTIONS, Load())  # warm-up
+    before = server.memory_mib()
+    loads = {name: Load() for name in targets}
     for _ in range(ROUNDS):
-        for name, request in (("predict", image), ("nothing", nothing)):
-            await ask(url, request, requests // ROUNDS, CONNECTIONS, loads[name])
+        for name, (one, request) in targets.items():
+            await one.ask(request, requests // ROUNDS, CONNECTIONS, loads[name])
     overload = Load()
-    await ask(url, image, requests, TOO_MANY, overload)
+    await server.ask(image, requests, TOO_MANY, overload)
     return {
         **{name: load.summary() for name, load in loads.items()},
         "overload": overload.summary(),
-        "memory_mib": {"before": round(before, 1), "after": round(memory_mib(process), 1)},
+        "memory_mib": {"before": round(before, 1), "after": round(server.memory_mib(), 1)},
     }
 
 
 def render(result: dict[str, dict[str, object]]) -> str:
     """Render the figures as Markdown."""
+    titles = {
+        "predict": f"`/predict`, {CONNECTIONS} connections",
+        "nothing": f"`/healthz`, {CONNECTIONS} connections",
+        "plain": f"plain FastAPI and ONNX Runtime, {CONNECTIONS} connections",
+        "overload": f"`/predict`, {TOO_MANY} connections",
+    }
+    keys = ("requests", "statuses", "requests_per_second", "cpu_ms", "p50_ms", "p99_ms")
     rows = "\n".join(
-        f"| {title} | {row['requests']:,} | {row['statuses']} | {row['requests_per_second']} "
-        f"| {row['p50_ms']} | {row['p99_ms']} |"
-        for name, title in (
-            ("predict", f"`/predict`, {CONNECTIONS} connections"),
-            ("nothing", f"`/healthz`, {CONNECTIONS} connections"),
-            ("overload", f"`/predict`, {TOO_MANY} connections"),
-        )
-        for row in [result[name]]
+        f"| {titles[name]} | " + " | ".join(str(result[name][key]) for key in keys) + " |"
+        for name in titles
+        if name in result
     )
     memory = result["memory_mib"]
     return f"""# Serving under load
 
-Images of 280×280 pixels as PNG and health checks in {ROUNDS} alternating rounds, then an overload.
-Clients and server share the machine. Quantiles are of responses with status 200.
+Images of 280×280 pixels as PNG, health checks and a plain app in {ROUNDS} alternating rounds, then
+an overload. Clients and servers share the machine. Quantiles are of responses with status 200; CPU
+time is the server's with its workers, per request.
 
-| | requests | statuses | requests/s | p50, ms | p99, ms |
-|---|---|---|---|---|---|
+| | requests | statuses | requests/s | CPU, ms | p50, ms | p99, ms |
+|---|---|---|---|---|---|---|
 {rows}
 
-The server used {memory["before"]} MiB before and {memory["after"]} MiB after all requests.
+Server and workers used {memory["before"]} MiB before and {memory["after"]} MiB after all requests.
 
 {render_machine()}"""
 
@@ -157,15 +225,18 @@ def main() -> None:
     parser = build_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--onnx", type=Path, help="the same model, exported by vggnet export")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "vggnet", "serve", str(options.model), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            url = server.stdout.readline().split(" at ")[1].split(" ")[0]
-            result = asyncio.run(measure(url, server.pid, options.requests))
-        finally:
-            server.terminate()
+    servers = [Server("-m", "vggnet", "serve", str(options.model), "--port", "0")]
+    try:
+        if options.onnx:
+            servers.append(Server("-c", PLAIN_APP, str(options.onnx)))
+        plain = servers[1] if options.onnx else None
+        result = asyncio.run(measure(servers[0], plain, options.requests))
+    finally:
+        for server in servers:
+            server.process.terminate()
+            server.process.wait()
     write_report(options.output, render(result), result)
 
 

@@ -41,8 +41,10 @@ class MemoryBudget:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        free = available_bytes()
-        self.limit = limit if limit is not None else (free // 2 if free is not None else 1 << 62)
+        if limit is None:
+            free = available_bytes()
+            limit = free // 2 if free is not None else 1 << 62
+        self.limit = limit
         self._used = 0
         self._change = threading.Condition()
         self._large = threading.Lock()

@@ -17,7 +17,6 @@ import sys
 import time
 import traceback
 import warnings
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,7 +57,7 @@ def answer(task: dict[str, Any], body: bytes, limits: Limits) -> bytes:
 
 
 def _pack_intake(intake: Intake) -> bytes:
-    fields = {key: value for key, value in asdict(intake).items() if key != "images"}
+    fields = {key: value for key, value in vars(intake).items() if key != "images"}
     return pack({**fields, "shape": intake.images.shape}, intake.images.tobytes())
 
 
