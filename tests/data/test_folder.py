@@ -433,7 +433,7 @@ def test_a_table_labels_images_in_one_folder(tmp_path: Path, name: str) -> None:
     found = load_dataset(folder)
     assert found.classes == ("a, b", "c")
     assert np.bincount(found.train.labels).tolist() == [5, 5]
-    assert found.warnings == (f"1 images in {folder} have no label and are left out: 012.png",)
+    assert found.warnings == (f"1 files in {folder} have no label and are left out: 012.png",)
 
 
 def test_a_table_that_lists_missing_images_is_refused(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def list_images(tree: Tree) -> LabelledFiles:
         left_out = [name for name in left_out if level.table is None or name != level.table.name]
         if unlabelled:
             warnings.append(
-                f"{len(unlabelled):,} images in {level.path} have no label and are left out: "
+                f"{len(unlabelled):,} files in {level.path} have no label and are left out: "
                 f"{list_names(unlabelled)}"
             )
         if empty := level.empty:
