@@ -22,6 +22,7 @@ from vggnet.artifacts.model_file import load_model
 from vggnet.data.batches import Batches
 from vggnet.data.cache import evict, list_entries
 from vggnet.data.dataset import LabeledImages, SelectedImages, hold_out
+from vggnet.data.matching import Learnt, load_to_evaluate
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.errors import DataError
@@ -80,7 +81,7 @@ def test_the_second_time_nothing_is_decoded(pets: Path) -> None:
 def test_a_change_is_noticed(pets: Path, cache: Path, change: str) -> None:
     """Another file, time, size, class or request is another entry."""
     load_dataset(pets, cache=True)
-    asked = {}
+    asked: dict[str, int] = {}
     path = pets / "cat" / "00.png"
     if change == "time":
         os.utime(path, (1, 1))
@@ -170,6 +171,17 @@ def test_old_entries_are_deleted_above_a_size(pets: Path, cache: Path) -> None:
     oldest = list_entries()[-1].folder
     evict(oldest, limit=sizes[0] + 1)
     assert [entry.size for entry in list_entries()] == [sizes[0], sizes[2]]
+
+
+def test_evaluation_uses_what_training_cached(pets: Path, cache: Path) -> None:
+    """It asks for the size and the channels that training found by itself."""
+    trained = load_dataset(pets, cache=True)
+    learnt = Learnt(trained.classes, trained.shape, str(pets), trained.sha256)
+    found, _ = load_to_evaluate(str(pets), learnt)
+    assert isinstance(found.images, np.memmap)
+    assert (found.images == trained.test.images).all()
+    smaller = Learnt(trained.classes, (1, 8, 8), str(pets), trained.sha256)
+    assert load_to_evaluate(str(pets), smaller)[0].images.shape[1:] == (1, 8, 8)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
