@@ -1,7 +1,8 @@
-"""Ink ► 28×28, as MNIST draws it.
+"""Redraw ink as MNIST does, on 28×28 pixels.
 
-MNIST's digits were fitted into 20×20 pixels, keeping their shape, and placed with their centre
-of mass at the centre of 28×28, anti-aliased (LeCun et al., http://yann.lecun.com/exdb/mnist).
+MNIST's digits are scaled into 20×20 pixels, without changing their shape, and their center of
+mass is at the center of 28×28 pixels, anti-aliased (LeCun et al.,
+http://yann.lecun.com/exdb/mnist).
 """
 
 from __future__ import annotations
@@ -15,21 +16,21 @@ from PIL import Image
 from vggnet.inference.ink import Floats
 
 SIDE, BOX = 28, 20
-"""Pixels of an image, and of the box that a digit is fitted into."""
+"""Pixels of an image, and of the box that a digit is scaled into."""
 
 FINE = 4
-"""Strokes are drawn so many times finer, and then averaged: that is their anti-aliasing."""
+"""Strokes are drawn at this many times the resolution and then averaged, to be anti-aliased."""
 
 STROKES = (1.9, 3.6)
-"""Pixels of a stroke's width in the 20×20 box. Between these lie nine tenths of MNIST's."""
+"""Range of the stroke width in pixels of the 20×20 box, as in nine tenths of MNIST."""
 
 Box = tuple[int, int, int, int]
-"""Left, top, right, bottom; the last two are one beyond."""
+"""Left, top, right and bottom. The last two are exclusive."""
 
 
 def draw_digit(ink: Floats) -> npt.NDArray[np.uint8]:
-    """Draw ink, (H, W), 0 to 1, as MNIST does: uint8, (28, 28)."""
-    ink = np.pad(ink, 2)  # so that strokes at the image's edge end softly, too
+    """Redraw ink, (H, W), 0 to 1, in MNIST's style: uint8, (28, 28)."""
+    ink = np.pad(ink, 2)  # strokes at the edge of the image get soft ends, too
     box = _find_box(ink)
     if max(box[2] - box[0], box[3] - box[1]) < BOX:
         ink = _resolve(ink)
@@ -39,7 +40,7 @@ def draw_digit(ink: Floats) -> npt.NDArray[np.uint8]:
     if grow:
         fine = _fit(ink, box, FINE * BOX - 2 * grow)
         fine = _thicken(fine, grow) if grow > 0 else _thin(fine, -grow)
-    return _centre(fine)
+    return _center(fine)
 
 
 def _find_box(ink: Floats) -> Box:
@@ -48,12 +49,12 @@ def _find_box(ink: Floats) -> Box:
 
 
 def _resolve(ink: Floats) -> Floats:
-    """Draw ink `FINE` times as large, with sharp edges and as much ink where each pixel was.
+    """Enlarge ink by `FINE`, with sharp edges and the same amount of ink in each pixel.
 
-    Of a digit smaller than MNIST's a stroke is about a pixel wide, and its greys alone tell how
-    wide. Each round sharpens, and gives back what that took from a pixel or gave to it (Irani
-    and Peleg, "Improving Resolution by Image Registration", 1991). Sharpened alone, digits of
-    half the size were read right 0.26 ± 0.07 points less often (4,000 held-out ones, six models).
+    The strokes of a digit smaller than MNIST's are about a pixel wide, and only their grey levels
+    show how wide. Each round sharpens, then restores the ink of each pixel (Irani and Peleg,
+    "Improving Resolution by Image Registration", 1991). With sharpening alone, the accuracy on
+    digits of half the size was 0.26 ± 0.07 points lower (4,000 held-out digits, six models).
     """
     height, width = ink.shape
     fine = _enlarge(ink)
@@ -70,11 +71,11 @@ def _enlarge(values: Floats) -> Floats:
 
 
 def _fit(ink: Floats, box: Box, side: int) -> Floats:
-    """Scale a box so that its longer side is `side`, keep its shape, and sharpen its edges."""
+    """Scale a box so that its longer side is `side`, without changing its shape; sharpen edges."""
     left, top, right, bottom = box
     by = side / max(right - left, bottom - top)
     size = max(1, round((right - left) * by)), max(1, round((bottom - top) * by))
-    margin = 2 / by  # of the fine raster
+    margin = 2 / by  # in pixels of the result
     room = (left - margin, top - margin, right + margin, bottom + margin)
     around = int(np.ceil(max(0.0, margin - 2))) + 1
     padded = np.pad(ink, around)
@@ -82,14 +83,14 @@ def _fit(ink: Floats, box: Box, side: int) -> Floats:
     image = Image.fromarray(padded).resize(
         (size[0] + 4, size[1] + 4), Image.Resampling.BICUBIC, box=source
     )
-    # A bicubic image of an edge that is one pixel wide is `by` fine pixels wide.
+    # Bicubic scaling makes an edge of one pixel `by` pixels wide.
     steepness = max(1.0, by)
     sharp: Floats = np.clip((np.asarray(image, np.float32) - 0.5) * steepness + 0.5, 0, 1)
     return sharp
 
 
 def stroke_width(fine: Floats) -> float:
-    """Return the mean width of strokes in pixels: twice their area over their perimeter."""
+    """Return the mean stroke width in pixels: twice the area divided by the perimeter."""
     padded = np.pad(fine, 1)
     across, down = np.diff(padded, axis=1)[:-1], np.diff(padded, axis=0)[:, :-1]
     perimeter = float(np.hypot(across, down).sum())
@@ -97,7 +98,7 @@ def stroke_width(fine: Floats) -> float:
 
 
 def _missing_width(fine: Floats) -> int:
-    """Return the fine pixels by which strokes must grow on either side, or shrink (negative)."""
+    """Return by how many pixels strokes must grow on each side, or shrink if negative."""
     width = stroke_width(fine) / FINE
     low, high = STROKES
     wanted = min(max(width, low), high)
@@ -105,7 +106,7 @@ def _missing_width(fine: Floats) -> int:
 
 
 def _thicken(fine: Floats, radius: int) -> Floats:
-    """Move every edge outwards, as a round pen of some radius would; (H + 2r, W + 2r)."""
+    """Thicken strokes with a round pen of some radius: (H, W) to (H + 2r, W + 2r)."""
     height, width = fine.shape
     grown = np.zeros((height + 2 * radius, width + 2 * radius), np.float32)
     steps = range(-radius, radius + 1)
@@ -118,20 +119,20 @@ def _thicken(fine: Floats, radius: int) -> Floats:
 
 
 def _thin(fine: Floats, radius: int) -> Floats:
-    """Move every edge inwards; (H, W)."""
+    """Thin strokes by a radius, (H, W)."""
     paper = np.pad(1 - fine, radius, constant_values=1)
     thinned: Floats = 1 - _thicken(paper, radius)
     return thinned[2 * radius : -2 * radius, 2 * radius : -2 * radius]
 
 
-def _centre(fine: Floats) -> npt.NDArray[np.uint8]:
-    """Put the centre of mass at the centre of 28×28 and average to that resolution."""
+def _center(fine: Floats) -> npt.NDArray[np.uint8]:
+    """Average to 28×28 pixels, with the center of mass in the middle."""
     side = FINE * SIDE
     rows, columns = (np.arange(length) + 0.5 for length in fine.shape)
     mass = float(fine.sum())
-    centre = (float(fine.sum(1) @ rows) / mass, float(fine.sum(0) @ columns) / mass)
+    center = (float(fine.sum(1) @ rows) / mass, float(fine.sum(0) @ columns) / mass)
     canvas = np.zeros((3 * side, 3 * side), np.float32)
-    top, left = (round(1.5 * side - at) for at in centre)
+    top, left = (round(1.5 * side - at) for at in center)
     canvas[top : top + fine.shape[0], left : left + fine.shape[1]] = fine
     middle = canvas[side : 2 * side, side : 2 * side]
     small = middle.reshape(SIDE, FINE, SIDE, FINE).mean(axis=(1, 3))

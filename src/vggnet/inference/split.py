@@ -1,4 +1,4 @@
-"""A row of digits, such as a number on a form ► its digits, from left to right."""
+"""Split a row of digits, such as a number on a form, into single digits."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from vggnet.inference.draw import draw_digit
 from vggnet.inference.prepare import find_drawing
 
 OVERLAP = 0.5
-"""Of the narrower of two parts: standing above each other so far, they are one digit."""
+"""Fraction of the narrower part. Two parts that overlap more belong to one digit."""
 
 
 def split_digits(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
-    """Cut a row of digits that do not touch each other into single ones.
+    """Split a row of digits that do not touch each other.
 
     Args:
         image: uint8, (H, W, 3) or (H, W).
 
     Returns:
-        uint8, (28, 28), white on black, each; none where nothing is drawn.
+        The digits from left to right, each uint8, (28, 28), white on black; none if nothing
+        is drawn.
     """
     drawing = find_drawing(image)
     if drawing is None:
@@ -29,7 +30,7 @@ def split_digits(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
     for parts in _group(sorted(drawing.parts, key=lambda part: part.left)):
         top, left = min(one.top for one in parts), min(one.left for one in parts)
         bottom, right = max(one.bottom for one in parts), max(one.right for one in parts)
-        # With the soft edge of its strokes, and without what belongs to a neighbour.
+        # With the soft edge of its strokes, but without pixels of its neighbors.
         region = slice(max(0, top - 2), bottom + 2), slice(max(0, left - 2), right + 2)
         labels = drawing.labels[region]
         mine = np.isin(labels, [0, *(one.label for one in parts)])
@@ -38,7 +39,7 @@ def split_digits(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
 
 
 def _group(parts: list[Component]) -> list[list[Component]]:
-    """Gather the parts of each digit: a 5 and its bar stand above each other."""
+    """Group the parts of each digit: the bar of a 5 overlaps its body."""
     groups: list[list[Component]] = []
     for part in parts:
         if groups:

@@ -23,7 +23,6 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File, parse_options_header
 
 from vggnet.data.decode import decode_image
-from vggnet.data.image_cost import check_cost
 from vggnet.data.memory import MemoryBudget
 from vggnet.errors import ImageError
 from vggnet.inference.reading import Reading, decoding_side, see
@@ -208,12 +207,11 @@ def _see_files(files: Sequence[tuple[str, bytes]], network: Input, limits: Limit
 
 def _see_file(data: bytes, network: Input, limits: Limits) -> Images | None:
     """Return a file's image as the network takes it, (C, H, W), or None if it is blank."""
-    check_cost(data, max_memory=limits.worker_bytes // 2)
     image = decode_image(
         data,
         max_pixels=limits.pixels,
         side=decoding_side(network.reading, network.shape),
-        budget=MemoryBudget(limits.worker_bytes),
+        budget=MemoryBudget(limits.worker_bytes // 2),
     )
     seen = see(image, network.reading, network.shape)
     return seen[0] if seen else None
