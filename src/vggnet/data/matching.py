@@ -62,7 +62,11 @@ def load_to_evaluate(
         return _relabel(test, find_entry(name).classes, learnt), ()
     channels, *sides = learnt.image_shape
     request = Request(
-        image_size=max(sides), channels=channels, skip_bad=skip_bad, bit_depth=learnt.bit_depth
+        image_size=max(sides),
+        channels=channels,
+        skip_bad=skip_bad,
+        bit_depth=learnt.bit_depth,
+        class_order=learnt.classes,
     )
     found = load_path(name, data_dir, request)
     rows = found.rows
