@@ -22,7 +22,7 @@ from vggnet.artifacts.model_file import load_model
 from vggnet.data.batches import Batches
 from vggnet.data.cache import evict, list_entries
 from vggnet.data.dataset import LabeledImages, SelectedImages, hold_out
-from vggnet.data.matching import Learnt, load_to_evaluate
+from vggnet.data.matching import TrainedOn, load_to_evaluate
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.errors import DataError
@@ -176,11 +176,11 @@ def test_old_entries_are_deleted_above_a_size(pets: Path, cache: Path) -> None:
 def test_evaluation_uses_what_training_cached(pets: Path, cache: Path) -> None:
     """It asks for the size and the channels that training found by itself."""
     trained = load_dataset(pets, cache=True)
-    learnt = Learnt(trained.classes, trained.shape, str(pets), trained.sha256)
-    found, _ = load_to_evaluate(str(pets), learnt)
+    trained_on = TrainedOn(trained.classes, trained.shape, str(pets), trained.sha256)
+    found, _ = load_to_evaluate(str(pets), trained_on)
     assert isinstance(found.images, np.memmap)
     assert (found.images == trained.test.images).all()
-    smaller = Learnt(trained.classes, (1, 8, 8), str(pets), trained.sha256)
+    smaller = TrainedOn(trained.classes, (1, 8, 8), str(pets), trained.sha256)
     assert load_to_evaluate(str(pets), smaller)[0].images.shape[1:] == (1, 8, 8)
 
 

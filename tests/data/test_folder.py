@@ -19,7 +19,7 @@ from PIL import Image
 from conftest import Outcome
 from vggnet.config import DataConfig
 from vggnet.data.collection import Collection, Request
-from vggnet.data.matching import Learnt, load_to_evaluate
+from vggnet.data.matching import TrainedOn, load_to_evaluate
 from vggnet.data.sources import load_collection
 from vggnet.data.storage import load_configured, load_dataset
 from vggnet.errors import DataError, VggnetError
@@ -172,8 +172,8 @@ def test_models_of_version_0_1_keep_their_order_of_classes(tmp_path: Path) -> No
     assert sha256 != natural.sha256
     assert load_configured(DataConfig(dataset=str(folder)), sha256).classes == ("1", "10", "2")
     assert load_configured(DataConfig(dataset=str(folder)), "other").classes == ("1", "2", "10")
-    learnt = Learnt(("1", "10", "2"), (1, 12, 12), str(folder), sha256)
-    found, warnings = load_to_evaluate(str(folder), learnt)
+    trained_on = TrainedOn(("1", "10", "2"), (1, 12, 12), str(folder), sha256)
+    found, warnings = load_to_evaluate(str(folder), trained_on)
     assert (len(found), warnings) == (6, ())
 
 
@@ -490,7 +490,7 @@ def test_classes_of_one_split_are_warned_of_and_can_be_left_out(tmp_path: Path) 
     assert "were left out: c, d" in common.warnings[0]
 
 
-DIGITS = Learnt(tuple("0123456789"), (1, 28, 28), "mnist")
+DIGITS = TrainedOn(tuple("0123456789"), (1, 28, 28), "mnist")
 
 
 def test_a_zip_with_a_note_beside_its_classes(tmp_path: Path) -> None:
@@ -525,19 +525,19 @@ def test_the_held_out_sixth_is_recognized(tmp_path: Path) -> None:
     """A model is not evaluated on its training images, unless the folder has changed."""
     folder = write(tmp_path, {"a": 12, "b": 12})
     trained = load_dataset(folder)
-    learnt = Learnt(trained.classes, trained.shape, str(folder), trained.sha256)
-    found, warnings = load_to_evaluate(str(folder), learnt)
+    trained_on = TrainedOn(trained.classes, trained.shape, str(folder), trained.sha256)
+    found, warnings = load_to_evaluate(str(folder), trained_on)
     assert (found.images == trained.test.images).all()
     assert not warnings
     (folder / "a" / "000.png").unlink()
-    found, warnings = load_to_evaluate(str(folder), learnt)
+    found, warnings = load_to_evaluate(str(folder), trained_on)
     assert len(found) == 23
     assert "has changed since the model was trained" in warnings[0]
 
 
 def test_a_dataset_that_is_gone_is_asked_for() -> None:
     """The model's own folder may be on another machine."""
-    learnt = Learnt(("a", "b"), (1, 28, 28), "my_pictures", "")
+    trained_on = TrainedOn(("a", "b"), (1, 28, 28), "my_pictures", "")
     words = "the model was trained on my_pictures, which is not here; name it with --dataset"
     with pytest.raises(VggnetError, match=words):
-        load_to_evaluate("my_pictures", learnt)
+        load_to_evaluate("my_pictures", trained_on)
