@@ -10,6 +10,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gzip
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,12 @@ from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
+
+# A background job of a shell ignores SIGINT, one under nohup SIGHUP, and so would the processes
+# that tests start and interrupt.
+for _number in (signal.SIGINT, signal.SIGHUP) if sys.platform != "win32" else ():
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 settings.register_profile(
     "vggnet", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
@@ -81,14 +88,16 @@ def mnist() -> Dataset:
 
 @pytest.fixture(scope="session")
 def digits(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of IDX files with 1,280 training and 20 test images of MNIST.
+    """A folder of IDX files with 128 training and two test images of each MNIST class.
 
     A run on it takes a fraction of the time that loading, evaluating and plotting MNIST takes.
     """
     folder = tmp_path_factory.mktemp("small") / "digits"
     folder.mkdir()
-    for stem, examples, count in (("train", mnist.train, 1280), ("t10k", mnist.test, 20)):
-        images, labels = examples.images[:count, 0], examples.labels[:count]
+    for stem, examples, count in (("train", mnist.train, 128), ("t10k", mnist.test, 2)):
+        of_each = [np.flatnonzero(examples.labels == label)[:count] for label in range(10)]
+        chosen = np.sort(np.concatenate(of_each))
+        images, labels = examples.images[chosen, 0], examples.labels[chosen]
         (folder / f"{stem}-images-idx3-ubyte").write_bytes(idx_bytes(images))
         (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
     return folder

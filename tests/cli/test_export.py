@@ -67,11 +67,12 @@ def test_onnx(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray
 
 
 @pytest.mark.parametrize(("name", "kind"), [("vgg-a-lrn", "onnx"), ("vgg-d", "pt2")])
-def test_the_larger_networks(vggnet: Command, mnist: Dataset, name: str, kind: str) -> None:
+def test_the_larger_networks(vggnet: Command, digits: Path, name: str, kind: str) -> None:
     """Five pools, whose images are padded to 32, and local response normalization also export."""
     network = {"architecture": name, "width": 0.05}
-    settings = {"epochs": 0.005, "threads": 1, "kernels": "torch"}
-    package.train("article", model=network, train=settings, output="large.pth")
+    settings = {"epochs": 0.1, "threads": 1, "kernels": "torch"}
+    data = {"dataset": str(digits)}
+    package.train("article", model=network, train=settings, data=data, output="large.pth")
     done = vggnet("export", "large.pth", "--format", kind, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["worst"] <= 1e-4

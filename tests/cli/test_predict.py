@@ -113,15 +113,13 @@ def test_a_locked_image_is_one_problem_of_many(digit_model: Path, images: Path) 
     assert done.stderr == f"vggnet: cannot read {files[1]}: Permission denied\n"
 
 
-def test_standard_input(digit_model: Path, images: Path) -> None:
+def test_standard_input(vggnet: Command, digit_model: Path, images: Path) -> None:
     """`-` is an image through a pipe, and the answer is the file's."""
-    command = [sys.executable, "-m", "vggnet", "predict", str(digit_model), "--format", "json"]
+    arguments = ["predict", digit_model, "--format", "json"]
     path = images / "digit_1.png"
-    piped = subprocess.run(
-        [*command, "-"], input=path.read_bytes(), capture_output=True, check=True
-    )
-    named = subprocess.run([*command, str(path)], capture_output=True, check=True)
-    (one,), (other,) = json.loads(piped.stdout), json.loads(named.stdout)
+    command = [sys.executable, "-m", "vggnet", *map(str, arguments), "-"]
+    piped = subprocess.run(command, input=path.read_bytes(), capture_output=True, check=True)
+    (one,), (other,) = json.loads(piped.stdout), json.loads(vggnet(*arguments, path).out)
     assert (one.pop("path"), other.pop("path")) == ("-", str(path))
     assert one == other
 

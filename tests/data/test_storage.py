@@ -140,7 +140,7 @@ def test_labeled_images_belong_together(few: LabeledImages) -> None:
 
 
 def test_hold_out_splits_without_overlap(few: LabeledImages) -> None:
-    """Each image is either learnt from or validated on, by the seed alone."""
+    """Each image is either trained on or validated on, by the seed alone."""
     numbered = LabeledImages(few.images, np.arange(300), 300, "numbered")
     train, held = hold_out(numbered, 50, seed=3)
     assert held is not None

@@ -13,7 +13,7 @@ import vggnet
 from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import save_model
 from vggnet.config import ModelConfig
-from vggnet.data.matching import Learnt
+from vggnet.data.matching import TrainedOn
 from vggnet.inference.read import choose_reading, find_inputs, predict_items
 from vggnet.inference.reading import Reading
 from vggnet.model.vgg import build_network
@@ -55,7 +55,7 @@ def test_images_are_prepared_as_those_learnt_were(
     reading: Reading,
 ) -> None:
     """Characters in MNIST's form are drawn again; a folder of any other images was fitted."""
-    assert choose_reading(Learnt(tuple(classes), image, dataset)) is reading
+    assert choose_reading(TrainedOn(tuple(classes), image, dataset)) is reading
 
 
 def test_a_folder_is_read_by_the_rule_of_training(tmp_path: Path) -> None:

@@ -140,13 +140,14 @@ def test_a_failure_is_reported_once(place: Path) -> None:
     assert len(err.splitlines()) == 1, err
 
 
-def test_processes_that_would_share_a_gpu_are_refused(vggnet: Callable[..., Outcome]) -> None:
+def test_processes_that_would_share_a_gpu_are_refused(tmp_path: Path) -> None:
     """--device cuda:0 with two processes is an error before anything is written."""
-    done = vggnet("train", "--device", "cuda:0", "--nproc", "2")
-    assert done.code == 2
-    assert "--device cuda:0 would be shared by 2 processes; use --device cuda" in done.err
-    assert "Traceback" not in done.err
-    assert not Path("runs").exists()
+    launcher = start(tmp_path, "train", "--device", "cuda:0")
+    _, err = launcher.communicate(timeout=TIMEOUT)
+    assert launcher.returncode == 2
+    assert "--device cuda:0 would be shared by 2 processes; use --device cuda" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_missing_address_is_reported(

@@ -128,6 +128,28 @@ def show(
     say(str(path))
 
 
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete all decoded images.")] = False,
+) -> None:
+    """List the decoded images that are kept on disk, or delete them."""
+    from datetime import datetime
+
+    from vggnet.data.cache import LIMIT, clear_cache, list_entries
+    from vggnet.data.files import cache_folder
+
+    folder = cache_folder("decoded")
+    if clear:
+        print(f"{clear_cache() / 1e9:,.1f} GB deleted in {folder}")
+        return
+    entries = list_entries()
+    for entry in entries:
+        used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d")
+        say(f"{entry.size / 1e9:6,.1f} GB  {entry.count:,} images  used {used}  {entry.source}")
+    total = f"{sum(entry.size for entry in entries) / 1e9:,.1f} GB" if entries else "empty"
+    print(f"{folder}: {total}; the oldest entries are deleted above {LIMIT / 1e9:,.0f} GB")
+
+
 def _load(
     name: str, data_dir: Path | None, download: bool, image_size: int | None, skip_bad: bool
 ) -> Dataset:

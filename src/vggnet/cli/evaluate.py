@@ -66,14 +66,16 @@ def evaluate(
 
     overrides = options.read_overrides(mean, std, image_size, classes)
     classifier = Classifier(load_model(model, overrides), device)
-    learnt = classifier.learnt
-    name = dataset or learnt.dataset or "mnist"
+    trained_on = classifier.trained_on
+    name = dataset or trained_on.dataset or "mnist"
     inputs = [model, Path(name)]
     for path in (mistakes, confusion):
         if path:
             check_output(path, PNG, inputs, force)
             inputs.append(path)
-    test, warnings = load_to_evaluate(name, learnt, data_dir, download=download, skip_bad=skip_bad)
+    test, warnings = load_to_evaluate(
+        name, trained_on, data_dir, download=download, skip_bad=skip_bad
+    )
     for warning in warnings:
         warn(warning)
     with computing("fp32", threads or usable_cores()):

@@ -104,13 +104,13 @@ def predict(
     if show:
         read = [model, *images, *(Path(item.path) for item in inputs.items)]
         check_output(show, PNG, read, force)
-    reading = choose_reading(classifier.learnt) if prepare else Reading.AS_IT_IS
+    reading = choose_reading(classifier.trained_on) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError(
             "--split reads rows of characters, and this model was not trained on characters in "
             "MNIST's form: 28×28 pixels in grey, each class named by one character"
         )
-    bit_depth = choose_bit_depth(inputs, classifier.learnt)
+    bit_depth = choose_bit_depth(inputs, classifier.trained_on)
     sheet = _Sheet()
     problems: list[str] = []
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,15 +66,18 @@ def entry_folder(
     root = cache_folder("decoded")
     if root is None:
         return None
+    asked = asdict(request)
+    wanted = [asked.pop(name) for name in ("channels", "image_size", "bit_depth")]
+    del asked["cache"], asked["class_order"]  # the order is in `classes`
     # Decoders of another version can differ in the last bits.
-    facts = [_FORMAT, PIL.__version__, str(source.resolve()), {**asdict(request), "cache": None}]
-    digest = hashlib.sha256(json.dumps([*facts, *classes]).encode())
+    facts = [_FORMAT, PIL.__version__, str(source.resolve()), asked, *classes]
+    digest = hashlib.sha256(json.dumps(facts).encode())
     for file in files:
         line = f"{file.name}\0{file.size}\0{file.stamp}\0"
         digest.update(line.encode(errors="surrogateescape"))
     digest.update(labels.astype("<i8").data)
     digest.update(splits.astype("<i8").data)
-    return root / digest.hexdigest()[:32]
+    return root / "-".join([digest.hexdigest()[:32], *(str(one or "auto") for one in wanted)])
 
 
 @contextlib.contextmanager
@@ -91,20 +96,37 @@ def building(folder: Path) -> Iterator[None]:
             raise
 
 
-def load_entry(folder: Path, names: Sequence[str]) -> Collection | None:
-    """Map an entry into memory; None if there is no complete one.
+def find_entry(folder: Path, names: Sequence[str], request: Request) -> Collection | None:
+    """Map an entry into memory, or another one of the same files with the same result.
+
+    `vggnet evaluate` asks for the size that training had found by itself.
 
     Args:
         folder: The entry.
         names: What messages call each of the images found.
+        request: How the images are wanted.
     """
+    if found := _load_entry(folder, names):
+        return found
+    wanted = (request.channels, request.image_size, request.image_size)
+    if None in wanted:
+        return None
+    for other in folder.parent.glob(f"{folder.name.partition('-')[0]}-*"):
+        found = _load_entry(other, names)
+        if found and found.images.shape[1:] == wanted and found.bit_depth == request.bit_depth:
+            return found
+    return None
+
+
+def _load_entry(folder: Path, names: Sequence[str]) -> Collection | None:
+    """Map an entry into memory; None if it is not complete."""
     try:
         about = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
         with np.load(folder / _ROWS, allow_pickle=False) as arrays:
             order, labels = arrays["order"], arrays["labels"]
         rows = {**about["rows"], "warnings": tuple(about["rows"]["warnings"])}
         shape = (len(order), *about["shape"])
-        if (folder / _PIXELS).stat().st_size != np.prod(shape, dtype=np.int64):
+        if (folder / _PIXELS).stat().st_size != math.prod(shape):
             return None
         images = np.memmap(folder / _PIXELS, np.uint8, "r", shape=shape)
         os.utime(folder / _DESCRIPTION)
@@ -116,8 +138,8 @@ def load_entry(folder: Path, names: Sequence[str]) -> Collection | None:
             tuple(about["warnings"]),
             Digest(**about["digest"]),
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None  # incomplete, damaged, or of another version
+    except (OSError, ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile):
+        return None  # damaged, or of another version
 
 
 def write_pixels(folder: Path, images: Iterable[Pixels], size: int) -> None:
@@ -145,7 +167,7 @@ def write_pixels(folder: Path, images: Iterable[Pixels], size: int) -> None:
 
 def map_pixels(folder: Path, shape: tuple[int, int, int]) -> Pixels:
     """Map what `write_pixels` wrote into memory, (N, *shape)."""
-    count = (folder / _PIXELS).stat().st_size // int(np.prod(shape))
+    count = (folder / _PIXELS).stat().st_size // math.prod(shape)
     return np.memmap(folder / _PIXELS, np.uint8, "r", shape=(count, *shape))
 
 
@@ -184,7 +206,7 @@ def list_entries() -> list[Entry]:
     root = cache_folder("decoded")
     entries = []
     for about in root.glob(f"*/{_DESCRIPTION}") if root else ():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
             source = json.loads(about.read_text(encoding="utf-8"))["source"]
             with np.load(about.parent / _ROWS, allow_pickle=False) as arrays:
                 count = len(arrays["labels"])

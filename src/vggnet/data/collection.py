@@ -48,6 +48,8 @@ class Request:
     common_classes: bool = False
     bit_depth: int | None = None
     cache: bool | None = None
+    class_order: tuple[str, ...] = ()
+    """Order of the classes, as a model has them; others follow in natural order."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +52,55 @@ class LabeledImages:
         return len(self.labels)
 
     def take(self, indices: npt.NDArray[np.int64], source: str) -> LabeledImages:
-        """Return the chosen images, in the given order."""
-        return LabeledImages(self.images[indices], self.labels[indices], self.num_classes, source)
+        """Return the chosen images, in the given order; mapped images stay in their file."""
+        chosen = (
+            cast("npt.NDArray[np.uint8]", SelectedImages(self.images, indices))
+            if isinstance(self.images, (np.memmap, SelectedImages))
+            else self.images[indices]
+        )
+        return LabeledImages(chosen, self.labels[indices], self.num_classes, source)
+
+
+class SelectedImages:
+    """Some of the images that are mapped from a file, read when they are indexed.
+
+    It has what `LabeledImages` and `Batches` use of an array; anything else is an error, not a
+    copy of the whole file.
+
+    Args:
+        mapped: uint8, (N, C, H, W).
+        rows: Which of them, (M,).
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(
+        self, mapped: npt.NDArray[np.uint8] | SelectedImages, rows: npt.NDArray[np.int64]
+    ) -> None:
+        self._mapped: npt.NDArray[np.uint8]
+        self._rows: npt.NDArray[np.int64]
+        if isinstance(mapped, SelectedImages):
+            self._mapped, self._rows = mapped._mapped, mapped._rows[rows]
+        else:
+            self._mapped, self._rows = mapped, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
+        # Unlike indexing, this lets other threads run while the disk is read.
+        return np.asarray(np.take(self._mapped, self._rows[key], axis=0))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(M, C, H, W)."""
+        return (len(self), *self._mapped.shape[1:])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vggnet.data.files import File
 from vggnet.data.image import fit
-from vggnet.data.image_cost import READABLE, UnknownFormatError, check_cost
+from vggnet.data.image_cost import READABLE, UnknownFormatError, check_cost, find_format
 from vggnet.data.memory import MemoryBudget
 from vggnet.errors import ImageError
 
@@ -46,7 +46,7 @@ _CUT = re.compile(r"(RGB[AX]?|LA);16")
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits that the values of a 16-bit image can have."""
 
-_HEADER_BYTES = 1 << 20
+_HEADER_BYTES = 1 << 16
 """Bytes of a file in which most headers are complete."""
 
 _LARGEST_FILE = 1 << 30
@@ -87,14 +87,15 @@ def read_header(file: File) -> Header:
     """
     with _image_errors(MAX_PIXELS), file.open() as opened:
         start = opened.read(_HEADER_BYTES)
+        find_format(start)
         try:
             if len(start) < _HEADER_BYTES:
                 check_cost(start)
             image = _open(start, MAX_PIXELS)
-        except UnidentifiedImageError:
+        except Exception:
             if len(start) < _HEADER_BYTES:
                 raise
-            data = start + _read_rest(opened, file)  # a TIFF's header can be at its end
+            data = start + _read_rest(opened, file)  # the header is longer, or at the end
             check_cost(data)
             image = _open(data, MAX_PIXELS)
     tiles = getattr(image, "tile", [])  # of an ImageFile, which `open` returns

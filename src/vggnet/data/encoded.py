@@ -78,7 +78,7 @@ def collect_files(found: LabelledFiles, source: Path, request: Request) -> Colle
             source, found.files, found.labels, found.classes, found.splits, request
         )
     names = [file.path for file in found.files]
-    if slot and (entry := cache.load_entry(slot, names)):
+    if slot and (entry := cache.find_entry(slot, names, request)):
         return entry
     plan = _make_plan(found, source, request)
     free = available_bytes()
@@ -87,13 +87,13 @@ def collect_files(found: LabelledFiles, source: Path, request: Request) -> Colle
     ):
         try:
             with cache.building(slot):
-                if entry := cache.load_entry(slot, names):  # another process built it
+                if entry := cache.find_entry(slot, names, request):  # another process built it
                     return entry
                 cache.write_pixels(slot, plan.decode(), plan.size)
                 collection = plan.collect(cache.map_pixels(slot, plan.shape), names)
                 cache.complete_entry(slot, source, collection)
                 cache.evict(keep=slot)
-                return cache.load_entry(slot, names) or collection
+                return cache.find_entry(slot, names, request) or collection
         except OSError as error:
             if request.cache:
                 raise DataError(

@@ -29,6 +29,8 @@ def fit(image: Image.Image, channels: int, height: int, width: int) -> npt.NDArr
     size = max(1, round(image.width * by)), max(1, round(image.height * by))
     pixels = np.asarray(image.resize(size, Image.Resampling.LANCZOS))
     pixels = pixels.reshape(*pixels.shape[:2], channels)
+    if size == (width, height):
+        return pixels.transpose(2, 0, 1)
     edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     fitted = np.empty((height, width, channels), np.uint8)
     fitted[:] = np.median(edges, axis=0)

@@ -51,7 +51,7 @@ def check_cost(data: bytes, *, max_memory: int = MAX_MEMORY) -> Cost:
         ImageError: Decoding costs too much, or the header is damaged.
     """
     try:
-        cost = _find_format(data)(data)
+        cost = find_format(data)(data)
     except (struct.error, ArithmeticError, LookupError):
         raise ImageError("damaged: the header is cut off or contradicts itself") from None
     if cost.memory > max_memory:
@@ -62,7 +62,12 @@ def check_cost(data: bytes, *, max_memory: int = MAX_MEMORY) -> Cost:
     return cost
 
 
-def _find_format(data: bytes) -> Callable[[bytes], Cost]:
+def find_format(data: bytes) -> Callable[[bytes], Cost]:
+    """Return the function that estimates the cost of a file, by its first bytes.
+
+    Raises:
+        UnknownFormatError: It is no image of the formats that are read.
+    """
     for signature, estimate in _FORMATS.items():
         if re.match(signature, data, re.DOTALL):
             return estimate

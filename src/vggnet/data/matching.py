@@ -16,7 +16,7 @@ from vggnet.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
-class Learnt:
+class TrainedOn:
     """What a model was trained on."""
 
     classes: tuple[str, ...]
@@ -32,7 +32,7 @@ class Learnt:
 
 def load_to_evaluate(
     name: str,
-    learnt: Learnt,
+    trained_on: TrainedOn,
     data_dir: Path | None = None,
     *,
     download: bool = True,
@@ -46,7 +46,7 @@ def load_to_evaluate(
 
     Args:
         name: A name of the catalog, or a path.
-        learnt: What the model was trained on; images are fitted to its size and channels.
+        trained_on: What the model was trained on; images are fitted to its size and channels.
         data_dir, download, skip_bad: As in `DataConfig`.
 
     Raises:
@@ -54,47 +54,53 @@ def load_to_evaluate(
         DataError: A class is not one of the model's, or the data cannot be read.
     """
     if not is_path(name):
-        if name not in CATALOG and name == learnt.dataset:
+        if name not in CATALOG and name == trained_on.dataset:
             raise ConfigError(
                 f"the model was trained on {name}, which is not here; name it with --dataset"
             )
         test = load_test(name, data_dir, download=download)
-        return _relabel(test, find_entry(name).classes, learnt), ()
-    channels, *sides = learnt.image_shape
+        return _relabel(test, find_entry(name).classes, trained_on), ()
+    channels, *sides = trained_on.image_shape
     request = Request(
-        image_size=max(sides), channels=channels, skip_bad=skip_bad, bit_depth=learnt.bit_depth
+        image_size=max(sides),
+        channels=channels,
+        skip_bad=skip_bad,
+        bit_depth=trained_on.bit_depth,
+        class_order=trained_on.classes,
     )
     found = load_path(name, data_dir, request)
     rows = found.rows
     warnings = (*found.warnings, *rows.warnings)
-    trained_on_it = found.digest.sha256 == learnt.sha256
+    trained_on_it = found.digest.sha256 == trained_on.sha256
     if rows.own_test or trained_on_it:
         test = found.part(TEST, f"{name}, {'test set' if rows.own_test else 'held-out sixth'}")
-        return _relabel(test, rows.classes, learnt), warnings
-    if learnt.dataset is not None and _is_same_place(name, learnt.dataset):
+        return _relabel(test, rows.classes, trained_on), warnings
+    if trained_on.dataset is not None and _is_same_place(name, trained_on.dataset):
         warnings += (
             f"{name} has changed since the model was trained on it, so some of these images may "
             "be its training images",
         )
     everything = LabeledImages(found.images, rows.labels, len(rows.classes), f"{name}, all of it")
-    return _relabel(everything, rows.classes, learnt), warnings
+    return _relabel(everything, rows.classes, trained_on), warnings
 
 
 def _is_same_place(one: str, other: str) -> bool:
     return other not in CATALOG and Path(one).resolve() == Path(other).resolve()
 
 
-def _relabel(examples: LabeledImages, classes: Sequence[str], learnt: Learnt) -> LabeledImages:
+def _relabel(
+    examples: LabeledImages, classes: Sequence[str], trained_on: TrainedOn
+) -> LabeledImages:
     """Number the labels as the model does."""
-    nameless = learnt.dataset is None and len(classes) == len(learnt.classes)
-    if nameless or tuple(classes) == learnt.classes:
+    nameless = trained_on.dataset is None and len(classes) == len(trained_on.classes)
+    if nameless or tuple(classes) == trained_on.classes:
         return examples
-    if strange := [name for name in classes if name not in learnt.classes]:
+    if strange := [name for name in classes if name not in trained_on.classes]:
         raise DataError(
             f"{examples.source} has classes that the model does not know: {', '.join(strange)}; "
-            f"it knows {', '.join(learnt.classes)}"
+            f"it knows {', '.join(trained_on.classes)}"
         )
-    numbers = np.array([learnt.classes.index(name) for name in classes])
+    numbers = np.array([trained_on.classes.index(name) for name in classes])
     return LabeledImages(
-        examples.images, numbers[examples.labels], len(learnt.classes), examples.source
+        examples.images, numbers[examples.labels], len(trained_on.classes), examples.source
     )

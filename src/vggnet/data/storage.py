@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,14 @@ def load_dataset(
     return load_configured(build_config({"data": data}).data)
 
 
-def load_configured(data: DataConfig) -> Dataset:
-    """Load the dataset that a configuration names; as `load_dataset`."""
+def load_configured(data: DataConfig, sha256: str | None = None) -> Dataset:
+    """Load the dataset that a configuration names; as `load_dataset`.
+
+    Args:
+        data: The configuration.
+        sha256: The dataset's hash when a run began. Version 0.1 sorted classes by name, as 1,
+            10, 2; if the hash tells that it did, they are sorted so again.
+    """
     if is_path(data.dataset):
         request = Request(
             image_size=data.image_size,
@@ -71,7 +77,12 @@ def load_configured(data: DataConfig) -> Dataset:
         )
         name = dataset_name(data.dataset)
         check_name(name)
-        return to_dataset(load_path(data.dataset, data.data_dir, request), name, data.dataset)
+        found = load_path(data.dataset, data.data_dir, request)
+        by_name = tuple(sorted(found.rows.classes))
+        if sha256 not in (None, found.digest.sha256) and by_name != found.rows.classes:
+            other = load_path(data.dataset, None, replace(request, class_order=by_name))
+            found = other if other.digest.sha256 == sha256 else found
+        return to_dataset(found, name, data.dataset)
     entry = find_entry(data.dataset)
     if data.image_size is not None:
         raise ConfigError(f"{entry.name} has a fixed size; --image-size is for your own images")

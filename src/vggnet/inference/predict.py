@@ -14,7 +14,7 @@ from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import LoadedModel, Overrides, load_model
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
-from vggnet.data.matching import Learnt
+from vggnet.data.matching import TrainedOn
 from vggnet.engine.device import choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
@@ -61,9 +61,9 @@ class Classifier:
         return self.card.classes
 
     @property
-    def learnt(self) -> Learnt:
+    def trained_on(self) -> TrainedOn:
         """The images that the model was trained on, as far as its file says."""
-        return Learnt(
+        return TrainedOn(
             self.classes,
             self.card.image_shape,
             self.card.data.dataset,

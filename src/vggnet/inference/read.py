@@ -23,7 +23,7 @@ from vggnet.data.decode import (
 from vggnet.data.encoded import describe_left_out
 from vggnet.data.files import File, Tree, file_mode, is_file, is_folder, open_regular
 from vggnet.data.image_cost import UnknownFormatError
-from vggnet.data.matching import Learnt
+from vggnet.data.matching import TrainedOn
 from vggnet.data.memory import MemoryBudget
 from vggnet.data.sources import find_source, open_tree
 from vggnet.data.sources.archive import is_archive
@@ -103,18 +103,18 @@ class FileResult:
         return min(range(len(self.predictions)), key=lambda at: self.predictions[at].probability)
 
 
-def choose_reading(learnt: Learnt) -> Reading:
+def choose_reading(trained_on: TrainedOn) -> Reading:
     """Return how images are prepared for a network, by what it was trained on.
 
     Characters are redrawn in MNIST's style for networks that were trained on a catalog's
     characters, or on 28×28 grey images whose classes are single letters or digits. All other
     images are fitted, as they were for training.
     """
-    if entry := CATALOG.get(learnt.dataset or ""):
+    if entry := CATALOG.get(trained_on.dataset or ""):
         drawn = entry.characters
     else:
-        named = all(len(name) == 1 and name.isalnum() for name in learnt.classes)
-        drawn = named and learnt.image_shape == _DIGIT_SHAPE
+        named = all(len(name) == 1 and name.isalnum() for name in trained_on.classes)
+        drawn = named and trained_on.image_shape == _DIGIT_SHAPE
     return Reading.DRAWN if drawn else Reading.FITTED
 
 
@@ -144,13 +144,13 @@ def find_inputs(paths: Iterable[Path]) -> Inputs:
     return Inputs(items, deep, warnings)
 
 
-def choose_bit_depth(inputs: Inputs, learnt: Learnt) -> int | None:
+def choose_bit_depth(inputs: Inputs, trained_on: TrainedOn) -> int | None:
     """Return the bits that count as the full range of 16-bit images.
 
     That is what the model was trained with, or what the largest value of all images needs.
     """
-    if learnt.bit_depth or not inputs.deep:
-        return learnt.bit_depth
+    if trained_on.bit_depth or not inputs.deep:
+        return trained_on.bit_depth
     budget = MemoryBudget()
     depths = []
     for file in inputs.deep:

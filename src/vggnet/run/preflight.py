@@ -33,7 +33,8 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
         )
     device = _choose_device(config.train.device, session)
     check_precision(config.train.precision, device)
-    dataset = load_configured(config.data)
+    recorded = start.checkpoint.record.dataset_sha256 if start.checkpoint else None
+    dataset = load_configured(config.data, recorded)
     _check_same_images(dataset, session)
     initial = None if start.checkpoint else load_initial(config)
     if initial:

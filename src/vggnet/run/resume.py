@@ -28,6 +28,7 @@ Warn = Callable[[str], None]
 _MAY_CHANGE = {
     *("train.epochs", "train.threads", "train.device", "train.kernels"),
     *("data.dataset", "data.data_dir", "data.download", "data.cache"),
+    "data.bit_depth",
 }
 """Settings that a resumed run may change. The images are compared by hash, the rest by
 `describe_circumstances`."""

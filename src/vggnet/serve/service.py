@@ -61,7 +61,7 @@ class Model:
         self.name, self.classifier = name, classifier
         self.classes = classifier.classes
         self.image_shape = classifier.card.image_shape
-        self.reading = choose_reading(classifier.learnt)
+        self.reading = choose_reading(classifier.trained_on)
         names = sum(len(json.dumps(name)) for name in self.classes)
         size = 2 * names + _NUMBER_BYTES * (len(self.classes) + 1)
         self.most_images = max(1, min(limits.request_images, limits.response_bytes // size))

@@ -15,7 +15,7 @@ import io
 import itertools
 import posixpath
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 import numpy as np
@@ -63,7 +63,7 @@ def load(tree: Tree, request: Request) -> Collection:
     Raises:
         DataError: The structure is not clear, a file cannot be read, or there is no image.
     """
-    return collect_files(list_images(tree), tree.path, request)
+    return collect_files(list_images(tree, request.class_order), tree.path, request)
 
 
 def find_candidates(tree: Tree) -> tuple[list[File], list[str]]:
@@ -73,8 +73,12 @@ def find_candidates(tree: Tree) -> tuple[list[File], list[str]]:
     return images, [*others, *tree.hidden]
 
 
-def list_images(tree: Tree) -> LabelledFiles:
+def list_images(tree: Tree, class_order: Sequence[str] = ()) -> LabelledFiles:
     """Find the label and the split of every image, without opening any.
+
+    Args:
+        tree: The folder or the archive.
+        class_order: The first classes; others follow in natural order.
 
     Raises:
         DataError: Folders are splits without being named so, a split has no classes, or a
@@ -99,12 +103,16 @@ def list_images(tree: Tree) -> LabelledFiles:
         left_out = [name for name in left_out if level.table is None or name != level.table.name]
         if unlabelled:
             warnings.append(
-                f"{len(unlabelled):,} images in {level.path} have no label and are left out: "
+                f"{len(unlabelled):,} files in {level.path} have no label and are left out: "
                 f"{list_names(unlabelled)}"
             )
         if empty := level.empty:
             warnings.append(f"{list_names(empty)} in {tree.path} has no images and is left out")
-    classes = sorted({name for _, name, _ in found}, key=natural_key)
+    first = {name: number for number, name in enumerate(class_order)}
+    classes = sorted(
+        {name for _, name, _ in found},
+        key=lambda name: (first.get(name, len(first)), natural_key(name)),
+    )
     for name in classes:
         check_name(name)
     numbers = {name: number for number, name in enumerate(classes)}
