@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import socket
 import time
@@ -32,6 +31,7 @@ TASK = {"kind": "predict", "content_type": "", "shape": [1, 28, 28], "reading": 
 @pytest.fixture(scope="module")
 def tight(limited: Any) -> Iterator[Running]:
     """A server with short deadlines, few bodies at once, and 400 file descriptors."""
+    resource = pytest.importorskip("resource")
 
     def few_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))

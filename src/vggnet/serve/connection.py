@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ class ConnectionLimit:
 
 def _free_descriptors() -> int:
     """Return how many more files this process may open."""
+    if sys.platform == "win32":
+        return 1024
     try:
         import resource
 

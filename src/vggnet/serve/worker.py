@@ -70,6 +70,8 @@ def describe(error: BaseException) -> str:
 
 def _limit_memory(most: int) -> None:
     """Let this process use some bytes more than it does now; only Linux can tell how much."""
+    if sys.platform == "win32":
+        return
     try:
         import resource
 
@@ -82,6 +84,8 @@ def _limit_memory(most: int) -> None:
 
 def _limit_cpu(seconds: int) -> None:
     """Let this process be ended by SIGXCPU once it has computed some seconds more."""
+    if sys.platform == "win32":
+        return
     try:
         import resource
 

@@ -79,15 +79,20 @@ class Workers:
         try:
             async with asyncio.timeout(self._limits.worker_seconds):
                 fields, data = await _ask(process, pack(dict(task), body))
-        except BaseException as error:
+        except TimeoutError:
             self._replace(process)
-            if isinstance(error, TimeoutError):
-                raise InputError("reading it takes too long") from None
-            if not isinstance(error, asyncio.IncompleteReadError | OSError):
-                raise
-            if await process.wait() == -_OUT_OF_TIME:
+            raise InputError("reading it takes too long") from None
+        except (asyncio.IncompleteReadError, OSError):
+            # Killing a process that is about to end would hide the signal that ended it.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), self._limits.worker_seconds)
+            self._replace(process)
+            if process.returncode == -_OUT_OF_TIME:
                 raise InputError("reading it takes too long") from None
             raise WorkerError("a worker process ended while it read a body") from None
+        except BaseException:
+            self._replace(process)
+            raise
         self._idle.put_nowait(process)
         if "crash" in fields:
             raise WorkerError(fields["crash"])
