@@ -182,12 +182,14 @@ class _Fonts:
         from matplotlib.ft2font import FT2Font
 
         default = font_manager.findfont("DejaVu Sans")
-        self._missing = {one for one in text if one.isprintable()} - _characters(default)
+        self._missing = set(text) - _characters(default) - {"\n"}
         self.style: dict[str, Any] = dict(_AS_WRITTEN)
         if not self._missing:
             return
         families = ["DejaVu Sans"]
         for font in font_manager.fontManager.ttflist:
+            if "Last Resort" in font.name:  # it draws a box for every character there is
+                continue
             with contextlib.suppress(OSError, RuntimeError):  # not every file is a font
                 if any(FT2Font(font.fname).get_char_index(ord(one)) for one in self._missing):
                     families.append(font.name)
