@@ -111,8 +111,8 @@ def test_oddities_are_warned_of(vggnet: Command, tmp_path: Path) -> None:
     done = vggnet("train", "--dataset", "shapes", "--skip-bad", *TINY)
     assert done.code == 0
     assert "warning: 2 of 32 files in shapes cannot be read" in done.err
-    assert "warning: 24 training images are fewer than a batch of 96" in done.err
-    few = "--epochs 0.75 on 24 images makes 1 step, too few to learn much; --epochs 500 takes 500"
+    assert "warning: 24 training images are fewer than the batch size 96" in done.err
+    few = "--epochs 0.75 on 24 images gives 1 step, too few to learn much; --epochs 500 gives 500"
     assert few in done.err
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vggnet.cli import model_options as options
+from vggnet.cli.terminal import printable, warn
 
 
 def serve(
@@ -77,7 +76,6 @@ def serve(
         if (error.name or "").partition(".")[0] == "vggnet":
             raise
         raise ServeError("serving needs an extra: pip install 'vggnet[serve]'") from None
-    logging.basicConfig(format="vggnet: %(message)s", stream=sys.stderr)
     access = Access(
         host,
         names=allow_host or (),
@@ -94,8 +92,8 @@ def serve(
     def announce(address: str) -> None:
         if not is_loopback(host):
             risk = "" if token else ", and there is no authentication without --token"
-            print(f"vggnet: warning: other machines can reach this server{risk}", file=sys.stderr)
-        print(f"Serving {', '.join(names)} at {address} (Ctrl-C stops it)", flush=True)
+            warn(f"other machines can reach this server{risk}")
+        print(f"Serving {printable(', '.join(names))} at {address} (Ctrl-C stops it)", flush=True)
 
     run(
         {

@@ -124,7 +124,7 @@ def _address_bytes() -> Iterator[int]:
     """Yield what `ulimit -v` leaves free."""
     if sys.platform == "win32":
         return
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(ImportError, OSError):
         import resource
 
         limit, _ = resource.getrlimit(resource.RLIMIT_AS)
