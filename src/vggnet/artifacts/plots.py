@@ -102,7 +102,7 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
     axes.set_yticks(range(many), shown, fontsize=size, **fonts.style)
     title = f"{evaluation.count - evaluation.correct:,} errors in {evaluation.count:,} images"
     if shown != list(classes):
-        title += "\nno.: position of a class, from 0, whose name no font here can draw"
+        title += "\n(no.: a class whose name no font has)"
     axes.set(xlabel="predicted", ylabel="true", title=title)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
