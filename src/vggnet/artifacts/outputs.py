@@ -46,6 +46,7 @@ PNG = Kind((".png",), partial(_contains, b"Software\0" + PNG_SOFTWARE.encode()))
 ONNX = Kind((".onnx",), partial(_contains, b"\x12\x06" + ONNX_PRODUCER.encode()))
 RESULT = Kind((".json",), partial(_contains, b'"schema_version":'))
 HTML = Kind((".html",), partial(_contains, b'<p class="kicker">vggnet '))
+CSV = Kind((".csv",), partial(_contains, b"fault,image,label,description"))
 # Written together with the page, and without a mark of its own.
 MARKDOWN = Kind((".md",), lambda path: HTML.is_own(path.with_suffix(".html")))
 PT2 = Kind((".pt2",), partial(_contains, b"/" + PT2_CARD.encode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,14 +93,17 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
                     color=color,
                     weight=weight,
                 )
-    turned = 90 if max(map(len, classes)) > 3 else 0
-    axes.set_xticks(range(many), classes, rotation=turned, fontsize=size, **_AS_WRITTEN)
-    axes.set_yticks(range(many), classes, fontsize=size, **_AS_WRITTEN)
-    axes.set(
-        xlabel="predicted",
-        ylabel="true",
-        title=f"{evaluation.count - evaluation.correct:,} errors in {evaluation.count:,} images",
-    )
+    fonts = _Fonts("".join(classes))
+    shown = [
+        name if fonts.can_draw(name) else f"no. {number}" for number, name in enumerate(classes)
+    ]
+    turned = 90 if max(map(len, shown)) > 3 else 0
+    axes.set_xticks(range(many), shown, rotation=turned, fontsize=size, **fonts.style)
+    axes.set_yticks(range(many), shown, fontsize=size, **fonts.style)
+    title = f"{evaluation.count - evaluation.correct:,} errors in {evaluation.count:,} images"
+    if shown != list(classes):
+        title += "\n(no.: a class whose name no font has)"
+    axes.set(xlabel="predicted", ylabel="true", title=title)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     save_figure(figure, path)
@@ -143,7 +147,8 @@ def render_sheet(
     # One Axes for all images: with one for each of 40, the layout takes a second.
     axes = figure.subplots()
     axes.set(xlim=(0, columns), ylim=(rows, -0.02))
-    axes.set_title(title, **_AS_WRITTEN)
+    fonts = _Fonts("".join((title, *captions)))
+    axes.set_title(fonts.replace(title), **fonts.style)
     axes.set_axis_off()
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         row, column = divmod(number, columns)
@@ -154,9 +159,58 @@ def render_sheet(
             shown, cmap="gray_r" if grey else None, vmin=0, vmax=255, extent=place, aspect="auto"
         )
         axes.text(
-            column + 0.5, row + 0.22, caption, ha="center", va="bottom", fontsize=8, **_AS_WRITTEN
+            column + 0.5,
+            row + 0.22,
+            fonts.replace(caption),
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            **fonts.style,
         )
     save_figure(figure, path)
+
+
+class _Fonts:
+    """Fonts of this machine that together draw a text; matplotlib's own has no Chinese.
+
+    Args:
+        text: All characters that will be drawn.
+    """
+
+    def __init__(self, text: str) -> None:
+        from matplotlib import font_manager
+        from matplotlib.ft2font import FT2Font
+
+        default = font_manager.findfont("DejaVu Sans")
+        self._missing = set(text) - _characters(default) - {"\n"}
+        self.style: dict[str, Any] = dict(_AS_WRITTEN)
+        if not self._missing:
+            return
+        families = ["DejaVu Sans"]
+        for font in font_manager.fontManager.ttflist:
+            if "Last Resort" in font.name:  # it draws a box for every character there is
+                continue
+            with contextlib.suppress(OSError, RuntimeError):  # not every file is a font
+                if any(FT2Font(font.fname).get_char_index(ord(one)) for one in self._missing):
+                    families.append(font.name)
+                    self._missing -= _characters(font.fname)
+            if not self._missing:
+                break
+        self.style["fontfamily"] = families
+
+    def can_draw(self, text: str) -> bool:
+        """Return whether all characters have a font."""
+        return self._missing.isdisjoint(text)
+
+    def replace(self, text: str) -> str:
+        """Return a text with "?" for characters that no font has."""
+        return "".join("?" if one in self._missing else one for one in text)
+
+
+def _characters(path: str) -> set[str]:
+    from matplotlib.ft2font import FT2Font
+
+    return set(map(chr, FT2Font(path).get_charmap()))
 
 
 def _figure(width: float, height: float) -> Figure:

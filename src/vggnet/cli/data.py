@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vggnet.cli import model_options as options
+from vggnet.cli.audit import audit
 from vggnet.cli.terminal import say, warn
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ ImageSize = Annotated[
     typer.Option(min=8, max=1024, help="Pixels a side that your own images are fitted to."),
 ]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
+
+
+app.command()(audit)
 
 
 @app.command("list")

@@ -173,25 +173,26 @@ def _as_table(results: Iterable[FileResult], split: bool) -> Iterator[str]:
 
 def _as_csv(results: Iterable[FileResult], split: bool) -> Iterator[str]:
     names = ("number", "least_sure") if split else ("class", "probability")
-    yield _csv_line("path", *names)
+    yield csv_line("path", *names)
     for result in results:
         if not result.predictions:
-            yield _csv_line(result.path, "", "")
+            yield csv_line(result.path, "", "")
         elif split:
             lowest = result.predictions[result.least_confident].probability
-            yield _csv_line(result.path, result.number, f"{lowest:.6f}")
+            yield csv_line(result.path, result.number, f"{lowest:.6f}")
         else:
             (one,) = result.predictions
-            yield _csv_line(result.path, one.label, f"{one.probability:.6f}")
+            yield csv_line(result.path, one.label, f"{one.probability:.6f}")
 
 
 def _as_numbered(results: Iterable[FileResult], names: tuple[str, str]) -> Iterator[str]:
-    yield _csv_line(*names)
+    yield csv_line(*names)
     for number, result in enumerate(results, 1):
-        yield _csv_line(number, result.predictions[0].label if result.predictions else "")
+        yield csv_line(number, result.predictions[0].label if result.predictions else "")
 
 
-def _csv_line(*cells: object) -> str:
+def csv_line(*cells: object) -> str:
+    """Return a row of a CSV table, safe to open in a spreadsheet."""
     import csv
     import io
 

@@ -241,8 +241,9 @@ def _refuse_unnamed_splits(top: _Level) -> None:
                 common = sorted(below[one].folders.keys() & below[other].folders, key=natural_key)
                 raise DataError(
                     f"{one} and {other} in {top.path} hold folders of the same names "
-                    f"({list_names(common)}), so they are splits and not classes: train on one of "
-                    f"them with --dataset {top.path}/{one}, or call them train and test"
+                    f"({list_names(common)}), so they are taken for splits, not classes: train on "
+                    f"one of them with --dataset {top.path}/{one}, or call them train and test; if "
+                    "they are the classes, put the images directly into them"
                 )
 
 
