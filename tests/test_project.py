@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 WORKFLOW = (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
 
-NOT_ON_WINDOWS = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
+UNIX_MODULES = {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
+UNIX_NAMES = {"SIGALRM", "SIGHUP", "SIGKILL", "fork", "mkfifo", "openpty"}
 
 
 def test_every_declared_python_is_in_the_test_matrix() -> None:
@@ -36,9 +37,13 @@ def test_the_oldest_declared_torch_is_tested() -> None:
 
 @pytest.mark.parametrize("folder", ["src", "tests", "benchmarks"])
 def test_windows_can_import_every_module(folder: str) -> None:
-    """No module imports unconditionally what only Unix has, so tests are at least collected."""
+    """No import and no decorator needs what only Unix has, so tests are at least collected."""
     for path in sorted((ROOT / folder).rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in tree.body:
-            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
-            assert not NOT_ON_WINDOWS & set(names), f"{path} line {node.lineno}"
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+            needed: set[str] = set()
+            if isinstance(statement, ast.Import):
+                needed = UNIX_MODULES & {one.name for one in statement.names}
+            for decorator in getattr(statement, "decorator_list", []):
+                nodes = [node for node in ast.walk(decorator) if isinstance(node, ast.Attribute)]
+                needed |= UNIX_NAMES & {node.attr for node in nodes}
+            assert not needed, f"{path} line {statement.lineno}: {needed}"
