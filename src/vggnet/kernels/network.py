@@ -6,9 +6,9 @@ the network is divided into steps of one or more layers. Torch computes layers w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,10 @@ from vggnet.errors import KernelError
 from vggnet.kernels.library import MAX_DIRECT_INPUTS, NONE, RELU, RELU_POOL
 from vggnet.kernels.loading import find_processor, lanes_for, library_for
 from vggnet.kernels.operations import Convolve, ConvolveNormalized
+
+# Typed here: torch annotates `apply` since 2.14 only.
+_convolve: Callable[..., Any] = Convolve.apply
+_convolve_normalized: Callable[..., Any] = ConvolveNormalized.apply
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,13 @@ class FusedConvolution:
         # The first layer's kernel has no pool.
         pool = self.activation == RELU_POOL and weight.shape[1] <= MAX_DIRECT_INPUTS
         activation = RELU if pool else self.activation
-        outputs: Tensor = Convolve.apply(images, weight, bias, activation)  # type: ignore[no-untyped-call]
+        outputs: Tensor = _convolve(images, weight, bias, activation)
         return F.max_pool2d(outputs, 2) if pool else outputs
 
     def _normalize(self, norm: nn.BatchNorm2d, images: Tensor, values: int) -> Tensor:
         convolution = self.convolution
         outputs: Tensor
-        outputs, mean, variance = ConvolveNormalized.apply(  # type: ignore[no-untyped-call]
+        outputs, mean, variance = _convolve_normalized(
             images, convolution.weight, convolution.bias, norm.weight, norm.bias, norm.eps,
             self.activation,
         )  # fmt: skip
