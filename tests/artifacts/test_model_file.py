@@ -107,7 +107,7 @@ def save_script(path: Path) -> None:
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), str(path))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")  # deprecated in all versions
 @pytest.mark.parametrize(
     ("make", "words"),
     [
