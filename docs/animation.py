@@ -183,7 +183,7 @@ def render(cast: Path, svg: Path) -> None:
         kind = "f l" if one.end == length else "f"
         attributes = f'class="{kind}" style="animation-name:k{number}"'
         body.append(text.replace("<text", f"<text {attributes}"))
-    # Whoever asks for less motion sees the last screen.
+    # With reduced motion, only the last screen is shown.
     still = "@media (prefers-reduced-motion:reduce){.f{animation:none!important}.l{opacity:1}}"
     dots = "".join(f'<circle cx="{x}" cy="17" r="6" class="w"/>' for x in (22, 42, 62))
     svg.write_text(

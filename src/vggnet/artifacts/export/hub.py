@@ -204,6 +204,6 @@ On the {test["count"]:,.0f} test images of {_escape(model.dataset)}, measured wi
 
 
 def _escape(text: str) -> str:
-    """Show a name as it is written, in Markdown and in the HTML that Markdown may contain."""
+    """Escape a name for Markdown and for HTML inside Markdown."""
     line = " ".join(text.split())
     return re.sub(r"([\\`*_{}\[\]()#+|~$@!])", r"\\\1", html.escape(line, quote=False))

@@ -67,7 +67,7 @@ def open_tree(path: Path) -> Tree:
     """List the files at a path: of a folder, of a zip archive, or the one file itself.
 
     Raises:
-        DataError: Nothing is there, it may not be read, or it is no regular file or folder.
+        DataError: It does not exist, cannot be read, or is not a regular file or folder.
     """
     check_name(str(path))
     mode = file_mode(path)

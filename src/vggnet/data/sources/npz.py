@@ -60,7 +60,7 @@ def load(tree: Tree, request: Request) -> Collection:
 
 
 def read_rows(tree: Tree) -> ArraySplit:
-    """Return the test images of an archive, or the only ones that it has."""
+    """Return the test images of an archive, or all images if it has no split."""
     splits = _read(tree.files[0])
     split = TEST if TEST in splits else min(splits)
     if len(splits) == 1:
