@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -29,6 +32,21 @@ _BACKLOG = 1024
 
 _NEWCOMERS = 2.0
 """Seconds that a new connection has to send its first request after the signal to stop."""
+
+_SO_ATTACH_FILTER = 26
+"""Number of the option in Linux; the module `socket` lacks it."""
+
+_DROP_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the byte with the flags of the TCP header
+        (0x54, 0, 0, 0x12),  # keep SYN and ACK
+        (0x15, 0, 1, 0x02),  # SYN alone begins a connection:
+        (0x06, 0, 0, 0),  # drop the packet
+        (0x06, 0, 0, 0xFFFFFFFF),  # pass any other
+    )
+)
+"""Program of a classic BPF filter (Linux, Documentation/networking/filter.rst)."""
 
 
 class Server(uvicorn.Server):
@@ -68,12 +86,10 @@ class Server(uvicorn.Server):
         self._service.closing = True
         await asyncio.sleep(self._service.limits.notice_seconds)
         for listener in sockets or ():
-            listener.listen(0)  # the kernel takes no more, and the loop accepts those it holds
-        await asyncio.sleep(0.05)
+            _refuse_new_connections(listener)
+        await asyncio.sleep(0.05)  # the loop accepts those that the kernel holds
         for server in self.servers:
-            # As a timer it runs right after the loop has accepted all who are waiting. Those
-            # that the kernel takes after that are cut off.
-            asyncio.get_running_loop().call_later(0, server.close)
+            server.close()
         await self._hear_newcomers()
         await super().shutdown(sockets)
 
@@ -133,6 +149,25 @@ def serve(
         )
         announce(_address(host, listener))
         Server(config, service).run(sockets=[listener])
+
+
+def _refuse_new_connections(listener: socket.socket) -> None:
+    """Let the kernel take no more connections, and keep those that wait to be accepted.
+
+    Closing the listener resets a connection that the kernel has taken since the last accept.
+    So on Linux a filter drops the packets that begin a connection; their sender tries again a
+    second later and finds the port closed. Elsewhere the kernel holds at most one.
+    """
+    listener.listen(0)
+    if sys.platform == "linux":
+        with suppress(OSError):
+            program = ctypes.create_string_buffer(_DROP_SYN)
+            count = len(_DROP_SYN) // 8
+            listener.setsockopt(
+                socket.SOL_SOCKET,
+                _SO_ATTACH_FILTER,
+                struct.pack("HP", count, ctypes.addressof(program)),
+            )
 
 
 def _listen(host: str, port: int) -> socket.socket:
