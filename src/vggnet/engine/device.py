@@ -174,32 +174,31 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all its work."""
     match device.type:
-        case "cuda":
-            torch.cuda.synchronize(device)
+        case "cpu":
+            pass
         case "mps":
             torch.mps.synchronize()
-        case "xpu":
-            torch.xpu.synchronize(device)
+        case _:
+            torch.get_device_module(device).synchronize(device)
 
 
 def seed_generator(device: torch.device, seed: int) -> None:
     """Seed the generator of a device, which dropout uses."""
     match device.type:
-        case "cuda":
-            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-        case "xpu":
-            torch.xpu.default_generators[device.index or 0].manual_seed(seed)
+        case "cpu":
+            torch.default_generator.manual_seed(seed)
         case "mps":
             torch.mps.manual_seed(seed)
         case _:
-            torch.default_generator.manual_seed(seed)
+            generators = torch.get_device_module(device).default_generators
+            generators[device.index or 0].manual_seed(seed)
 
 
 @contextmanager
 def own_random_numbers(device: torch.device) -> Iterator[None]:
     """Restore the generators of the CPU and the device at the end."""
-    kind = device.type if device.type in ("cuda", "xpu") else "cuda"
-    devices = [device] if device.type in ("cuda", "xpu") else []
+    forked = device.type not in ("cpu", "mps")
+    kind, devices = (device.type, [device]) if forked else ("cuda", [])
     mps = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng lacks MPS
     try:
         with torch.random.fork_rng(devices, device_type=kind):
@@ -240,7 +239,7 @@ def computing(precision: str, threads: int) -> Iterator[None]:
     torch.set_flush_denormal(True)
     cudnn.deterministic = True
     try:
-        with _allow_tf32(precision == "tf32"), _explain_memory():
+        with allow_tf32(precision == "tf32"), _explain_memory():
             yield
     finally:
         torch.set_num_threads(threads_before)
@@ -249,7 +248,7 @@ def computing(precision: str, threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def _allow_tf32(allowed: bool) -> Iterator[None]:
+def allow_tf32(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 in convolutions and matrix products, and restore the setting.
 
     torch has two interfaces. A value set through the newer one makes the getters of the older
