@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
-import platform
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vggnet.engine.processor import cpu_name
 from vggnet.errors import DeviceError, OutOfMemoryError
 
 PREFERENCE = ("cuda", "mps", "xpu", "cpu")
@@ -106,17 +104,6 @@ def name_device(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({cpu_name()})"
     return str(device)
-
-
-def cpu_name() -> str:
-    """Return the name of the processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def describe_gpu(device: torch.device) -> dict[str, str | int | None]:
@@ -271,39 +258,3 @@ def allow_tf32(allowed: bool) -> Iterator[None]:
     finally:
         for one, earlier in zip(owners, before, strict=True):
             setattr(one, name, earlier)
-
-
-def usable_cores() -> int:
-    """Return the number of physical cores that this process may use.
-
-    It respects affinity and the CPU quota of the cgroup. Hyper-threads of one core count once:
-    a second one does not speed up matrix products.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        cpus = os.sched_getaffinity(0)
-    else:
-        cpus = set(range(os.cpu_count() or 1))
-    cores = {_siblings(cpu) for cpu in cpus}
-    quota = _cgroup_quota()
-    return max(1, min(len(cores), math.ceil(quota)) if quota else len(cores))
-
-
-def _siblings(cpu: int) -> str:
-    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return str(cpu)
-
-
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the CPU quota of the cgroup (v2 or v1) in CPUs; None without a limit."""
-    try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
