@@ -102,6 +102,8 @@ def _plain_type(annotation: Any) -> Any:
         return bool
     if get_origin(annotation) is Literal:
         return annotation
+    if any(get_origin(part) is Literal for part in parts):
+        return str
     if get_origin(annotation) is tuple and Ellipsis not in parts:
         return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))
     for plain in (int, float, Path):

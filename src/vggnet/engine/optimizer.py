@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -51,12 +52,18 @@ class _Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], betas: tuple[float, float], **options: Any
+        self, groups: Iterable[dict[str, Any]], betas: tuple[float, float], **options: Any
     ) -> None:
-        everything = list(parameters)
-        # As a group, which may be empty: a network may have only wide layers.
-        super().__init__([{"params": [one for one in everything if _suits_muon(one)]}], options)
-        rest = [one for one in everything if not _suits_muon(one)]
+        own, rest = [], []
+        for group in groups:
+            suits = [_suits_muon(one) for one in group["params"]]
+            chosen = list(itertools.compress(group["params"], suits))
+            others = list(itertools.compress(group["params"], [not one for one in suits]))
+            own.append({**group, "params": chosen})
+            rest.append({**group, "params": others})
+        # Any of the groups may be empty: a network may have only wide layers.
+        super().__init__(own, options)
+        self._own = len(own)
         self._rest = _AdamW(rest, betas=betas, fused=True, **options)
         # One list of groups and one state, for the learning rate, the scaler and checkpoints.
         self.param_groups += self._rest.param_groups
@@ -66,17 +73,21 @@ class _Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         """Update all parameters."""
         self._rest.step()
-        group = self.param_groups[0]
-        for weight in group["params"]:
-            state = self.state[weight]
-            if not state:
-                state["momentum"] = torch.zeros_like(weight)
-            state["momentum"].lerp_(weight.grad, 1 - self._momentum)
-            ahead = weight.grad.lerp(state["momentum"], self._momentum)  # Nesterov
-            direction = orthogonalize(ahead.flatten(1))
-            length = 0.2 * math.sqrt(max(direction.shape))
-            weight.mul_(1 - group["lr"] * group["weight_decay"])
-            weight.sub_(direction.view_as(weight), alpha=group["lr"] * length)
+        for group in self.param_groups[: self._own]:
+            for weight in group["params"]:
+                self._update(weight, group["lr"], group["weight_decay"])
+
+    def _update(self, weight: nn.Parameter, lr: float, weight_decay: float) -> None:
+        assert weight.grad is not None
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(weight.grad, 1 - self._momentum)
+        ahead = weight.grad.lerp(state["momentum"], self._momentum)  # Nesterov
+        direction = orthogonalize(ahead.flatten(1))
+        length = 0.2 * math.sqrt(max(direction.shape))
+        weight.mul_(1 - lr * weight_decay)
+        weight.sub_(direction.view_as(weight), alpha=lr * length)
 
 
 def _suits_muon(parameter: nn.Parameter) -> bool:
@@ -123,9 +134,26 @@ def _iterate_gram(gram: Tensor) -> Tensor:
 _EagerMuon = _eager(_Muon)
 
 
-def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build the configured optimizer for all parameters of a network that are not frozen."""
-    trained = [one for one in network.parameters() if one.requires_grad]
+def build_optimizer(
+    network: nn.Module, config: TrainConfig, pretrained: Collection[str] = ()
+) -> torch.optim.Optimizer:
+    """Build the configured optimizer for all parameters of a network that are not frozen.
+
+    Each of its groups has a `factor` for the learning rate: `init_lr` for the parameters named
+    in `pretrained`, 1 for the others.
+    """
+    slow = frozenset(pretrained) if config.init_lr != 1 else frozenset()
+    trained = [
+        {
+            "params": [
+                one
+                for name, one in network.named_parameters()
+                if one.requires_grad and (name in slow) == is_slow
+            ],
+            "factor": config.init_lr if is_slow else 1.0,
+        }
+        for is_slow in ((False, True) if slow else (False,))
+    ]
     options = {"betas": config.betas, "lr": config.peak_lr, "weight_decay": config.weight_decay}
     match config.optimizer:
         case "adam":
