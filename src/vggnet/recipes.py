@@ -31,6 +31,22 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
             "label_smoothing": 0.1,
         },
     },
+    # docs/decisions/finetune-recipe.md explains the values.
+    "finetune": {
+        "model": {"dropout": 0.0},
+        "train": {
+            "epochs": 0.75,
+            "min_steps": 300,
+            "init_lr": 0.3,
+            "global_batch_size": 96,
+            "optimizer": "muon",
+            "peak_lr": 5.5e-3,
+            "betas": (0.9, 0.99),
+            "schedule": "linear",
+            "warmup_fraction": 0.2,
+            "label_smoothing": 0.1,
+        },
+    },
     # docs/decisions/best-recipe.md explains the values.
     "best": {
         "model": {"batch_norm": True, "dropout": 0.0},

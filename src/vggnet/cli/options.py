@@ -19,7 +19,8 @@ def _describe(name: str) -> str | None:
 
 
 Recipe = Annotated[
-    str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
+    str | None,
+    typer.Option(help="Recipe to start from: fast (the default), finetune, best or article."),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")

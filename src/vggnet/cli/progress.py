@@ -26,7 +26,6 @@ from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
 from vggnet.run import Plan, Reporter, TrainResult
 
-
 _LINES = 40
 """Lines about epochs that a run prints at most."""
 
@@ -111,7 +110,7 @@ class TerminalReporter(BarDisplay, Reporter):
         self._batch = plan.config.train.global_batch_size
         self._first_step = plan.first_step
         self._classes, self._train = plan.dataset.classes, plan.config.train
-        self._printed = 0.0
+        self._printed, self._total = 0, plan.total_steps
         config, cpu = plan.config, plan.device.type == "cpu"
         held_out = (
             f", {len(plan.validation):,} held out for validation (--validation-size)"

@@ -28,6 +28,9 @@ _SECONDS = 30.0
 _MAX_COST = 0.01
 """Fraction of the time that checkpoints may take by default; slow ones become rarer."""
 
+_EPOCHS = 40
+"""Checkpoints after epochs that a run has at most; few images make hundreds of short epochs."""
+
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that stop a run after the current step; Windows has no SIGHUP."""
 
@@ -65,6 +68,10 @@ class CheckpointSchedule:
     def due_by_steps(self, step: int) -> bool:
         """Whether enough steps were taken; the same on every process."""
         return bool(self._steps) and step - self._last_step >= self._steps
+
+    def due_after_epoch(self, step: int, total: int) -> bool:
+        """Whether the epoch that ends is worth a checkpoint: a fortieth of the run, or more."""
+        return step - self._last_step >= total / _EPOCHS
 
     def due_by_time(self) -> bool:
         """Whether the interval has passed on this process's clock; True once per checkpoint."""

@@ -31,6 +31,10 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
         check_output(
             output, MODEL, [Path(config.data.dataset), Path(config.train.init or "")], options.force
         )
+    if config.train.init is None and config.train.init_lr != 1:
+        raise ConfigError(
+            "the recipe finetune and --init-lr need trained weights to start from: add --init FILE"
+        )
     device = _choose_device(config.train.device, session)
     check_precision(config.train.precision, device)
     recorded = start.checkpoint.record.dataset_sha256 if start.checkpoint else None

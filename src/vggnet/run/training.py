@@ -66,7 +66,7 @@ class Training:
         self._folder: RunFolder | None = None
         self._last_good: dict[str, Tensor] = {}
         self._stop_requested: Callable[[], bool] = bool
-        self._stopping = False
+        self._stopping = self._is_due = False
         self._saved_step = plan.first_step
 
     def run(self, folder: RunFolder | None) -> Trained:
@@ -94,12 +94,9 @@ class Training:
             self._plan.session.barrier()  # from now on, every process can be asked to stop
             self._reporter.started(self._plan)
             try:
-                if not self._is_patient():  # a resumed run
-                    return
-                for result in fit(self._state, self._batches, self._on_step):
+                epochs = fit(self._state, self._batches, self._on_step)
+                while not self._lacks_patience and (result := next(epochs, None)):
                     self._end_epoch(result)
-                    if not self._is_patient():
-                        break
             except TrainingDivergedError as error:
                 if self._last_good and self._folder:
                     self._state.eval_model.load_state_dict(self._last_good)
@@ -108,6 +105,11 @@ class Training:
                     error.args = (f"{error}; the weights after epoch {epoch:g} are in {path}",)
                 raise
             self._agreement.conclude()
+        if self._lacks_patience:
+            self._reporter.warned(
+                f"stopped after epoch {self._history.epochs[-1].epoch:g}: no lower validation loss "
+                f"for --patience {self._plan.config.train.patience}"
+            )
 
     def _on_step(self, state: TrainState) -> None:
         """Save or stop if requested; the last step of an epoch waits for the epoch's result."""
@@ -115,9 +117,10 @@ class Training:
         due = self._plan.session.is_main and self._schedule.due_by_time()
         stop, save = self._agreement.ask(self._stop_requested(), due)
         self._stopping |= stop
+        self._is_due |= save or self._schedule.due_by_steps(state.step)
         if state.step % len(self._batches) == 0 or state.is_over:
             return
-        if self._stopping or save or self._schedule.due_by_steps(state.step):
+        if self._stopping or self._is_due:
             self._save_checkpoint()
         if self._stopping:
             self._stop()
@@ -135,6 +138,16 @@ class Training:
         if keeps_best and epochs_since_best(self._history.validations) == 0:
             self._history.best = self._last_good
         self._reporter.epoch_ended(result, validation)
+        state = self._state
+        is_last = self._stopping or state.is_over or self._lacks_patience
+        is_due = self._is_due or self._schedule.due_after_epoch(state.step, state.expected_steps)
+        if is_last or is_due:
+            self._save_epochs()
+        if self._stopping and not state.is_over:
+            self._stop()
+
+    def _save_epochs(self) -> None:
+        """Write the table of epochs, and a checkpoint."""
         if self._folder:
             try:
                 self._restore(self._folder)
@@ -142,19 +155,12 @@ class Training:
             except OutputError as error:
                 self._reporter.warned(str(error))
         self._save_checkpoint()
-        if self._stopping and not self._state.is_over:
-            self._stop()
 
-    def _is_patient(self) -> bool:
-        """Whether the validation loss is still falling, or is not what decides the end."""
+    @property
+    def _lacks_patience(self) -> bool:
+        """Whether the validation loss has not fallen for as long as the settings allow."""
         patience = self._plan.config.train.patience
-        if patience is None or epochs_since_best(self._history.validations) < patience:
-            return True
-        self._reporter.warned(
-            f"stopped early: no lower validation loss in {patience} "
-            f"epoch{'s' if patience > 1 else ''} (--patience)"
-        )
-        return False
+        return patience is not None and epochs_since_best(self._history.validations) >= patience
 
     def _evaluate(self, network: VGG, batches: Batches, after: EpochResult) -> Evaluation:
         """Evaluate the weights at the end of an epoch.
@@ -180,6 +186,7 @@ class Training:
         snapshot = take_snapshot(self._state)
         if self._folder:
             self._write_checkpoint(snapshot, self._folder)
+        self._is_due = False
         self._schedule.saved(self._state.step, time.perf_counter() - started)
 
     def _write_checkpoint(self, snapshot: Snapshot, folder: RunFolder) -> None:
