@@ -223,8 +223,9 @@ def main() -> None:
             "",
             *render_rows(runs),
             "",
-            f"With `--freeze features`, a step of vgg-mini takes {measuring.render_spread(ratios, 2)} "
-            f"times the CPU time (pairs of 20 steps, interleaved, n = {len(ratios)}).",
+            "With `--freeze features`, a step of vgg-mini takes "
+            f"{measuring.render_spread(ratios, 2)} times the CPU time (pairs of 20 steps, "
+            f"interleaved, n = {len(ratios)}).",
             "",
             measuring.render_machine(1),
         ]
