@@ -86,9 +86,9 @@ def test_the_validation_split_has_a_tenth_of_each_class() -> None:
     assert hold_out_tenth(few, 0) == (few, None)
 
 
-TRAIN = {"epochs": 12, "global_batch_size": 32, "threads": 1, "peak_lr": 0.05}
-"""At this rate the validation loss rises and falls."""
-TINY = {"stages": ((8,), (8,)), "hidden": (8,)}
+TRAIN = {"epochs": 12, "global_batch_size": 32, "threads": 1, "peak_lr": 0.1}
+"""At this rate the validation loss is lowest in the sixth epoch."""
+TINY = {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.0}
 
 
 def test_the_best_weights_are_kept_also_when_a_run_resumes() -> None:

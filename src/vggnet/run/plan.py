@@ -99,14 +99,15 @@ class Plan:
         """What may make the result worse than expected."""
         count, size = len(self.train), self.config.train.global_batch_size
         steps, epochs = self.total_steps, self.config.train.epochs
+        if steps >= FEW_STEPS or count >= FEW_IMAGES or self.config.train.minutes:
+            return self.dataset.warnings
         warnings = list(self.dataset.warnings)
         if count < size:
             warnings.append(
                 f"{count:,} training images are fewer than the batch size {size}: every step "
                 "uses all of them; a smaller --batch-size gives more steps"
             )
-        few = steps < FEW_STEPS and not self.config.train.minutes
-        if count < FEW_IMAGES and few and not self.first_step:
+        if not self.first_step:
             warnings.append(
                 f"--epochs {epochs:g} on {count:,} images gives {steps} "
                 f"step{'s' if steps > 1 else ''}, too few to learn much; --min-steps "

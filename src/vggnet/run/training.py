@@ -201,7 +201,9 @@ class Training:
             "pretrained": self._pretrained,
             "epochs": epochs,
         }
-        best = {f"best.{name}": tensor.cpu() for name, tensor in self._history.best.items()}
+        best = {
+            f"best.{name}": tensor.cpu().contiguous() for name, tensor in self._history.best.items()
+        }
         try:
             self._restore(folder)
             warnings = folder.checkpoints.save(
