@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,11 @@ from vggnet import __version__
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.artifacts.run_folder import CHECKPOINTS, FINISHED, MODEL, find_newest
 from vggnet.config import Config, ModelConfig, differences
-from vggnet.engine.device import cpu_name, describe_gpu
+from vggnet.engine.device import describe_gpu
 from vggnet.engine.fit import TrainState
+from vggnet.engine.processor import cpu_name
 from vggnet.engine.snapshot import Snapshot, restore_snapshot
-from vggnet.errors import CheckpointError, ConfigError, RunFinishedError
+from vggnet.errors import CheckpointError, ConfigError, RunFinishedError, quote
 from vggnet.recipes import resolve_config
 from vggnet.run.checkpointing import (
     Checkpoint,
@@ -80,7 +80,7 @@ def start_from(
         if not stat.S_ISDIR(folder.stat().st_mode):
             raise CheckpointError(
                 f"{folder} is a file, not the folder of a run; to start a new run from a model "
-                f"file's weights: vggnet train --init {shlex.quote(str(folder))}"
+                f"file's weights: {quote(['vggnet', 'train', '--init', str(folder)])}"
             )
         checkpoint = load_checkpoint(folder, warn)
     except FileNotFoundError:
@@ -176,8 +176,8 @@ def _check_settings(record: CheckpointRecord, config: Config, folder: Path | Non
         return
     way_out = "start a new run without --resume"
     if {one.name for one in changed} <= ends and folder is not None:
-        model = shlex.quote(str(folder / MODEL))
-        way_out = f"start a new run from its weights: vggnet train --init {model}"
+        command = quote(["vggnet", "train", "--init", str(folder / MODEL)])
+        way_out = f"start a new run from its weights: {command}"
     raise ConfigError(
         f"{'; '.join(map(str, changed))}: after {record.step} steps that would be another "
         f"training. Leave it as it was, or {way_out}"
