@@ -24,6 +24,8 @@ def summarize(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any
         "correct": evaluation.correct,
         "count": evaluation.count,
         "loss": evaluation.loss,
+        "balanced_accuracy": evaluation.balanced_accuracy,
+        "macro_f1": evaluation.macro_f1,
         "classes": list(classes),
         "per_class": evaluation.per_class(classes),
         "confusion_matrix": evaluation.confusion_matrix.tolist(),

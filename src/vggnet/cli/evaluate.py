@@ -124,6 +124,11 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
         f"loss     {found.loss:.4f} nats\n"
         f"data     {printable(source)}"
     )
+    if found.is_imbalanced:
+        console.print(
+            f"balanced accuracy {100 * found.balanced_accuracy:.2f} %, macro F1 "
+            f"{100 * found.macro_f1:.2f} %"
+        )
     table = Table(box=box.SIMPLE_HEAD)
     columns = ("class", "images", "precision %", "recall %", "F1 %", "most often predicted as")
     for column in columns:

@@ -138,5 +138,5 @@ def _build_card(plan: Plan, evaluation: Evaluation | None) -> ModelCard:
         plan.dataset.sha256,
         describe_environment(),
         None if evaluation is None else headline(evaluation),
-        {"name": plan.initial.name, "sha256": plan.initial.sha256} if plan.initial else None,
+        plan.origin.model_dump() if plan.origin else None,
     )
