@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from vggnet.config import Config, ModelConfig
+from vggnet.engine.calibration import Calibration
 from vggnet.errors import ModelFileError
 from vggnet.model.vgg import padded_size
 
@@ -63,6 +64,8 @@ class ModelCard(_Record):
     """Name and SHA-256 of the model file that training started from."""
     test: dict[str, float] | None = None
     """Accuracy (0 to 1), loss and count on the test set, measured once, after training."""
+    calibration: Calibration | None = None
+    """How logits become probabilities; None: a plain softmax."""
 
     @property
     def data(self) -> RecordedData:
@@ -112,6 +115,7 @@ def build_card(
     dataset_sha256: str,
     environment: Mapping[str, Any],
     test: dict[str, float] | None,
+    calibration: Calibration | None = None,
     init: dict[str, str] | None = None,
 ) -> ModelCard:
     """Describe a network that was trained under `config`."""
@@ -125,6 +129,7 @@ def build_card(
         environment=dict(environment),
         init=init,
         test=test,
+        calibration=calibration,
     )
 
 

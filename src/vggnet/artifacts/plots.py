@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from vggnet.artifacts.atomic import write_file
 from vggnet.artifacts.outputs import PNG_SOFTWARE
-from vggnet.engine.evaluate import Evaluation, Score
+from vggnet.engine.calibration import Reliability
+from vggnet.engine.evaluate import Evaluation, Score, wilson_interval
 from vggnet.engine.fit import EpochResult
 
 if TYPE_CHECKING:
@@ -107,6 +108,48 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     save_figure(figure, path)
+
+
+def render_reliability(path: Path, evaluation: Evaluation) -> None:
+    """Draw the accuracy of predictions against their confidence, calibrated and not."""
+    figure = _figure(5, 5)
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], ":", color=GREY, linewidth=1)
+    found = [("before calibration", evaluation.uncalibrated, ORANGE, "o")]
+    if evaluation.calibration:
+        found.append(("calibrated", evaluation, BLUE, "s"))
+    for name, one, color, marker in found:
+        _draw_reliability(axes, one.reliability, name, color, marker)
+    axes.set(
+        title=f"Confidence and accuracy of {evaluation.count:,} predictions",
+        xlabel="mean confidence of a tenth of the scale, %",
+        ylabel="of these, correct, % (95 % interval)",
+        xlim=(0, 102),
+        ylim=(0, 102),
+    )
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", title="mean difference (ECE)", alignment="left")
+    save_figure(figure, path)
+
+
+def _draw_reliability(
+    axes: Axes, reliability: Reliability, name: str, color: str, marker: str
+) -> None:
+    """Draw a point for each tenth of the scale in which there are predictions."""
+    tenths = np.minimum((reliability.confidence * 10).astype(int), 9)
+    points, lows, highs = [], [], []
+    for tenth in np.unique(tenths):
+        inside = tenths == tenth
+        count, correct = int(inside.sum()), int(reliability.correct[inside].sum())
+        low, high = wilson_interval(correct, count)
+        points.append((reliability.confidence[inside].mean(), correct / count))
+        lows.append(correct / count - low)
+        highs.append(high - correct / count)
+    x, y = 100 * np.array(points).T
+    errors = 100 * np.array([lows, highs])
+    label = f"{name}: {100 * reliability.error:.2f} %"
+    axes.errorbar(x, y, errors.clip(0), fmt=marker, color=color, capsize=2, label=label)
 
 
 def render_mistakes(

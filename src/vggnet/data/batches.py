@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -92,7 +93,7 @@ class Batches:
 
     def shuffled(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Return every image once, in the order of the epoch, from batch `first_step` on."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.labels))
+        order = shuffled_order(seed, epoch, len(self.labels))
         maps = None
         if self._augment:
             drawn = draw_maps(self._augment, seed, epoch, len(self.labels))
@@ -124,6 +125,11 @@ class Batches:
         if self.labels.device.type == "cuda":
             return pixels.pin_memory().to(self.labels.device, non_blocking=True)
         return pixels.to(self.labels.device)
+
+
+def shuffled_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """Return the order of an epoch, (count,)."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def read_ahead(work: Callable[[S], T], items: Iterable[S], count: int = 2) -> Iterator[T]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from vggnet.artifacts.model_file import LoadedModel, Overrides, load_model
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.matching import TrainedOn
+from vggnet.engine.calibration import to_probabilities
 from vggnet.engine.device import choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
@@ -23,6 +25,9 @@ from vggnet.kernels import accelerate
 
 BATCH_SIZE = 128
 """Images per batch; on two cores the fastest of 64 to 1,000, because it fits into the caches."""
+
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Classifier:
     def __init__(self, model: LoadedModel, device: str = "auto", kernels: str = "auto") -> None:
         self.device = choose_device(device)
         self.card: ModelCard = model.card
+        if not self.card.calibration:
+            _log.info("the model's file has no calibration: probabilities are a plain softmax")
         self.network = model.network
         place(self.network, self.device)
         self._replica = accelerate(self.network, kernels).eval()
@@ -87,7 +94,7 @@ class Classifier:
         parts = torch.split(pixels, BATCH_SIZE)
         logits = torch.cat([self._replica(self._preprocess(part)) for part in parts]).cpu()
         _check_finite(logits.numpy())
-        probabilities = logits.softmax(1).numpy()
+        probabilities = to_probabilities(logits, self.card.calibration).numpy()
         indices = probabilities.argmax(axis=1)
         return Predictions([self.classes[index] for index in indices], indices, probabilities)
 
@@ -107,7 +114,7 @@ class Classifier:
         batches = Batches(examples, self.device, self._preprocessing, batch_size=BATCH_SIZE)
         found = evaluate(self._replica, batches, Session())
         _check_finite(found.logits)
-        return found
+        return replace(found, calibration=self.card.calibration)
 
     def _as_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Return images as (N, C, H, W)."""

@@ -15,6 +15,7 @@ from vggnet.engine.device import check_precision, choose_device, usable_cores
 from vggnet.engine.session import Session
 from vggnet.errors import ConfigError, DataError, DeviceError
 from vggnet.model.vgg import padded_size
+from vggnet.run.calibration import choose_calibration_images
 from vggnet.run.initial import load_initial
 from vggnet.run.plan import Options, Plan, Start
 
@@ -46,12 +47,15 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
             f"{config.model.depth} layers with weights"
         )
     train, validation = hold_out(dataset.train, config.data.validation_size, config.train.seed)
+    validation = validation or dataset.validation
+    train, calibration = choose_calibration_images(config, train, validation)
     return Plan(
         start=start,
         config=config,
         dataset=dataset,
         train=train,
-        validation=validation or dataset.validation,
+        validation=validation,
+        calibration=calibration,
         device=device,
         session=session,
         threads=config.train.threads or max(1, usable_cores() // session.local_world_size),

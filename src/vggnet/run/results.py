@@ -9,7 +9,12 @@ from pathlib import Path
 
 from vggnet.artifacts.model_card import ModelCard, build_card
 from vggnet.artifacts.model_file import save_model
-from vggnet.artifacts.plots import render_confusion_matrix, render_curves, render_mistakes
+from vggnet.artifacts.plots import (
+    render_confusion_matrix,
+    render_curves,
+    render_mistakes,
+    render_reliability,
+)
 from vggnet.artifacts.run_folder import FINISHED, MODEL, RunFolder
 from vggnet.artifacts.summary import headline, summarize
 from vggnet.config import Config
@@ -122,9 +127,14 @@ def _writers(plan: Plan, trained: Trained, folder: RunFolder) -> list[Callable[[
     smoothing = plan.config.train.label_smoothing
     return [
         lambda: render_curves(
-            path / "curves.png", history.epochs, history.validations, evaluation, smoothing
+            path / "curves.png",
+            history.epochs,
+            history.validations,
+            evaluation.uncalibrated,
+            smoothing,
         ),
         lambda: render_confusion_matrix(path / "confusion_matrix.png", evaluation, classes),
+        lambda: render_reliability(path / "reliability.png", evaluation),
         lambda: render_mistakes(path / "mistakes.png", images, evaluation, classes),
         lambda: folder.write_json(FINISHED, summarize(evaluation, classes)),
     ]
@@ -138,5 +148,6 @@ def _build_card(plan: Plan, evaluation: Evaluation | None) -> ModelCard:
         plan.dataset.sha256,
         describe_environment(),
         None if evaluation is None else headline(evaluation),
+        None if evaluation is None else evaluation.calibration,
         {"name": plan.initial.name, "sha256": plan.initial.sha256} if plan.initial else None,
     )
