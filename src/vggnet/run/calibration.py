@@ -7,6 +7,7 @@ import numpy as np
 from vggnet.config import Config
 from vggnet.data.batches import shuffled_order
 from vggnet.data.dataset import LabeledImages, hold_out
+from vggnet.engine.calibration import MIN_IMAGES
 from vggnet.engine.schedule import count_steps
 
 MOST_IMAGES = 5_000
@@ -34,7 +35,7 @@ def choose_calibration_images(
     unseen = shuffled_order(config.train.seed, 0, len(train))[steps * batch_size :]
     if len(unseen):
         return train, train.take(np.sort(unseen[:MOST_IMAGES]), f"{train.source}, not trained on")
-    if size > _MOST_HELD_OUT * len(train):
+    if not MIN_IMAGES <= size <= _MOST_HELD_OUT * len(train):
         return train, None
     return hold_out(train, size, config.train.seed)
 
