@@ -18,6 +18,7 @@ from pydantic import (
 
 from vggnet.config import Config, ModelConfig
 from vggnet.engine.calibration import Calibration
+from vggnet.engine.typicality import Typicality
 from vggnet.errors import ModelFileError
 from vggnet.model.vgg import padded_size
 
@@ -66,6 +67,8 @@ class ModelCard(_Record):
     """Accuracy (0 to 1), loss and count on the test set, measured once, after training."""
     calibration: Calibration | None = None
     """How logits become probabilities; None: a plain softmax."""
+    typicality: Typicality | None = None
+    """Statistics of the training images, to tell others from them."""
 
     @property
     def data(self) -> RecordedData:
@@ -116,6 +119,7 @@ def build_card(
     environment: Mapping[str, Any],
     test: dict[str, float] | None,
     calibration: Calibration | None = None,
+    typicality: Typicality | None = None,
     init: dict[str, str] | None = None,
 ) -> ModelCard:
     """Describe a network that was trained under `config`."""
@@ -130,6 +134,7 @@ def build_card(
         init=init,
         test=test,
         calibration=calibration,
+        typicality=typicality,
     )
 
 
@@ -181,3 +186,5 @@ def check_fits(card: ModelCard, network: ModelConfig) -> None:
     ]
     if wrong:
         raise ModelFileError(f"its description says {' and '.join(wrong)}")
+    if card.typicality and not card.typicality.fits(network):
+        raise ModelFileError("its description has statistics of another network's layers")

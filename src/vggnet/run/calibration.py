@@ -1,14 +1,30 @@
-"""Images that a training does not see, to calibrate its network on."""
+"""What the images that a training does not see say of its network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from vggnet.config import Config
-from vggnet.data.batches import shuffled_order
+from vggnet.data.batches import Batches, shuffled_order
 from vggnet.data.dataset import LabeledImages, hold_out
-from vggnet.engine.calibration import MIN_IMAGES
+from vggnet.data.preprocessing import Preprocessing
+from vggnet.engine.calibration import MIN_IMAGES, Calibration, fit_calibration
+from vggnet.engine.features import trace
 from vggnet.engine.schedule import count_steps
+from vggnet.engine.typicality import Typicality, fit_typicality, layer_values
+from vggnet.errors import DataError
+from vggnet.inference.predict import BATCH_SIZE
+from vggnet.kernels import accelerate
+from vggnet.model.vgg import VGG
+from vggnet.run.plan import Plan
+
+SEEN_IMAGES = 5_000
+"""Training images for the statistics of what is typical."""
 
 MOST_IMAGES = 5_000
 """More images hardly change the fit: benchmarks/results/calibration.md."""
@@ -40,7 +56,63 @@ def choose_calibration_images(
     return hold_out(train, size, config.train.seed)
 
 
-def _spread(validation: LabeledImages) -> LabeledImages:
-    """Return some of the validation images, from all over: folders are sorted by class."""
-    step = -(-len(validation) // MOST_IMAGES)
-    return validation.take(np.arange(0, len(validation), step), validation.source)
+def _spread(images: LabeledImages) -> LabeledImages:
+    """Return at most `MOST_IMAGES` of some images, from all over: folders are sorted by class."""
+    return images.take(np.arange(0, len(images), -(-len(images) // MOST_IMAGES)), images.source)
+
+
+class Trust(NamedTuple):
+    """What tells how far a network's predictions can be trusted, as far as there are images."""
+
+    calibration: Calibration | None
+    typicality: Typicality | None
+
+
+def calibrate(network: VGG, plan: Plan, warn: Callable[[str], None]) -> Trust:
+    """Compare a trained network on images that it was trained on with others.
+
+    Args:
+        network: In evaluation mode.
+        plan: Its images.
+        warn: Is told what is missing, and why.
+    """
+    if not plan.calibration:
+        warn(
+            "the probabilities are not calibrated, and unusual images will not be flagged: every "
+            "image was trained on; hold some out with --validation-size or --calibration-size"
+        )
+        return Trust(None, None)
+    logits, held_out = _run(network, plan, plan.calibration)
+    labels = plan.calibration.labels.astype(np.int64)
+    calibration = typicality = None
+    try:
+        calibration = fit_calibration(logits, labels)
+    except DataError as error:
+        warn(f"the probabilities are not calibrated: {error}")
+    try:
+        first = shuffled_order(plan.config.train.seed, 0, len(plan.train))[:SEEN_IMAGES]
+        seen = plan.train.take(np.sort(first), plan.train.source)
+        typicality = fit_typicality(
+            _run(network, plan, seen)[1], seen.labels.astype(np.int64), held_out
+        )
+    except DataError as error:
+        warn(f"unusual images will not be flagged: {error}")
+    return Trust(calibration, typicality)
+
+
+def _run(
+    network: VGG, plan: Plan, images: LabeledImages
+) -> tuple[npt.NDArray[np.float32], list[torch.Tensor]]:
+    """Return logits (N, num_classes) and the values of each layer (N, F)."""
+    batches = Batches(
+        images, plan.device, Preprocessing.from_config(plan.config), batch_size=BATCH_SIZE
+    )
+    replica = accelerate(network, plan.config.train.kernels)
+    logits, values = [], []
+    with torch.no_grad():
+        for batch in batches.in_order():
+            found = trace(replica, batch.images)
+            logits.append(found.logits.float().cpu())
+            values.append(layer_values(found))
+    layers = [torch.cat(parts) for parts in zip(*values, strict=True)]
+    return torch.cat(logits).numpy(), layers

@@ -21,6 +21,7 @@ from vggnet.config import Config
 from vggnet.engine.environment import describe_environment
 from vggnet.engine.evaluate import Evaluation, Score
 from vggnet.engine.fit import EpochResult, TrainState
+from vggnet.engine.typicality import Typicality
 from vggnet.errors import OutputError
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG
@@ -60,6 +61,7 @@ class Trained:
     evaluation: Evaluation
     """On the test set."""
     history: History
+    typicality: Typicality | None
 
 
 def save_weights_so_far(plan: Plan, state: TrainState, folder: RunFolder) -> Path:
@@ -70,7 +72,7 @@ def save_weights_so_far(plan: Plan, state: TrainState, folder: RunFolder) -> Pat
     Raises:
         OutputError: They can be written to neither.
     """
-    network, card = fold_batch_norm(state.eval_model.eval()), _build_card(plan, None)
+    network, card = fold_batch_norm(state.eval_model.eval()), _build_card(plan, None, None)
     beside = plan.output.with_stem(f"{plan.output.stem}-step-{state.step}")
     try:
         return _save(folder.path / MODEL, network, card)
@@ -103,7 +105,7 @@ def save_results(
 
 
 def _save_model(plan: Plan, trained: Trained, folder: RunFolder) -> None:
-    card = _build_card(plan, trained.evaluation)
+    card = _build_card(plan, trained.evaluation, trained.typicality)
     failures, saved = [], []
     for path in (folder.path / MODEL, plan.output):
         try:
@@ -140,7 +142,9 @@ def _writers(plan: Plan, trained: Trained, folder: RunFolder) -> list[Callable[[
     ]
 
 
-def _build_card(plan: Plan, evaluation: Evaluation | None) -> ModelCard:
+def _build_card(
+    plan: Plan, evaluation: Evaluation | None, typicality: Typicality | None
+) -> ModelCard:
     return build_card(
         plan.config,
         plan.dataset.classes,
@@ -149,5 +153,6 @@ def _build_card(plan: Plan, evaluation: Evaluation | None) -> ModelCard:
         describe_environment(),
         None if evaluation is None else headline(evaluation),
         None if evaluation is None else evaluation.calibration,
+        typicality,
         {"name": plan.initial.name, "sha256": plan.initial.sha256} if plan.initial else None,
     )

@@ -11,16 +11,16 @@ from vggnet.artifacts.run_folder import RunFolder
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.preprocessing import Preprocessing
-from vggnet.engine.calibration import Calibration, fit_calibration
 from vggnet.engine.evaluate import Evaluation, Score, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, check_losses, fit
 from vggnet.engine.session import Agreement
 from vggnet.engine.snapshot import Snapshot, take_snapshot
-from vggnet.errors import DataError, InterruptedTrainingError, OutputError, TrainingDivergedError
+from vggnet.errors import InterruptedTrainingError, OutputError, TrainingDivergedError
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.kernels import accelerate, kernels_of
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG, build_network
+from vggnet.run.calibration import calibrate
 from vggnet.run.checkpointing import CheckpointSchedule, stop_requests
 from vggnet.run.plan import Plan, Reporter, resume_command
 from vggnet.run.results import Trained, save_weights_so_far
@@ -75,10 +75,12 @@ class Training:
         self._folder = folder
         self._train()
         network = fold_batch_norm(self._state.eval_model.eval())
-        calibration = self._calibrate(network)
+        trust = calibrate(network, self._plan, self._reporter.warned) if folder else None
         batches = self._build_batches(self._plan.dataset.test, BATCH_SIZE)
         evaluation = self._evaluate(network, batches, self._history.epochs[-1])
-        return Trained(network, replace(evaluation, calibration=calibration), self._history)
+        if trust:
+            evaluation = replace(evaluation, calibration=trust.calibration)
+        return Trained(network, evaluation, self._history, trust and trust.typicality)
 
     def _train(self) -> None:
         last_good = None
@@ -142,21 +144,6 @@ class Training:
             what = f"the evaluation loss is {evaluation.loss} after step {after.step}"
             raise TrainingDivergedError(what, after.step, after.lr)
         return evaluation
-
-    def _calibrate(self, network: VGG) -> Calibration | None:
-        """Fit the probabilities to images that were not trained on; warn if that is impossible."""
-        try:
-            if not (images := self._plan.calibration):
-                raise DataError(
-                    "every image was trained on; hold some out with --validation-size or "
-                    "--calibration-size"
-                )
-            batches = self._build_batches(images, BATCH_SIZE)
-            found = self._evaluate(network, batches, self._history.epochs[-1])
-            return fit_calibration(found.logits, found.labels)
-        except DataError as error:
-            self._reporter.warned(f"the probabilities are not calibrated: {error}")
-            return None
 
     def _save_checkpoint(self) -> None:
         """Save the state; all processes take part, and the main one writes.
