@@ -92,7 +92,9 @@ def test_too_few_images_are_refused() -> None:
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("stages", [((16,), (32,)), ((8, 8), (8, "conv1-8"), (16,)), ((8, "lrn"),)])
+@pytest.mark.parametrize(
+    "stages", [((16,), (32,)), ((8, 8), (8, "conv1-8"), (16,)), ((8, "lrn"), (8,))]
+)
 def test_a_trace_holds_what_the_layers_compute(stages: object, batch_norm: bool) -> None:
     """Stage maps come after pool and ReLU, with and without kernels, in the sizes of the table."""
     config = ModelConfig(stages=stages, hidden=(12,), batch_norm=batch_norm, image_size=32)  # type: ignore[arg-type]
