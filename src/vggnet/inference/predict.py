@@ -18,7 +18,7 @@ from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.matching import TrainedOn
 from vggnet.engine.calibration import to_probabilities
-from vggnet.engine.device import choose_device, place
+from vggnet.engine.device import allow_tf32, choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.features import trace
 from vggnet.engine.session import Session
@@ -105,6 +105,7 @@ class Classifier:
         )
 
     @torch.no_grad()
+    @allow_tf32(False)
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
         """Classify images of the same size and kind as the training data.
 
@@ -130,6 +131,7 @@ class Classifier:
             np.concatenate(typicality) if typicality else None,
         )
 
+    @allow_tf32(False)
     @torch.no_grad()
     def logits(self, images: npt.NDArray[np.uint8]) -> Tensor:
         """Return the network's outputs for images as in `predict`, (N, num_classes), on the CPU.
@@ -142,6 +144,7 @@ class Classifier:
         _check_finite(logits.numpy())
         return logits
 
+    @allow_tf32(False)
     def explain(self, image: npt.NDArray[np.uint8], label: str | None = None) -> Explanation:
         """Say where in an image the evidence for a class lies.
 
@@ -158,6 +161,7 @@ class Classifier:
         index = None if label is None else self.classes.index(label)
         return explain(self, self._as_batch(image[np.newaxis])[0], index)
 
+    @allow_tf32(False)
     def evaluate(self, examples: LabeledImages) -> Evaluation:
         """Compare the predictions with the labels.
 
