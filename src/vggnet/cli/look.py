@@ -53,7 +53,8 @@ def look(
     from vggnet.artifacts.atomic import write_file
     from vggnet.artifacts.model_file import load_model
     from vggnet.artifacts.outputs import HTML, check_output
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.engine.device import computing
+    from vggnet.engine.processor import usable_cores
     from vggnet.inference.look import look as run
     from vggnet.inference.predict import Classifier
     from vggnet.report.look import render_look
