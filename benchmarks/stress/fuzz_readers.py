@@ -229,7 +229,7 @@ def folder_seeds() -> list[bytes]:
 
 
 def table_seeds() -> list[bytes]:
-    """CSV files with and without header, with several separators, and labels as numbers or names."""
+    """CSV files with and without header, several separators, numbers or names as labels."""
     rows = [[n % 2, *[(n * k) % 256 for k in range(16)]] for n in range(6)]
     text = "\n".join(",".join(map(str, row)) for row in rows)
     header = "label," + ",".join(f"pixel{n}" for n in range(16))
