@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,6 +135,8 @@ def load_overrides(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, or does not contain a table of settings.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "not a regular file")
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except OSError as error:
