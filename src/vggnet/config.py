@@ -198,13 +198,16 @@ class DataConfig(_Section):
     """Training images to hold out for calibrating the probabilities, if every image would be
     trained on, there is no validation, and they are at most a tenth of all."""
 
-    mean: tuple[float, ...] = Field((0.5,), min_length=1, json_schema_extra=_flag())
-    """Subtracted from pixels in [0, 1]: one value, or one per channel."""
+    mean: tuple[float, ...] = Field((0.5,), min_length=1)
+    """Subtracted from pixels in [0, 1]: one value, or one per channel, such as 0.5,0.4,0.4."""
 
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.5,), min_length=1, json_schema_extra=_flag()
-    )
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5,), min_length=1)
     """Divides the difference; mean 0.5 and std 0.5 give [-1, 1], as in the article."""
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _read_channels(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 class AugmentConfig(_Section):

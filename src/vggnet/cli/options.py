@@ -108,6 +108,8 @@ def _plain_type(annotation: Any) -> Any:
         return annotation
     if any(get_origin(part) is Literal for part in parts):
         return str
+    if get_origin(annotation) is tuple and Ellipsis in parts:
+        return str
     if get_origin(annotation) is tuple and Ellipsis not in parts:
         return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))
     for plain in (int, float, Path):
