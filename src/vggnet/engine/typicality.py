@@ -244,7 +244,7 @@ def _fit_layer(values: Tensor, labels: Tensor, own: bool) -> LayerStatistics:
     Args:
         own: Whether each class gets its own covariance.
     """
-    unit = values.std().clamp(min=1e-12)
+    unit = values.std().clamp(min=1e-3)
     values = values / unit
     center = values.mean(0)
     centered = values - center
@@ -259,7 +259,7 @@ def _fit_layer(values: Tensor, labels: Tensor, own: bool) -> LayerStatistics:
     if own:
         parts = [rest[labels == one] for one in range(len(means))]
         covariances = [(1 - _SHARED) * (one.T @ one) / len(one) + _SHARED * shared for one in parts]
-    ridge = _RIDGE * shared.diagonal().mean() * torch.eye(count, dtype=torch.float64)
+    ridge = _RIDGE * (shared.diagonal().mean() + 1e-2) * torch.eye(count, dtype=torch.float64)
     factors = torch.linalg.inv(torch.linalg.cholesky(torch.stack(covariances) + ridge))
     rows, columns = torch.tril_indices(count, count)
     return LayerStatistics(
@@ -279,4 +279,5 @@ def _distances(layers: Sequence[LayerStatistics], values: Sequence[Tensor]) -> T
 
 def _standardize(distances: Tensor, offsets: Sequence[float], scales: Sequence[float]) -> Tensor:
     """Return the sum of the distances in standard deviations, (N,)."""
-    return ((distances - torch.tensor(offsets)) / torch.tensor(scales)).sum(1)
+    scores = ((distances - torch.tensor(offsets)) / torch.tensor(scales)).sum(1)
+    return scores.nan_to_num(nan=torch.inf)
