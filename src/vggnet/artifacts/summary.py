@@ -33,6 +33,8 @@ def summarize(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any
         "accuracy_interval_95": list(evaluation.accuracy_interval),
         "correct": evaluation.correct,
         "count": evaluation.count,
+        "balanced_accuracy": evaluation.balanced_accuracy,
+        "macro_f1": evaluation.macro_f1,
         **describe_probabilities(evaluation),
         "calibration": calibration.model_dump()
         if (calibration := evaluation.calibration)

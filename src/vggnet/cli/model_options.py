@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggnet.data.files import read_text
 from vggnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -143,6 +144,6 @@ def _read_classes(text: str | None) -> tuple[str, ...] | None:
     if "," in text:
         return tuple(text.split(","))
     try:
-        return tuple(Path(text).read_text(encoding="utf-8").splitlines())
+        return tuple(read_text(text).splitlines())
     except (OSError, ValueError) as error:
         raise ConfigError(f"--classes {text}: cannot be read as a text file ({error})") from None

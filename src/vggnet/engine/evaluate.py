@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from vggnet.data.batches import Batches
+from vggnet.data.dataset import is_imbalanced
 from vggnet.engine.calibration import Calibration, Reliability, to_probabilities
 from vggnet.engine.session import Session
 
@@ -68,6 +69,24 @@ class Evaluation:
     def accuracy(self) -> float:
         """Fraction of images classified correctly."""
         return self.correct / self.count
+
+    @property
+    def is_imbalanced(self) -> bool:
+        """Whether accuracy hides how some classes do."""
+        return is_imbalanced(self.confusion_matrix.sum(axis=1))
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have images, 0 to 1."""
+        counts = self.confusion_matrix.sum(axis=1)
+        return float((self.confusion_matrix.diagonal()[counts > 0] / counts[counts > 0]).mean())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the classes that have images or are predicted, 0 to 1."""
+        matrix = self.confusion_matrix
+        sums = matrix.sum(axis=0) + matrix.sum(axis=1)
+        return float((2 * matrix.diagonal()[sums > 0] / sums[sums > 0]).mean())
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:

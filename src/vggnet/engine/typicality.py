@@ -19,7 +19,7 @@ from typing import Annotated, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -223,19 +223,21 @@ def fit_typicality(
         held_out: The values of images that were not trained on.
 
     Raises:
-        DataError: They are too few, or a class has no images.
+        DataError: They are too few, a class has no images, or values do not vary or are not finite.
     """
     counts = np.bincount(labels)
     if len(labels) < DIRECTIONS * 4 or not counts.all():
         raise DataError("there are too few training images for statistics of each class")
     own = bool((counts >= _LEAST_PER_CLASS).all())
-    layers = tuple(_fit_layer(values.double(), torch.from_numpy(labels), own) for values in seen)
-    distances = _distances(layers, held_out)
-    offsets, scales = distances.mean(0).tolist(), distances.std(0).clamp(min=1e-3).tolist()
-    scores = _standardize(distances, offsets, scales).sort().values
-    return Typicality(
-        layers=layers, offsets=offsets, scales=scales, scores=EncodedArray.encode(scores)
-    )
+    classes = torch.from_numpy(labels)
+    try:
+        layers = tuple(_fit_layer(values.double(), classes, own) for values in seen)
+        distances = _distances(layers, held_out)
+        offsets, scales = distances.mean(0).tolist(), distances.std(0).clamp(min=1e-3).tolist()
+        scores = EncodedArray.encode(_standardize(distances, offsets, scales).sort().values)
+        return Typicality(layers=layers, offsets=offsets, scales=scales, scores=scores)
+    except (torch.linalg.LinAlgError, ValidationError):
+        raise DataError("the values of a layer do not vary, or are not finite") from None
 
 
 def _fit_layer(values: Tensor, labels: Tensor, own: bool) -> LayerStatistics:

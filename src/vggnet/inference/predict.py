@@ -102,6 +102,7 @@ class Classifier:
             self.card.data.dataset,
             self.card.dataset_sha256,
             self.card.data.bit_depth,
+            self.card.data.class_folders,
         )
 
     @torch.no_grad()

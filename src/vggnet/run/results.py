@@ -154,5 +154,5 @@ def _build_card(
         None if evaluation is None else headline(evaluation),
         None if evaluation is None else evaluation.calibration,
         typicality,
-        {"name": plan.initial.name, "sha256": plan.initial.sha256} if plan.initial else None,
+        plan.origin.model_dump() if plan.origin else None,
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import logging
 import os
 import signal
 import socket
 import struct
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType
@@ -64,16 +64,13 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the shutdown, or end at the second signal."""
         if self.should_exit:
-            self._end(128 + sig)
+            self._service.workers.kill()
+            os._exit(128 + sig)
         super().handle_exit(sig, frame)
-        # Also if something does not end in time, such as the batch of a large network.
-        timer = threading.Timer(self._service.limits.end_seconds, self._end, [1])
-        timer.daemon = True
-        timer.start()
-
-    def _end(self, code: int) -> None:
-        self._service.workers.kill()
-        os._exit(code)
+        # Something may not end in time, such as the batch of a large network, or block Python:
+        # this timer is none of Python's threads.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        faulthandler.dump_traceback_later(self._service.limits.end_seconds, exit=True, file=nowhere)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start; then let the kernel hold more connections than are accepted at once."""
