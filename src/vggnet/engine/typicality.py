@@ -40,6 +40,9 @@ _SHARED = 0.1
 _LEAST_PER_CLASS = 100
 """Training images per class; with fewer, all classes share one covariance."""
 
+_MOST = 6e4
+"""Largest score, which 16 bits can hold."""
+
 _RIDGE = 1e-4
 """Added to a covariance, relative to its mean variance."""
 
@@ -180,7 +183,7 @@ class Typicality(BaseModel):
         distances = _distances(self.layers, values)
         scores = _standardize(distances, self.offsets, self.scales).numpy()
         # Rounded as the stored ones are: else an image would not be as unusual as itself.
-        rounded = scores.clip(-6e4, 6e4).astype(np.float16).astype(np.float32)
+        rounded = scores.astype(np.float16).astype(np.float32)
         below = np.searchsorted(self.scores.tensor.numpy(), rounded, side="left")
         shares = (self.images - below + 1) / (self.images + 1)
         return shares.astype(np.float32)
@@ -282,4 +285,4 @@ def _distances(layers: Sequence[LayerStatistics], values: Sequence[Tensor]) -> T
 def _standardize(distances: Tensor, offsets: Sequence[float], scales: Sequence[float]) -> Tensor:
     """Return the sum of the distances in standard deviations, (N,)."""
     scores = ((distances - torch.tensor(offsets)) / torch.tensor(scales)).sum(1)
-    return scores.nan_to_num(nan=torch.inf)
+    return scores.nan_to_num(nan=_MOST).clamp(-_MOST, _MOST)
