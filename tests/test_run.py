@@ -64,6 +64,7 @@ def test_a_run_leaves_everything_it_promises(here: Path, mnist: Dataset) -> None
         "metrics.csv",
         "mistakes.png",
         "model.safetensors",
+        "reliability.png",
         "steps.csv",
         "test.json",
     }

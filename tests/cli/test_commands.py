@@ -60,6 +60,9 @@ def test_json(vggnet: Command) -> None:
     assert 0 <= trained["epochs"][0]["validation"]["accuracy"] <= 1
     found = json.loads(vggnet("evaluate", trained["model"], "--json", "--threads", "1").out)
     assert found.keys() >= {"accuracy", "count", "loss", "per_class", "confusion_matrix"}
+    low, high = found["calibration_error_interval_95"]
+    assert 0 <= low <= high
+    assert found["uncalibrated"].keys() >= {"loss", "brier", "calibration_error"}
     assert found["accuracy"] == trained["test"]["accuracy"]
     assert 0 <= found["accuracy"] <= 1
     assert found["count"] == 20

@@ -125,14 +125,14 @@ def render_reliability(path: Path, evaluation: Evaluation) -> None:
         _draw_reliability(axes, one.reliability, name, color, marker)
     axes.set(
         title=f"Confidence and accuracy of {evaluation.count:,} predictions",
-        xlabel="mean confidence of a tenth of the scale, %",
+        xlabel="mean confidence of the predictions in a tenth of the scale, %",
         ylabel="of these, correct, % (95 % interval)",
         xlim=(0, 102),
         ylim=(0, 102),
     )
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", title="mean difference (ECE)", alignment="left")
+    axes.legend(loc="lower right", title="mean difference (ECE)", alignment="left")
     save_figure(figure, path)
 
 

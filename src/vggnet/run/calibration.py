@@ -90,7 +90,8 @@ def calibrate(network: VGG, plan: Plan, warn: Callable[[str], None]) -> Trust:
     except DataError as error:
         warn(f"the probabilities are not calibrated: {error}")
     try:
-        first = shuffled_order(plan.config.train.seed, 0, len(plan.train))[:SEEN_IMAGES]
+        count = min(SEEN_IMAGES, plan.total_steps * plan.config.train.global_batch_size)
+        first = shuffled_order(plan.config.train.seed, 0, len(plan.train))[:count]
         seen = plan.train.take(np.sort(first), plan.train.source)
         typicality = fit_typicality(
             _run(network, plan, seen)[1], seen.labels.astype(np.int64), held_out
