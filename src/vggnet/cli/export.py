@@ -49,7 +49,8 @@ def export(
     from vggnet.artifacts.export.int8 import export_int8
     from vggnet.artifacts.export.program import EndToEndModel
     from vggnet.artifacts.model_file import LoadedModel, load_model
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.engine.device import computing
+    from vggnet.engine.processor import usable_cores
 
     if int8 and kind != "onnx":
         raise ConfigError(f"--int8 works with --format onnx, not with {kind}")
