@@ -25,8 +25,7 @@ ACCEPTED_AT_ONCE = 16
 """Connections that the event loop accepts before it looks at the first; see `_RESERVE`."""
 
 _READ_BYTES = 4_096
-"""Bytes of a connection that are read and parsed at a time, for 3 ms if they are chunks of one
-byte. asyncio's own 256 KiB would stop all
+"""Bytes of a connection that are read and parsed at a time. asyncio's own 256 KiB would stop all
 others for 0.1 s if they are headers, and for 0.2 s if they are chunks of one byte."""
 
 MOST_CHUNKS = 4_000
