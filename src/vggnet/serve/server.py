@@ -18,7 +18,7 @@ from types import FrameType
 import uvicorn
 
 from vggnet.errors import ConfigError, ServeError
-from vggnet.inference.predict import Classifier
+from vggnet.inference.predict import DEFAULT_REJECT, Classifier
 from vggnet.serve.access import Access
 from vggnet.serve.app import create_app
 from vggnet.serve.connection import ACCEPTED_AT_ONCE, build_connection
@@ -109,6 +109,7 @@ def serve(
     port: int,
     threads: int,
     limits: Limits | None = None,
+    reject: float = DEFAULT_REJECT,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Answer requests until SIGINT or SIGTERM, then finish what was accepted and exit with 0.
@@ -120,6 +121,7 @@ def serve(
         port: 0 takes a free one.
         threads: CPU threads for one batch, and worker processes.
         limits: What is accepted.
+        reject: Share of images like the training images to take for unlike ones.
         announce: Called with the address once the server listens.
 
     Raises:
@@ -130,7 +132,7 @@ def serve(
         raise ConfigError("--host is empty, which would listen on all interfaces: use 0.0.0.0")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises the signal again at its end
-    service = Service(classifiers, limits or Limits(), threads)
+    service = Service(classifiers, limits or Limits(), threads, reject)
     with _listen(host, port) as listener:
         config = uvicorn.Config(
             create_app(service, access),
