@@ -84,14 +84,14 @@ def fit_calibration(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int6
     logarithms = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = _LBFGS([logarithms], max_iter=100, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
+    def loss() -> float:
         optimizer.zero_grad()
         scale, curvature = logarithms.exp()
         value = F.cross_entropy(-distances * (scale + curvature * distances), targets)
         value.backward()  # type: ignore[no-untyped-call]
-        return value
+        return value.item()
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     scale, curvature = (logarithms.detach().exp() * torch.stack([unit, unit**2])).tolist()
     if not (math.isfinite(scale + curvature) and scale > 0):
         raise DataError("the fit did not converge")
