@@ -239,7 +239,7 @@ def fit_typicality(
         offsets, scales = distances.mean(0).tolist(), distances.std(0).clamp(min=1e-3).tolist()
         scores = EncodedArray.encode(_standardize(distances, offsets, scales).sort().values)
         return Typicality(layers=layers, offsets=offsets, scales=scales, scores=scores)
-    except (torch.linalg.LinAlgError, ValidationError):
+    except (torch.linalg.LinAlgError, ValidationError):  # type: ignore[attr-defined]
         raise DataError("the values of a layer do not vary, or are not finite") from None
 
 
