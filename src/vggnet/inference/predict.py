@@ -63,13 +63,7 @@ class Classifier:
     @property
     def trained_on(self) -> TrainedOn:
         """The images that the model was trained on, as far as its file says."""
-        return TrainedOn(
-            self.classes,
-            self.card.image_shape,
-            self.card.data.dataset,
-            self.card.dataset_sha256,
-            self.card.data.bit_depth,
-        )
+        return self.card.trained_on
 
     @torch.no_grad()
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
