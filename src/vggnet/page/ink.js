@@ -31,7 +31,7 @@ export function findInk(channels) {
 
 // The fraction of the paper's light that is missing on each pixel, 0 to 1.
 function findDarkness(bytes) {
-  let channel = { ...bytes, data: Float32Array.from(bytes.data) };
+  let channel = { ...bytes, data: new Float32Array(bytes.data) };
   let small = shrink(channel);
   if (isLightOnDark(small)) [channel, small] = [invert(channel), invert(small)];
   const paper = estimatePaper(small, channel.width, channel.height);
@@ -59,13 +59,16 @@ function isLightOnDark(small) {
   const side = 2 * Math.floor(Math.max(small.width, small.height) / 4) + 1;
   const around = blur(small, side);
   let sum = 0;
-  for (let at = 0; at < small.data.length; at++) sum += (small.data[at] - around.data[at]) ** 3;
+  for (let at = 0; at < small.data.length; at++) {
+    const apart = small.data[at] - around.data[at];
+    sum += apart * apart * apart;
+  }
   return sum > 0;
 }
 
 function estimatePaper(small, width, height) {
   const reach = Math.max(1, roundEven((WINDOW * Math.min(small.width, small.height)) / 2));
-  const closed = rank(rank(small, reach, Math.max), reach, Math.min);
+  const closed = negate(findMaxima(negate(findMaxima(small, reach)), reach));
   return resize(blur(closed, 2 * Math.floor(reach / 2) + 1), width, height, "bilinear");
 }
 
@@ -76,23 +79,37 @@ function blur(plane, side) {
     const at = (place) => line[Math.min(line.length - 1, Math.max(0, place))];
     let sum = 0;
     for (let place = -reach; place <= reach; place++) sum += at(place);
-    return line.map((_, place) => {
-      const mean = sum / side;
+    const result = new Float32Array(line.length);
+    for (let place = 0; place < line.length; place++) {
+      result[place] = sum / side;
       sum += at(place + reach + 1) - at(place - reach);
-      return mean;
-    });
+    }
+    return result;
   });
 }
 
-// The largest or smallest value of a window that reaches so far from each pixel.
-export function rank(plane, reach, choose) {
-  return alongBothAxes(plane, (line) =>
-    line.map((value, place) => {
-      const stop = Math.min(line.length - 1, place + reach);
-      for (let at = Math.max(0, place - reach); at <= stop; at++) value = choose(value, line[at]);
-      return value;
-    }),
-  );
+// The largest value of a window that reaches so far from each pixel.
+export function findMaxima(plane, reach) {
+  return alongBothAxes(plane, (line) => {
+    const result = new Float32Array(line.length);
+    const kept = new Int32Array(line.length); // places whose values fall: the first is the largest
+    let [first, count] = [0, 0];
+    for (let next = 0; next < line.length + reach; next++) {
+      if (next < line.length) {
+        while (count > first && line[kept[count - 1]] <= line[next]) count--;
+        kept[count++] = next;
+      }
+      const place = next - reach;
+      if (place < 0) continue;
+      if (kept[first] < place - reach) first++;
+      result[place] = line[kept[first]];
+    }
+    return result;
+  });
+}
+
+function negate(plane) {
+  return { ...plane, data: plane.data.map((value) => -value) };
 }
 
 function alongBothAxes({ width, height, data }, filter) {
@@ -100,7 +117,8 @@ function alongBothAxes({ width, height, data }, filter) {
   const column = new Float32Array(height);
   for (let x = 0; x < width; x++) {
     for (let y = 0; y < height; y++) column[y] = data[y * width + x];
-    filter(column).forEach((value, y) => (down.data[y * width + x] = value));
+    const filtered = filter(column);
+    for (let y = 0; y < height; y++) down.data[y * width + x] = filtered[y];
   }
   for (let y = 0; y < height; y++)
     down.data.set(filter(down.data.slice(y * width, (y + 1) * width)), y * width);
@@ -110,7 +128,7 @@ function alongBothAxes({ width, height, data }, filter) {
 // The number of pixels of each darkness, in steps of 1/255.
 function countLevels({ data }) {
   const counts = new Float64Array(256);
-  for (const value of data) counts[Math.trunc(Math.fround(255 * value))]++;
+  for (let at = 0; at < data.length; at++) counts[Math.trunc(Math.fround(255 * data[at]))]++;
   return counts;
 }
 

@@ -3,7 +3,7 @@
 
 import { findComponents } from "./components.js";
 import { drawDigit } from "./draw.js";
-import { findInk, rank } from "./ink.js";
+import { findInk, findMaxima } from "./ink.js";
 import { makePlane, reduce, resize, roundEven } from "./resample.js";
 
 const WORK_SIDE = 512;
@@ -110,7 +110,8 @@ function look(region) {
   if (!found) return null;
   const whole = found.amount;
   const shadows = found.darkness < RIM ? findShadows(whole) : null;
-  const mask = Uint8Array.from(whole.data, (v, at) => Number(v > 0.5 && !shadows?.[at]));
+  const mask = new Uint8Array(whole.data.length);
+  for (let at = 0; at < mask.length; at++) mask[at] = whole.data[at] > 0.5 && !shadows?.[at];
   const box = findBox(mask, whole.width, whole.height);
   if (!box) return null;
   const top = Math.max(0, box.top - SOFT);
@@ -122,7 +123,7 @@ function look(region) {
   const parts = dropDirt(ink.data, labels, all);
   if (areCrumbs(parts)) return null;
   const kept = new Set(parts.map(({ label }) => label));
-  const drawn = spread(Uint8Array.from(labels, (label) => kept.has(label)), ink, SOFT);
+  const drawn = spread(choose(labels, kept), ink, SOFT);
   return { ink: { ...ink, data: ink.data.map((v, at) => (drawn[at] ? v : 0)) }, parts, top, left };
 }
 
@@ -166,14 +167,15 @@ function areCrumbs(parts) {
 function findShadows(ink) {
   const coarse = reduce(ink, GRAIN);
   const { width, height } = coarse;
-  const mask = Uint8Array.from(coarse.data, (value) => Number(value > 0.25));
+  const mask = new Uint8Array(coarse.data.length);
+  for (let at = 0; at < mask.length; at++) mask[at] = coarse.data[at] > 0.25;
   const { labels } = findComponents(mask, width, height);
   const atEdge = new Set();
   labels.forEach((label, at) => {
     const [x, y] = [at % width, Math.floor(at / width)];
     if (label && (x === 0 || y === 0 || x === width - 1 || y === height - 1)) atEdge.add(label);
   });
-  const shadow = spread(Uint8Array.from(labels, (label) => atEdge.has(label)), coarse, 1);
+  const shadow = spread(choose(labels, atEdge), coarse, 1);
   const result = new Uint8Array(ink.data.length);
   for (let at = 0; at < result.length; at++) {
     const [x, y] = [at % ink.width, Math.floor(at / ink.width)];
@@ -182,8 +184,15 @@ function findShadows(ink) {
   return result;
 }
 
+// The mask of the pixels with some labels.
+function choose(labels, chosen) {
+  const mask = new Uint8Array(labels.length);
+  for (let at = 0; at < mask.length; at++) mask[at] = chosen.has(labels[at]);
+  return mask;
+}
+
 function spread(mask, { width, height }, reach) {
-  return rank({ width, height, data: mask }, reach, Math.max).data;
+  return findMaxima({ width, height, data: mask }, reach).data;
 }
 
 // The box of a drawing in the whole image, with some paper around it.
