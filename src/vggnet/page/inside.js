@@ -130,7 +130,7 @@ export class Inside {
     find("picks-figure").hidden = !pooled;
     if (filter) drawFilter(find("filter"), filter, kernel);
     if (pooled) drawPicks(find("picks"), pooled, side, place);
-    const said = text.unit(layer.name, place, value.toPrecision(3), size);
+    const said = text.unit(layer.name, place, Number(value.toPrecision(3)), size);
     find("unit").textContent = said;
     if (speak) this.#say(said);
   }
@@ -149,10 +149,9 @@ export class Inside {
   }
 }
 
-// As many maps in a row as give a picture about three times as wide as high.
-function chooseColumns({ shown, side }) {
-  const most = Math.max(1, Math.floor(480 / (side + GAP)));
-  return Math.min(shown, most, Math.max(8, Math.ceil(Math.sqrt(3 * shown))));
+// Maps in a row: large enough for a phone, and full rows for the usual widths.
+function chooseColumns({ shown }) {
+  return Math.min(shown, shown > 32 ? 16 : 8);
 }
 
 function drawMaps({ canvas, columns, side, shown }, bytes) {
