@@ -51,8 +51,9 @@ def train(folder: str, cache: bool, steps: int) -> dict[str, Any]:
     from vggnet.data.batches import Batches
     from vggnet.data.preprocessing import Preprocessing
     from vggnet.data.storage import load_dataset
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.engine.device import computing
     from vggnet.engine.fit import build_state, fit
+    from vggnet.engine.processor import usable_cores
     from vggnet.engine.session import Session
     from vggnet.model.vgg import build_network
     from vggnet.recipes import resolve_config

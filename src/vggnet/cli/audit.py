@@ -120,7 +120,8 @@ def judge_labels(
     from vggnet.data.audit import rank_label_issues
     from vggnet.data.dataset import Dataset
     from vggnet.data.progress import track
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.engine.device import computing
+    from vggnet.engine.processor import usable_cores
     from vggnet.engine.session import Session
     from vggnet.recipes import resolve_config
     from vggnet.run import fit_to_data

@@ -60,7 +60,8 @@ def evaluate(
     from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
     from vggnet.artifacts.summary import summarize
     from vggnet.data.matching import load_to_evaluate
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.engine.device import computing
+    from vggnet.engine.processor import usable_cores
     from vggnet.inference.predict import Classifier
     from vggnet.inference.tta import evaluate_tta
 

@@ -59,7 +59,8 @@ def export(
     from vggnet.artifacts.export.evidence import find_dataset
     from vggnet.artifacts.export.program import EndToEndModel
     from vggnet.artifacts.model_file import LoadedModel, load_model
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.engine.device import computing
+    from vggnet.engine.processor import usable_cores
 
     if int8 and kind not in ("onnx", "c"):
         raise ConfigError(f"--int8 works with --format onnx or c, not with {kind}")

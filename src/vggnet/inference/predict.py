@@ -15,7 +15,7 @@ from vggnet.artifacts.model_file import LoadedModel, Overrides, load_model
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.matching import TrainedOn
-from vggnet.engine.device import choose_device, place
+from vggnet.engine.device import allow_tf32, choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
 from vggnet.errors import DataError, ModelFileError
@@ -66,6 +66,7 @@ class Classifier:
         return self.card.trained_on
 
     @torch.no_grad()
+    @allow_tf32(False)
     def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
         """Classify images of the same size and kind as the training data.
 
@@ -85,6 +86,7 @@ class Classifier:
         indices = probabilities.argmax(axis=1)
         return Predictions([self.classes[index] for index in indices], indices, probabilities)
 
+    @allow_tf32(False)
     def evaluate(self, examples: LabeledImages) -> Evaluation:
         """Compare the predictions with the labels.
 

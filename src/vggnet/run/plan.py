@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import TIMEOUT, Session
+from vggnet.errors import quote
 from vggnet.run.checkpointing import Checkpoint
 from vggnet.run.initial import Initial
 
@@ -129,7 +129,7 @@ class Reporter:
 
 def resume_command(folder: Path, session: Session) -> str:
     """Return the command that resumes the run in `folder`."""
-    resume = f"train --resume {shlex.quote(str(folder))}"
+    resume = f"train --resume {quote([str(folder)])}"
     if session.world_size == 1:
         return f"vggnet {resume}"
     if session.world_size == session.local_world_size:
