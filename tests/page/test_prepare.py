@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 from drawing_styles import STYLES
 from drawing_styles import draw as draw_on_paper
-from handwriting import CHROMIUM, chromium
 
+from handwriting import CHROMIUM, chromium
 from vggnet.data.dataset import Dataset
 from vggnet.inference.reading import Reading, see
 from vggnet.page.bundle import bundle
