@@ -90,7 +90,12 @@ def classify(
     with tempfile.TemporaryDirectory() as folder:
         try:
             printed = run(runtime.command, parts, pixels.tobytes(), Path(folder))
-        except (OSError, subprocess.SubprocessError) as error:
+        except subprocess.TimeoutExpired:
+            raise ExportError(
+                f"{runtime.command} ran the page's script for more than {_SECONDS} seconds; "
+                "nothing was written. Try again while this machine has less to do"
+            ) from None
+        except OSError as error:
             raise ExportError(f"{runtime.command} cannot run the page's script: {error}") from None
     return np.array(json.loads(printed), np.float64)
 
