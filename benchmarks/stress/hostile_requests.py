@@ -5,18 +5,26 @@
 The script starts a server on a free port and sends it, 8 at a time, images that are expensive to
 decode, damaged images, nested and ragged JSON, tensors with repeated outputs, broken forms, and
 requests that schemathesis generates from the server's OpenAPI description. Other connections
-send half a request, or do not read their responses. Meanwhile `/healthz` is requested all the
+send half a request, very many headers or chunks, or do not read their responses. Meanwhile
+`/healthz` is requested all the
 time. At the end the server gets SIGTERM while such requests are running, one kind at a time.
 
 It reports the statuses, the slowest error, the largest response, the peak memory of the server
 with its workers, the latency of `/healthz`, and the seconds from SIGTERM to the end. The exit
 code is 1 after an internal error, a response over its limit, or an end that took too long.
+
+`/healthz` is requested by a process of its own, in turn with the same request to a bare server:
+an asyncio loop that does nothing else. What the bare server takes is what the machine, on which
+8 clients and whoever else compute, costs any program.
 """
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import io
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -33,6 +41,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +200,15 @@ class Findings:
             self.slowest_error, self.slowest_kind = seconds, kind
 
 
+def descendants(process: int) -> Iterator[int]:
+    """Yield the numbers of a process and of those below it."""
+    yield process
+    with suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in (thread / "children").read_text().split():
+                yield from descendants(int(child))
+
+
 class Server:
     """A running `vggnet serve`.
 
@@ -214,17 +233,12 @@ class Server:
     def memory_mib(self) -> float:
         """Return the memory of the server and its workers."""
         total = 0.0
-        for number in [self.process.pid, *map(int, self._children())]:
+        for number in descendants(self.process.pid):
             with suppress(OSError):
                 status = Path(f"/proc/{number}/status").read_text()
                 found = re.search(r"VmRSS:\s+(\d+)", status)
                 total += int(found[1]) / 1024 if found else 0
         return total
-
-    def _children(self) -> Iterator[str]:
-        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
-            with suppress(OSError):
-                yield from (thread / "children").read_text().split()
 
     def internal_errors(self) -> int:
         """Return the counter of internal errors."""
@@ -239,40 +253,86 @@ class Server:
         return time.perf_counter() - started
 
 
+def serve_nothing(ports: Connection) -> None:
+    """Answer every request with 200, and do nothing else; sends its port first."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, OSError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    async def run() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        ports.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(run())
+
+
+def probe(ports: tuple[int, int], end: Event, found: Connection) -> None:
+    """Request /healthz of two servers in turn until `end`; sends a row of latencies per pair."""
+    clients = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for port in ports]
+    latencies: list[list[float]] = []
+    while not end.wait(0.02):
+        row = []
+        for client in clients:
+            started = time.perf_counter()
+            client.request("GET", "/healthz")
+            response = client.getresponse()
+            response.read()
+            assert response.status == 200, response.status
+            row.append(time.perf_counter() - started)
+        latencies.append(row)
+    found.send(latencies)
+
+
 @contextmanager
-def watch(server: Server, latencies: list[float]) -> Iterator[None]:
-    """Request /healthz every 20 ms for as long as the context lasts, and look at the memory."""
-    end = threading.Event()
+def watch(server: Server) -> Iterator[list[list[float]]]:
+    """Measure latencies and memory for as long as the context lasts; see `probe`."""
+    spawn = multiprocessing.get_context("spawn")
+    end, latencies = spawn.Event(), []
+    inner, outer = spawn.Pipe()
+    bare = spawn.Process(target=serve_nothing, args=(inner,))
+    bare.start()
+    ports = server.address[1], outer.recv()
+    prober = spawn.Process(target=probe, args=(ports, end, inner))
+    prober.start()
 
-    def poll() -> None:
-        with httpx.Client(base_url=server.url, timeout=60) as client:
-            while not end.wait(0.02):
-                started = time.perf_counter()
-                client.get("/healthz").raise_for_status()
-                latencies.append(time.perf_counter() - started)
-                server.peak_mib = max(server.peak_mib, server.memory_mib())
+    def look() -> None:
+        while not end.wait(0.05):
+            server.peak_mib = max(server.peak_mib, server.memory_mib())
 
-    thread = threading.Thread(target=poll)
+    thread = threading.Thread(target=look)
     thread.start()
     try:
-        yield
+        yield latencies
     finally:
         end.set()
         thread.join()
+        latencies += outer.recv()
+        prober.join()
+        bare.kill()
+        bare.join()
 
 
 @contextmanager
-def silent_connections(server: Server, count: int = 50) -> Iterator[None]:
-    """Keep connections that send half a request, or ask for much and read nothing."""
+def odd_connections(server: Server, count: int = 50) -> Iterator[None]:
+    """Keep connections that send half a request or much that is no body, or read nothing."""
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
-    sent = (head, head + b"Content-Length: 900000\r\n\r\n" + bytes(400_000))
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n"
+    sent = (
+        head,
+        head + b"Content-Length: 900000\r\n\r\n" + bytes(400_000),
+        head + b"a:\r\n" * 60_000,
+        chunked + b"1\r\nx\r\n" * 100_000,
+    )
     much = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200
     end = threading.Event()
 
     def hold(number: int) -> None:
         while not end.is_set():
             with suppress(OSError), socket.create_connection(server.address, 10) as connection:
-                connection.sendall((*sent, much)[number % 3])
+                connection.sendall((*sent, much)[number % 5])
                 end.wait(4)
 
     threads = [threading.Thread(target=hold, args=(number,)) for number in range(count)]
@@ -284,6 +344,11 @@ def silent_connections(server: Server, count: int = 50) -> Iterator[None]:
         end.set()
         for thread in threads:
             thread.join()
+
+
+def give_way() -> None:
+    """Lower the priority of the calling thread: making cases shall not slow the server."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
 
 
 def send_generated(server: Server, cases: int, seed: int, findings: Findings) -> None:
@@ -300,7 +365,7 @@ def send_generated(server: Server, cases: int, seed: int, findings: Findings) ->
         if response.status_code == 500:
             print(f"500: {generate.__name__}, seed {seed + number}: {response.text}")
 
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(AT_ONCE, initializer=give_way) as pool:
         list(pool.map(send, range(cases)))
 
 
@@ -337,6 +402,7 @@ def stop_under(model: Path, generate: Callable[[random.Random], Case]) -> float:
     end = threading.Event()
 
     def send(number: int) -> None:
+        give_way()
         rng = random.Random(number)
         while not end.is_set():
             with suppress(httpx.HTTPError):
@@ -355,11 +421,9 @@ def stop_under(model: Path, generate: Callable[[random.Random], Case]) -> float:
 def measure(model: Path, cases: int, described: int, seed: int) -> dict[str, Any]:
     """Run everything against one server, then stop others under load."""
     server, findings = Server(model), Findings()
-    idle: list[float] = []
-    busy: list[float] = []
-    with watch(server, idle):
+    with watch(server) as idle:
         time.sleep(5)
-    with watch(server, busy), silent_connections(server):
+    with watch(server) as busy, odd_connections(server):
         send_generated(server, cases - described, seed, findings)
         send_described(server, described, findings)
     errors = server.internal_errors()
@@ -372,8 +436,13 @@ def measure(model: Path, cases: int, described: int, seed: int) -> dict[str, Any
         "slowest_error_kind": findings.slowest_kind,
         "largest_response_bytes": findings.largest_response,
         "peak_memory_mib": round(server.peak_mib),
-        "healthz_idle_ms": _describe_latencies(idle),
-        "healthz_ms": _describe_latencies(busy),
+        "latencies_ms": {
+            f"{name}, {when}": _describe_latencies([row[column] for row in rows])
+            for when, rows in (("idle", idle), ("under attack", busy))
+            for column, name in enumerate(("/healthz", "bare server"))
+        },
+        "healthz_over_100_ms": sum(row[0] > 0.1 for row in busy),
+        "bare_server_over_100_ms": sum(row[1] > 0.1 for row in busy),
         "stop_seconds": {kind.__name__: round(stop_under(model, kind), 1) for kind in kinds},
     }
 
@@ -388,14 +457,15 @@ def _describe_latencies(latencies: list[float]) -> dict[str, float]:
 def render(found: dict[str, Any], cases: int) -> str:
     """Render the figures as a Markdown page."""
     latencies = "\n".join(
-        f"| {name} | " + " | ".join(f"{value:,}" for value in found[key].values()) + " |"
-        for name, key in (("idle", "healthz_idle_ms"), ("under attack", "healthz_ms"))
+        f"| {name} | " + " | ".join(f"{value:,}" for value in values.values()) + " |"
+        for name, values in found["latencies_ms"].items()
     )
     stops = found["stop_seconds"]
     return f"""# Hostile requests
 
-{cases:,} requests, {AT_ONCE} at a time, while 50 connections send half requests or read nothing.
-Clients and server share the machine.
+{cases:,} requests, {AT_ONCE} at a time, while 50 connections send half requests, very many headers
+or chunks, or read nothing. Clients and server share the machine. The bare server is an asyncio
+loop that does nothing but answer: what it takes, the machine costs any program.
 
 - responses by status: {found["statuses"]}; internal errors: {found["internal_errors"]}
 - slowest error: {found["slowest_error_ms"]:,} ms ({found["slowest_error_kind"]})
@@ -404,7 +474,10 @@ Clients and server share the machine.
 - SIGTERM to the end, {AT_ONCE} requests of one kind running: {min(stops.values())} to \
 {max(stops.values())} s ({len(stops)} kinds)
 
-| `/healthz`, ms | n | p50 | p99 | p99.9 | max |
+Latencies above 100 ms under attack: {found["healthz_over_100_ms"]} of `/healthz`, \
+{found["bare_server_over_100_ms"]} of the bare server.
+
+| ms | n | p50 | p99 | p99.9 | max |
 |---|---|---|---|---|---|
 {latencies}
 

@@ -19,6 +19,7 @@ from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import LoadedModel, load_model
 from vggnet.config import ModelConfig
 from vggnet.data.dataset import Dataset
+from vggnet.engine.calibration import Calibration
 from vggnet.model.vgg import build_network
 
 Command = Callable[..., Outcome]
@@ -58,13 +59,16 @@ def test_the_same_classes(
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
 def test_every_layer_of_the_family(tmp_path: Path) -> None:
-    """Response normalization, 1×1 convolutions, colors, padding and names outside of ASCII."""
+    """Response normalization, 1×1 convolutions, colors, padding, calibration, names in Chinese."""
     config = ModelConfig(
         architecture="custom", stages=((8, "lrn"), (8, "conv1-16"), (8,)), hidden=(12, 8),
         in_channels=3, num_classes=4, image_size=24,
     )  # fmt: skip
     card = ModelCard(
-        classes=("猫", 'a"b??/', "\\", "%d"), image_shape=(3, 19, 19), mean=(0.4, 0.5, 0.6)
+        classes=("猫", 'a"b??/', "\\", "%d"),
+        image_shape=(3, 19, 19),
+        mean=(0.4, 0.5, 0.6),
+        calibration=Calibration(scale=0.7, curvature=0.05, images=10),
     )
     network = build_network(config, 0).eval()
     with torch.no_grad():

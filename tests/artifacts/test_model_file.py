@@ -22,6 +22,7 @@ from vggnet.artifacts.atomic import check_writable, write_file
 from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import check_suffix, load_model, save_model
 from vggnet.config import ModelConfig
+from vggnet.engine.calibration import Calibration
 from vggnet.errors import ConfigError, ModelFileError, OutputError
 from vggnet.model.vgg import VGG, build_network
 
@@ -34,6 +35,7 @@ CARD = ModelCard(
     mean=(0.25,),
     std=(0.75,),
     test={"accuracy": 0.5, "loss": 1.0, "count": 2},
+    calibration=Calibration(scale=2.0, curvature=0.125, images=300),
 )
 
 

@@ -24,6 +24,7 @@ from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import LoadedModel, load_model, save_model
 from vggnet.config import ModelConfig
 from vggnet.data.dataset import Dataset
+from vggnet.engine.calibration import Calibration
 from vggnet.model.vgg import build_network
 from vggnet.page.bundle import bundle
 from vggnet.page.export import render_page
@@ -197,7 +198,8 @@ def test_other_classes_and_colors(browser: Any, tmp_path: Path) -> None:
         architecture="custom", stages=((8, "lrn"), (8,)), hidden=(), in_channels=3, num_classes=30,
         image_size=20,
     )  # fmt: skip
-    card = ModelCard(classes=tuple(names), image_shape=(3, 18, 18))
+    calibration = Calibration(scale=5, curvature=2, images=10)
+    card = ModelCard(classes=tuple(names), image_shape=(3, 18, 18), calibration=calibration)
     model = EndToEndModel(LoadedModel(build_network(config, 0).eval(), card))
     path = tmp_path / "page.html"
     path.write_text(render_page(model, False, 16), encoding="utf-8")
@@ -211,6 +213,8 @@ def test_other_classes_and_colors(browser: Any, tmp_path: Path) -> None:
     with torch.no_grad():
         _, found = model(torch.tensor(pixels.transpose(2, 0, 1)[None].copy()))
     playwright.expect(page.locator("#answer")).to_have_text(names[int(found.argmax())])
+    probability = float(page.locator("#confidence").text_content().split()[0])
+    assert abs(probability - 100 * float(found.max())) < 0.1  # calibrated
     assert page.locator("#bars li").count() == 16
     page.close()
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from conftest import Outcome
-from handwriting import CHROMIUM, DIGITS, chromium, draw, settled
+from handwriting import CHROMIUM, DIGITS, Stroke, chromium, draw, settled
 
 from .conftest import TOKEN, Running, as_file, proxy
 
@@ -84,6 +84,30 @@ def test_ten_digits_are_read_saved_and_downloaded(
     trained = vggnet("train", "--dataset", "drawings.zip", *small)
     assert trained.code == 0, trained.err
     assert Path("drawings_vggnet.pth").is_file()
+
+
+def test_a_scribble_is_flagged_and_explained(page: Any) -> None:
+    """A grid is called unlike the training images; the button paints the evidence, and stays on."""
+    grid: list[Stroke] = [[(x / 8, 0.2), (x / 8, 0.8)] for x in range(2, 7)]
+    grid += [[(y, x) for x, y in stroke] for stroke in grid]
+    draw(page, grid)
+    settled(page)
+    playwright.expect(page.locator("#unlike")).to_be_visible()
+    plain = page.locator("#seen").get_attribute("src")
+    button = page.get_by_role("button", name="Show the evidence")
+    button.click()
+    playwright.expect(page.locator("#caption")).to_contain_text("orange")
+    assert page.locator("#seen").get_attribute("src") != plain
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    button.click()
+    assert page.locator("#seen").get_attribute("src") == plain
+    button.click()
+    page.get_by_role("button", name="Clear").click()
+    settled(page)
+    playwright.expect(page.locator("#unlike")).to_be_hidden()
+    draw(page, DIGITS["7"])
+    settled(page)
+    playwright.expect(page.locator("#caption")).to_contain_text("orange")
 
 
 def test_clear_and_undo(page: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,8 @@ from pydantic import (
 
 from vggnet.config import Config, ModelConfig
 from vggnet.data.matching import TrainedOn
+from vggnet.engine.calibration import Calibration
+from vggnet.engine.typicality import Typicality
 from vggnet.errors import ModelFileError
 from vggnet.model.vgg import padded_size
 
@@ -38,6 +40,7 @@ class RecordedData(_Record):
     image_size: Side | None = None
     skip_bad: bool = False
     common_classes: bool = False
+    class_folders: Literal["outer", "inner"] | None = None
     bit_depth: Annotated[int, Field(ge=1, le=16)] | None = None
     """Bits of 16-bit images that count as their full range."""
 
@@ -64,6 +67,10 @@ class ModelCard(_Record):
     """Name and SHA-256 of the model file that training started from."""
     test: dict[str, float] | None = None
     """Accuracy (0 to 1), loss and count on the test set, measured once, after training."""
+    calibration: Calibration | None = None
+    """How logits become probabilities; None: a plain softmax."""
+    typicality: Typicality | None = None
+    """Statistics of the training images, to tell others from them."""
 
     @property
     def data(self) -> RecordedData:
@@ -79,6 +86,7 @@ class ModelCard(_Record):
             self.data.dataset,
             self.dataset_sha256,
             self.data.bit_depth,
+            self.data.class_folders,
         )
 
     def without_paths(self) -> Self:
@@ -124,6 +132,8 @@ def build_card(
     dataset_sha256: str,
     environment: Mapping[str, Any],
     test: dict[str, float] | None,
+    calibration: Calibration | None = None,
+    typicality: Typicality | None = None,
     init: dict[str, str] | None = None,
 ) -> ModelCard:
     """Describe a network that was trained under `config`."""
@@ -137,6 +147,8 @@ def build_card(
         environment=dict(environment),
         init=init,
         test=test,
+        calibration=calibration,
+        typicality=typicality,
     )
 
 
@@ -188,3 +200,5 @@ def check_fits(card: ModelCard, network: ModelConfig) -> None:
     ]
     if wrong:
         raise ModelFileError(f"its description says {' and '.join(wrong)}")
+    if card.typicality and not card.typicality.fits(network):
+        raise ModelFileError("its description has statistics of another network's layers")

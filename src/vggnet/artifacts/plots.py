@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from vggnet.artifacts.atomic import write_file
 from vggnet.artifacts.outputs import PNG_SOFTWARE
-from vggnet.engine.evaluate import Evaluation, Score
+from vggnet.engine.calibration import Reliability
+from vggnet.engine.evaluate import Evaluation, Score, wilson_interval
 from vggnet.engine.fit import EpochResult
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def render_curves(
     accuracies = np.concatenate([epoch.step_accuracies for epoch in epochs])
     ends = [epoch.step for epoch in epochs]
     held_out = [(end, one) for end, one in zip(ends, validations, strict=True) if one is not None]
-    figure = _figure(10, 4.2)
+    figure = build_figure(10, 4.2)
     left, right = figure.subplots(1, 2)
     smoothed = f" (labels smoothed by {label_smoothing:g})" if label_smoothing else ""
     _draw_curve(left, losses, "training" + smoothed)
@@ -74,7 +75,7 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
     np.fill_diagonal(mistakes, 0)
     many = len(classes)
     side = min(20.0, 2.2 + 0.55 * many)
-    figure = _figure(side, side)
+    figure = build_figure(side, side)
     axes = figure.subplots()
     axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1.0, mistakes.max() * 1.4))
     size = 10 if many <= 12 else 6
@@ -93,7 +94,7 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
                     color=color,
                     weight=weight,
                 )
-    fonts = _Fonts("".join(classes))
+    fonts = Fonts("".join(classes))
     shown = [
         name if fonts.can_draw(name) else f"no. {number}" for number, name in enumerate(classes)
     ]
@@ -107,6 +108,48 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     save_figure(figure, path)
+
+
+def render_reliability(path: Path, evaluation: Evaluation) -> None:
+    """Draw the accuracy of predictions against their confidence, calibrated and not."""
+    figure = build_figure(5, 5)
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], ":", color=GREY, linewidth=1)
+    found = [("before calibration", evaluation.uncalibrated, ORANGE, "o")]
+    if evaluation.calibration:
+        found.append(("calibrated", evaluation, BLUE, "s"))
+    for name, one, color, marker in found:
+        _draw_reliability(axes, one.reliability, name, color, marker)
+    axes.set(
+        title=f"Confidence and accuracy of {evaluation.count:,} predictions",
+        xlabel="mean confidence of a tenth of the scale, %",
+        ylabel="of these, correct, % (95 % interval)",
+        xlim=(0, 102),
+        ylim=(0, 102),
+    )
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", title="mean difference (ECE)", alignment="left")
+    save_figure(figure, path)
+
+
+def _draw_reliability(
+    axes: Axes, reliability: Reliability, name: str, color: str, marker: str
+) -> None:
+    """Draw a point for each tenth of the scale in which there are predictions."""
+    tenths = np.minimum((reliability.confidence * 10).astype(int), 9)
+    points, lows, highs = [], [], []
+    for tenth in np.unique(tenths):
+        inside = tenths == tenth
+        count, correct = int(inside.sum()), int(reliability.correct[inside].sum())
+        low, high = wilson_interval(correct, count)
+        points.append((reliability.confidence[inside].mean(), correct / count))
+        lows.append(correct / count - low)
+        highs.append(high - correct / count)
+    x, y = 100 * np.array(points).T
+    errors = 100 * np.array([lows, highs])
+    label = f"{name}: {100 * reliability.error:.2f} %"
+    axes.errorbar(x, y, errors.clip(0), fmt=marker, color=color, capsize=2, label=label)
 
 
 def render_mistakes(
@@ -143,11 +186,11 @@ def render_sheet(
 ) -> None:
     """Draw images (N, C, H, W) in a grid, each with its caption."""
     rows = max(1, -(-len(images) // columns))
-    figure = _figure(1.5 * columns, 1.85 * rows + 0.5)
+    figure = build_figure(1.5 * columns, 1.85 * rows + 0.5)
     # One Axes for all images: with one for each of 40, the layout takes a second.
     axes = figure.subplots()
     axes.set(xlim=(0, columns), ylim=(rows, -0.02))
-    fonts = _Fonts("".join((title, *captions)))
+    fonts = Fonts("".join((title, *captions)))
     axes.set_title(fonts.replace(title), **fonts.style)
     axes.set_axis_off()
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
@@ -170,7 +213,7 @@ def render_sheet(
     save_figure(figure, path)
 
 
-class _Fonts:
+class Fonts:
     """Fonts of this machine that together draw a text; matplotlib's own has no Chinese.
 
     Args:
@@ -213,7 +256,8 @@ def _characters(path: str) -> set[str]:
     return set(map(chr, FT2Font(path).get_charmap()))
 
 
-def _figure(width: float, height: float) -> Figure:
+def build_figure(width: float, height: float) -> Figure:
+    """Return an empty figure; sizes are in inches of 110 pixels."""
     # Imported here because it takes 0.3 s, and most commands draw nothing.
     from matplotlib.figure import Figure
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggnet.cli import model_options as options
-from vggnet.cli.options import DataDir, Download, SkipBad
+from vggnet.cli.options import ClassFolders, DataDir, Download, SkipBad
 from vggnet.cli.terminal import printable, warn
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def evaluate(
     data_dir: DataDir = None,
     download: Download = True,
     skip_bad: SkipBad = False,
+    class_folders: ClassFolders = None,
     mistakes: Annotated[
         Path | None,
         typer.Option(help="Write the most confident errors to this PNG file."),
@@ -75,7 +76,12 @@ def evaluate(
             check_output(path, PNG, inputs, force)
             inputs.append(path)
     test, warnings = load_to_evaluate(
-        name, trained_on, data_dir, download=download, skip_bad=skip_bad
+        name,
+        trained_on,
+        data_dir,
+        download=download,
+        skip_bad=skip_bad,
+        class_folders=class_folders,
     )
     for warning in warnings:
         warn(warning)
@@ -115,9 +121,14 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
     console.print(
         f"accuracy {100 * found.accuracy:.2f} % ({found.correct:,} of {found.count:,}; "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f} %)\n"
-        f"loss     {found.loss:.4f} nats\n"
+        f"{_describe_probabilities(found)}\n"
         f"data     {printable(source)}"
     )
+    if found.is_imbalanced:
+        console.print(
+            f"balanced accuracy {100 * found.balanced_accuracy:.2f} %, macro F1 "
+            f"{100 * found.macro_f1:.2f} %"
+        )
     table = Table(box=box.SIMPLE_HEAD)
     columns = ("class", "images", "precision %", "recall %", "F1 %", "most often predicted as")
     for column in columns:
@@ -136,3 +147,22 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
             f"{printable(classes[other])} ({wrong[other]} times)" if wrong[other] else "",
         )
     console.print(table)
+
+
+def _describe_probabilities(found: Evaluation) -> str:
+    """Return the lines about how far the probabilities can be trusted."""
+    before, reliability = found.uncalibrated, found.reliability
+    low, high = reliability.error_interval()
+    scores = [
+        (f"NLL      {found.loss:.4f} nats", f"{before.loss:.4f}"),
+        (f"Brier    {found.brier:.4f}", f"{before.brier:.4f}"),
+        (
+            f"ECE      {100 * reliability.error:.2f} % "
+            f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %)",
+            f"{100 * before.reliability.error:.2f} %",
+        ),
+    ]
+    if not found.calibration:
+        note = "\nthe model's file has no calibration: probabilities are a plain softmax"
+        return "\n".join(line for line, _ in scores) + note
+    return "\n".join(f"{line}; {other} before calibration" for line, other in scores)

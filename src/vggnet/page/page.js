@@ -28,6 +28,7 @@ let version = 0; // of the drawing
 let answered = 0; // the version that the answer shown belongs to
 let asking = false;
 let saving = -1; // the version that is being saved
+let explaining = false; // whether the evidence is shown
 
 // --- Requests -------------------------------------------------------------------------
 
@@ -57,9 +58,9 @@ async function ask() {
 }
 
 // The answer, or undefined after a while if there is none.
-async function request() {
+async function request(what = "predict") {
   try {
-    return await engine.predict(pad.toCanvas(), find("model").value);
+    return await engine[what](pad.toCanvas(), find("model").value);
   } catch (error) {
     complain(error.message);
     await wait(1000 * (error.seconds ?? 1));
@@ -70,7 +71,7 @@ async function request() {
 
 function show(answer) {
   const prediction = answer?.predictions[0] ?? {};
-  const { class: label = null, probability, probabilities } = prediction;
+  const { class: label = null, probability, probabilities, unlike_training: unlike } = prediction;
   seen = answer?.seen ?? null;
   if (probabilities) setClasses(Object.keys(probabilities));
   if (probabilities && classes.length > MOST_BARS) showBars(mostProbable(probabilities));
@@ -80,7 +81,10 @@ function show(answer) {
   find("confidence").textContent =
     label !== null ? text.confidence(percent(probability)) : answer ? text.nothing : text.blank;
   find("seen").hidden = seen === null;
-  if (seen) find("seen").src = `data:image/png;base64,${seen}`;
+  find("explain").disabled = seen === null;
+  if (seen) showInput(seen, text.input);
+  if (seen && explaining) explain();
+  find("unlike").hidden = !unlike;
   for (const bar of find("bars").children) {
     const value = probabilities?.[bar.dataset.label] ?? 0;
     bar.classList.toggle("best", bar.dataset.label === label);
@@ -92,13 +96,31 @@ function show(answer) {
     button.classList.toggle("best", button.dataset.label === label);
   }
   if (!pad.drawing && version === answered)
-    say(label === null ? text.spokenNothing : text.spoken(label, percent(probability)));
+    say(
+      label === null
+        ? text.spokenNothing
+        : text.spoken(label, percent(probability)) + (unlike ? ` ${text.unlike}.` : ""),
+    );
   inside?.show(answer, () => version === answered);
 }
 
 function mostProbable(probabilities) {
   const byShare = Object.entries(probabilities).sort(([, one], [, other]) => other - one);
   return byShare.slice(0, MOST_BARS).map(([name]) => name);
+}
+
+function showInput(png, caption) {
+  find("seen").src = `data:image/png;base64,${png}`;
+  find("caption").textContent = caption;
+}
+
+// Paint the evidence over the network's input, once the drawing rests.
+async function explain() {
+  if (pad.drawing || version !== answered) return;
+  const asked = version;
+  const evidence = await request("explain");
+  if (evidence?.picture && version === asked && explaining)
+    showInput(evidence.picture, text.explained);
 }
 
 function percent(value) {
@@ -201,6 +223,13 @@ function change(act) {
 
 const actions = {
   open: () => find("file").click(),
+  explain: () => {
+    explaining = !explaining;
+    find("explain").ariaPressed = String(explaining);
+    if (!seen) return;
+    if (explaining) explain();
+    else showInput(seen, text.input);
+  },
   undo: () => pad.undo(),
   clear: () => pad.clear(),
   download,
@@ -278,6 +307,7 @@ function chooseTitle() {
 
 for (const part of document.querySelectorAll("[data-engine]"))
   if (part.dataset.engine !== (own ? "own" : "server")) part.remove();
+find("explain").hidden = own; // the panels show the evidence
 find("model").append(new Option("vggnet", "vggnet")); // the default model
 translate(chooseTitle());
 find("pad").setAttribute("aria-roledescription", text.area);

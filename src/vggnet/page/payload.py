@@ -26,6 +26,7 @@ def build_payload(model: EndToEndModel, drawn: bool, bits: int) -> dict[str, Any
     Returns:
         What `Network` in `network.js` takes, ready for JSON.
     """
+    calibration = model.card.calibration
     weights, scales = [], []
     for layer in weighted_layers(model.network):
         whole, scale = quantize_rows(layer.weight.detach().flatten(1).numpy(), bits)
@@ -40,6 +41,7 @@ def build_payload(model: EndToEndModel, drawn: bool, bits: int) -> dict[str, Any
         "mean": model.card.mean,
         "std": model.card.std,
         "drawn": drawn,
+        "calibration": calibration and calibration.model_dump(),
         "bits": bits,
         "layers": list(_layers(model.network)),
         "weights": _encode(np.concatenate(weights)),

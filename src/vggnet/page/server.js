@@ -22,8 +22,17 @@ export class ServerEngine {
   }
 
   // Predict what a canvas shows with a model.
-  async predict(canvas, model) {
-    const response = await fetch(`models/${encodeURIComponent(model)}/predict`, {
+  predict(canvas, model) {
+    return this.#ask("predict", canvas, model);
+  }
+
+  // Explain that prediction: the evidence for it as a picture.
+  explain(canvas, model) {
+    return this.#ask("explain", canvas, model);
+  }
+
+  async #ask(what, canvas, model) {
+    const response = await fetch(`models/${encodeURIComponent(model)}/${what}`, {
       method: "POST",
       headers: { "Content-Type": "image/png" },
       body: await canvas.convertToBlob({ type: "image/png" }),

@@ -167,6 +167,8 @@ def _lines(model: EndToEndModel, bits: int) -> Iterator[str]:
     buffers = max(sizes[0::2]), max(sizes[1::2])
     calls = "\n".join(f"    {one.call};" for one in _alternate(steps))
     last = "ab"[len(steps) % 2]
+    calibration = card.calibration
+    scale, curvature = (calibration.scale, calibration.curvature) if calibration else (1.0, 0.0)
     yield c_source.HEAD.format(
         name=model.network.config.name,
         shape=f"{channels} x {height} x {width}",
@@ -186,6 +188,7 @@ def _lines(model: EndToEndModel, bits: int) -> Iterator[str]:
         pixels=channels * height * width, classes=len(card.classes), channels=channels,
         height=height, width=width, side=side, top=(side - height) // 2, left=(side - width) // 2,
         mean=_spread(card.mean, channels), std=_spread(card.std, channels), calls=calls, last=last,
+        scale=_float(scale), curvature=_float(curvature),
     )  # fmt: skip
 
 

@@ -135,7 +135,9 @@ int predict(const uint8_t pixels[{pixels}], float probabilities[{classes}])
             best = at;
     float sum = 0.0f;
     for (int at = 0; at < {classes}; at++) {{
-        probabilities[at] = expf({last}[at] - {last}[best]);
+        /* Calibrated: with a scale of 1 and no curvature, this is softmax. */
+        const float distance = {last}[best] - {last}[at];
+        probabilities[at] = expf(-distance * ({scale} + {curvature} * distance));
         sum += probabilities[at];
     }}
     for (int at = 0; at < {classes}; at++)
