@@ -14,7 +14,7 @@ import numpy as np
 from vggnet.config import DataConfig, suggest
 from vggnet.data.catalog import CATALOG, CatalogEntry, PublishedFile
 from vggnet.data.collection import Collection, Request, to_dataset
-from vggnet.data.dataset import Dataset, LabeledImages
+from vggnet.data.dataset import ARRAYS, Dataset, LabeledImages
 from vggnet.data.download import TIMEOUT, fetch
 from vggnet.data.files import File, check_name, file_mode, open_file
 from vggnet.data.places import (
@@ -30,7 +30,7 @@ from vggnet.data.sources import KINDS, cifar, idx, load_collection, svhn
 from vggnet.data.sources.arrays import Numbers, Pixels
 from vggnet.data.sources.idx import idx_sha256, read_idx
 from vggnet.errors import ConfigError, DataError
-from vggnet.recipes import build_config
+from vggnet.recipes import RECIPES, build_config
 
 _READERS: dict[str, Callable[[Sequence[File]], tuple[Pixels, Numbers]]] = {
     "idx": idx.read_split,
@@ -54,6 +54,10 @@ def load_dataset(
     Raises:
         ConfigError: The name is unknown, or a setting does not fit.
         DataError: A file is missing, damaged, or not the published one.
+
+    Examples:
+        >>> vggnet.load_dataset("mnist")
+        Dataset(mnist: 60,000 training and 10,000 test images, grey 28×28, 10 classes)
     """
     data = {"dataset": str(dataset), "data_dir": data_dir, **settings}
     return load_configured(build_config({"data": data}).data)
@@ -123,6 +127,13 @@ def find_entry(name: str) -> CatalogEntry:
     Raises:
         ConfigError: There is none of that name.
     """
+    if name in RECIPES:
+        raise ConfigError(f"{name!r} is a recipe, not a dataset: pass recipe={name!r}, or --recipe")
+    if name == ARRAYS:
+        raise ConfigError(
+            "the images were arrays of a program: pass them again, as in "
+            "vggnet.train((images, labels), resume=...)"
+        )
     if name not in CATALOG:
         raise ConfigError(
             f"unknown dataset {name!r}, and no file or folder is called so; "
