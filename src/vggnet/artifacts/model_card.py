@@ -64,6 +64,12 @@ class ModelCard(_Record):
     test: dict[str, float] | None = None
     """Accuracy (0 to 1), loss and count on the test set, measured once, after training."""
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.image_shape))
+        return f"ModelCard({len(self.classes):,} classes, {shape} images, {self.data.dataset})"
+
+    __str__ = __repr__
+
     @property
     def data(self) -> RecordedData:
         """The images of the training."""

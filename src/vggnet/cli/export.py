@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,38 +43,16 @@ def export(
     The file takes images as uint8 (N, C, H, W) and returns logits and probabilities. It is
     kept only if its outputs equal the network's on 1,000 test images, at batch sizes 1 to 256.
     """
-    from vggnet.artifacts.export import FORMATS, check_target, export_model
-    from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
-    from vggnet.artifacts.export.int8 import export_int8
-    from vggnet.artifacts.export.program import EndToEndModel
-    from vggnet.artifacts.model_file import LoadedModel, load_model
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.artifacts.export.convert import Target, convert
+    from vggnet.artifacts.model_file import load_model
+    from vggnet.engine.device import usable_cores
 
     if int8 and kind != "onnx":
         raise ConfigError(f"--int8 works with --format onnx, not with {kind}")
-    file = FORMATS[kind].kind
     overrides = options.read_overrides(mean, std, image_size, classes)
-    loaded = load_model(model, overrides)
-    stem = model.resolve().name if model.is_dir() else model.stem
-    path = output or Path(f"{stem}{'_int8' * int8}{file.suffixes[0] if file else '_hub'}")
-    check_target(kind, path, model, force)
-    count = threads or usable_cores()
-    with computing("fp32", count):
-        dataset = find_dataset(loaded.card, data_dir)
-        shown = LoadedModel(loaded.network, loaded.card.without_paths())
-        network = EndToEndModel(shown, dataset.name if dataset else None)
-        if dataset and kind == "hub":
-            network.measure(dataset.test)
-        pixels, source = choose_pixels(dataset, loaded.card.image_shape)
-        found: dict[str, Any] = {"images": len(pixels), "source": source}
-        if int8:
-            quantized = export_int8(network, path, dataset, (pixels, source), count)
-            found |= asdict(quantized)
-        else:
-            found["worst"] = export_model(network, kind, path, pixels, source, count)
-    size = sum(one.stat().st_size for one in (path.rglob("*") if path.is_dir() else [path]))
-    found |= {"path": str(path), "format": kind, "bytes": size}
-    _print(found, FORMATS[kind].usage(path, loaded.card.image_shape), as_json)
+    target = Target(kind, output, int8, data_dir, force)
+    found = convert(load_model(model, overrides), model, target, threads or usable_cores())
+    _print(found.facts, found.usage, as_json)
 
 
 def _print(found: dict[str, Any], usage: str, as_json: bool) -> None:

@@ -14,7 +14,8 @@ from vggnet.cli.terminal import printable, say, warn
 from vggnet.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    from vggnet.inference.read import FileResult, Prediction
+    from vggnet.inference.predictions import Prediction
+    from vggnet.inference.read import FileResult
 
 NOTHING = "nothing drawn"
 

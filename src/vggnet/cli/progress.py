@@ -20,10 +20,10 @@ from rich.progress import (
 
 from vggnet.artifacts.summary import summarize
 from vggnet.cli.terminal import printable_lines, warn
-from vggnet.engine.device import name_device
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
 from vggnet.run import Plan, Reporter, TrainResult
+from vggnet.run.progress import describe_epoch, describe_result, describe_start
 
 
 class PatientConsole(Console):
@@ -105,16 +105,7 @@ class TerminalReporter(BarDisplay, Reporter):
         self._silent = not plan.session.is_main
         self._batch = plan.config.train.global_batch_size
         self._first_step = plan.first_step
-        config, cpu = plan.config, plan.device.type == "cpu"
-        self._print(
-            f"{config.model.name} on {plan.dataset.name}: recipe {config.recipe}, "
-            f"{config.train.epochs:g} {'epoch' if config.train.epochs == 1 else 'epochs'} of "
-            f"{len(plan.train):,} images, on {name_device(plan.device)}"
-            + (f" with {plan.threads} thread{'s' if plan.threads > 1 else ''}" if cpu else "")
-            + (f", {plan.session.world_size} processes" if plan.session.world_size > 1 else "")
-        )
-        if plan.first_step:
-            self._print(f"resumed after step {plan.first_step:,} of {plan.folder}")
+        self._print(describe_start(plan))
         if not self._silent:
             self._progress.start()
         self._began = time.perf_counter()
@@ -129,25 +120,12 @@ class TerminalReporter(BarDisplay, Reporter):
 
     def epoch_ended(self, result: EpochResult, validation: Evaluation | None) -> None:
         """Print a line for the epoch."""
-        line = f"epoch {result.epoch:.4g} · loss {result.loss:.4f}"
-        line += f" · train {100 * result.accuracy:.2f} %"
-        if validation:
-            line += f" · validation {100 * validation.accuracy:.2f} %"
-        speed = result.images / result.seconds
-        self._print(f"{line} · {result.seconds:.1f} s · {speed:,.0f} images/s")
+        self._print(describe_epoch(result, validation))
 
     def finished(self, result: TrainResult) -> None:
         """Print the accuracy, the duration, the files and the next command."""
         self._progress.stop()
-        found = result.evaluation
-        low, high = found.accuracy_interval
-        self._print(
-            f"\ntest accuracy {100 * found.accuracy:.2f} % "
-            f"({found.correct:,} of {found.count:,}; 95 % interval {100 * low:.2f} to "
-            f"{100 * high:.2f} %) in {result.seconds:.1f} s"
-        )
-        self._print(f"model  {result.output}")
-        self._print(f"run    {result.folder}  (curves, confusion matrix, mistakes, metrics)")
+        self._print(f"\n{describe_result(result)}")
         self._print(f"next   vggnet evaluate {result.output}")
 
     def _print(self, text: str) -> None:

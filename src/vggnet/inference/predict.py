@@ -1,55 +1,71 @@
-"""Load a model file and predict: uint8 images to classes and probabilities."""
+"""Load a model file, and use the model: predict, evaluate, export, save."""
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from vggnet.artifacts.model_card import ModelCard
-from vggnet.artifacts.model_file import LoadedModel, Overrides, load_model
+from vggnet.artifacts.model_file import (
+    LoadedModel,
+    Overrides,
+    check_suffix,
+    load_model,
+    save_model,
+)
+from vggnet.artifacts.model_page import render_model
+from vggnet.artifacts.outputs import MODEL, check_output
 from vggnet.data.batches import Batches
-from vggnet.data.dataset import LabeledImages
-from vggnet.data.matching import TrainedOn
+from vggnet.data.dataset import Dataset, LabeledImages, describe_shape
+from vggnet.data.matching import TrainedOn, load_to_evaluate, read_examples, relabel
 from vggnet.engine.device import choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
 from vggnet.errors import DataError, ModelFileError
+from vggnet.inference.evaluation import ModelEvaluation
+from vggnet.inference.inputs import see_images
+from vggnet.inference.predictions import Predictions
 from vggnet.kernels import accelerate
+
+_log = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 """Images per batch; on two cores the fastest of 64 to 1,000, because it fits into the caches."""
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Predictions for N images."""
-
-    classes: list[str]
-    """Name of the most probable class of each image."""
-    indices: npt.NDArray[np.int64]
-    """Index of that class, (N,)."""
-    probabilities: npt.NDArray[np.float32]
-    """Of every class, (N, num_classes); each row sums to 1."""
-
-
 class Classifier:
-    """A trained network that predicts from uint8 arrays.
+    """A trained network, which predicts, and its description.
 
     Args:
         model: The network and its description.
         device: Where to compute; see `choose_device`.
         kernels: Convolutions on a CPU: "auto", "winograd" or "torch".
+        path: Where the model is from.
+
+    Examples:
+        >>> vggnet.load("mnist_vggnet.pth", device="cpu")
+        Classifier(..., 10 classes, grey 28×28, ... parameters, cpu)
     """
 
-    def __init__(self, model: LoadedModel, device: str = "auto", kernels: str = "auto") -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        device: str = "auto",
+        kernels: str = "auto",
+        path: Path | None = None,
+    ) -> None:
         self.device = choose_device(device)
         self.card: ModelCard = model.card
         self.network = model.network
+        self.path = path
+        self._kernels = kernels
         place(self.network, self.device)
         self._replica = accelerate(self.network, kernels).eval()
         self._preprocessing = model.preprocessing
@@ -71,34 +87,79 @@ class Classifier:
             self.card.data.bit_depth,
         )
 
-    @torch.no_grad()
-    def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
-        """Classify images of the same size and kind as the training data.
+    def predict(self, images: Any, *, prepare: bool | None = None) -> Predictions:
+        """Classify images of any kind.
+
+        Images are prepared as `vggnet predict` does: a digit on any paper is redrawn in MNIST's
+        style, if that is what the model was trained on; other images are resized and centered.
 
         Args:
-            images: uint8; one gray image (H, W), several (N, H, W), or (N, C, H, W).
-                For MNIST: white strokes on black, 28×28.
+            images: The path of an image, a folder, a zip or a file of digits, or a list of
+                paths; a Pillow image; an array or a tensor, (H, W), (C, H, W) or (H, W, C), or
+                several, (N, …), or (N, values); or a list of images. Values are whole numbers
+                from 0 to 255, or fractions from 0 to 1. For MNIST: white strokes on black.
+            prepare: Prepare the images, or use them unchanged; default: use the rows of data
+                files, and arrays of the model's own size, unchanged, and prepare all others.
 
         Raises:
-            DataError: They are not uint8, or do not have the model's size and channels.
+            DataError: They are none that can be read; the message says why.
+            ImageError: A file cannot be read, or is not prepared and not of the model's size.
+            ModelFileError: The network's outputs are not finite.
+
+        Examples:
+            >>> model = vggnet.load("mnist_vggnet.pth")
+            >>> predictions = model.predict("digit.jpg")
+            >>> len(predictions), predictions[0].seen.shape
+            (1, (1, 28, 28))
+        """
+        seen = see_images(images, self.trained_on, prepare)
+        probabilities = self._compute(seen.images)
+        probabilities[~seen.drawn] = np.nan
+        return Predictions(self.classes, probabilities, seen.images, seen.names)
+
+    __call__ = predict
+
+    @torch.no_grad()
+    def _compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return the probabilities of images (N, C, H, W) of the model's shape.
+
+        Raises:
             ModelFileError: The network's outputs are not finite.
         """
-        pixels = torch.tensor(self._as_batch(images), device=self.device)
+        pixels = torch.tensor(images, device=self.device)
         parts = torch.split(pixels, BATCH_SIZE)
         logits = torch.cat([self._replica(self._preprocess(part)) for part in parts]).cpu()
         _check_finite(logits.numpy())
-        probabilities = logits.softmax(1).numpy()
-        indices = probabilities.argmax(axis=1)
-        return Predictions([self.classes[index] for index in indices], indices, probabilities)
+        probabilities: npt.NDArray[np.float32] = logits.softmax(1).numpy()
+        return probabilities
 
-    def evaluate(self, examples: LabeledImages) -> Evaluation:
+    def evaluate(
+        self, dataset: str | Path | LabeledImages | Dataset | tuple[Any, Any] | None = None
+    ) -> Evaluation:
         """Compare the predictions with the labels.
 
+        Args:
+            dataset: A name or a path, whose test images count; a `Dataset`, likewise; images and
+                labels, as `Dataset.from_arrays` takes them; default: what the model was trained
+                on. Images of other sizes are fitted to the model's.
+
         Raises:
+            ConfigError: The dataset is unknown.
             DataError: The images or classes are not the model's.
             ModelFileError: The network's outputs are not finite.
+
+        Examples:
+            >>> model = vggnet.load("mnist_vggnet.pth")
+            >>> found = model.evaluate("mnist")
+            >>> found.accuracy > 0.9, found.confusion_matrix.shape
+            (True, (10, 10))
         """
-        self._as_batch(examples.images)
+        examples = self._find_examples(dataset)
+        if examples.images.shape[1:] != self.card.image_shape:
+            raise DataError(
+                f"{examples.source} has images of shape {examples.images.shape[1:]}, "
+                f"and the model takes {self.card.image_shape}"
+            )
         if examples.num_classes != len(self.classes):
             raise DataError(
                 f"{examples.source} has {examples.num_classes} classes, "
@@ -107,24 +168,104 @@ class Classifier:
         batches = Batches(examples, self.device, self._preprocessing, batch_size=BATCH_SIZE)
         found = evaluate(self._replica, batches, Session())
         _check_finite(found.logits)
-        return found
+        return ModelEvaluation.of(found, self.classes, examples.images)
 
-    def _as_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return images as (N, C, H, W)."""
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-            found = getattr(images, "dtype", type(images).__name__)
-            raise DataError(f"images must be a NumPy array of uint8, 0 to 255, not {found}")
-        shape = images.shape
-        if images.ndim == 2:
-            images = images[np.newaxis]
-        if images.ndim == 3:
-            images = images[:, np.newaxis]
-        if images.shape[1:] != self.card.image_shape or not len(images):
-            raise DataError(
-                f"images have the shape {shape}; this model takes "
-                f"(N, {', '.join(map(str, self.card.image_shape))})"
-            )
-        return images
+    def _find_examples(
+        self, dataset: str | Path | LabeledImages | Dataset | tuple[Any, Any] | None
+    ) -> LabeledImages:
+        """Return the images to evaluate on, with the labels numbered as the model's."""
+        if isinstance(dataset, LabeledImages):
+            return dataset
+        trained_on = self.trained_on
+        if isinstance(dataset, Dataset):
+            return relabel(dataset.test, dataset.classes, trained_on)
+        if isinstance(dataset, tuple):
+            return read_examples(dataset, trained_on)
+        name = trained_on.dataset or "mnist" if dataset is None else str(dataset)
+        test, warnings = load_to_evaluate(name, trained_on)
+        for warning in warnings:
+            _log.warning("%s", warning)
+        return test
+
+    def export(
+        self,
+        kind: str = "onnx",
+        output: str | Path | None = None,
+        *,
+        int8: bool = False,
+        data_dir: str | Path | None = None,
+        force: bool = False,
+    ) -> Path:
+        """Convert the model for other programs, check that the result computes the same.
+
+        Args:
+            kind: "onnx", "pt2" (torch.export), "safetensors", or "hub": a folder for Hugging
+                Face's Hub.
+            output: The file or folder; default: the model's name, in the current folder.
+            int8: Quantize to 8 bits, with "onnx" only.
+            data_dir: Where the model's dataset is.
+            force: Replace an existing file that vggnet did not write.
+
+        Returns:
+            The file or folder.
+
+        Raises:
+            ConfigError: The kind is unknown, or a package is missing.
+            ExportError: The results differ; no file is left.
+            OutputError: The file cannot be written.
+
+        Examples:
+            >>> vggnet.load("mnist_vggnet.pth").export("safetensors").name
+            'mnist_vggnet.safetensors'
+        """
+        from vggnet.artifacts.export.convert import Target, convert
+
+        network = copy.deepcopy(self.network).cpu()
+        target = Target(
+            kind=kind,
+            output=Path(output) if output else None,
+            int8=int8,
+            data_dir=Path(data_dir) if data_dir else None,
+            force=force,
+        )
+        threads = torch.get_num_threads()
+        return convert(LoadedModel(network, self.card), self.path, target, threads).path
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write the model to a file, `.pth` or `.safetensors`, and return its path.
+
+        Args:
+            path: The file.
+            force: Replace an existing file that vggnet did not write.
+
+        Raises:
+            ConfigError: The suffix is another, or the file is not vggnet's.
+            OutputError: The file cannot be written; an existing file is unchanged.
+
+        Examples:
+            >>> vggnet.load("mnist_vggnet.pth").save("copy.safetensors").name
+            'copy.safetensors'
+        """
+        path = Path(path)
+        check_suffix(path)
+        check_output(path, MODEL, force=force)
+        save_model(path, self.network, self.card)
+        return path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Compiled kernels cannot be pickled; they are loaded again.
+        loaded = LoadedModel(self.network, self.card)
+        return type(self), (loaded, str(self.device), self._kernels, self.path)
+
+    def __repr__(self) -> str:
+        count = sum(one.numel() for one in self.network.parameters())
+        return (
+            f"Classifier({self.network.config.name}, {len(self.classes)} classes, "
+            f"{describe_shape(self.card.image_shape)}, {count:,} parameters, {self.device})"
+        )
+
+    def _repr_html_(self) -> str:
+        return render_model(self.network, self.card)
 
 
 def load(
@@ -155,6 +296,10 @@ def load(
         ModelFileError: The file is missing, damaged, or not a VGG.
         ConfigError: One of the last four does not fit the network.
         DeviceError: The device is not available.
+
+    Examples:
+        >>> vggnet.load("mnist_vggnet.pth").classes
+        ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     overrides = Overrides(
         mean=_as_tuple(mean),
@@ -162,7 +307,7 @@ def load(
         image_size=image_size,
         classes=None if classes is None else tuple(classes),
     )
-    return Classifier(load_model(Path(path), overrides), device, kernels)
+    return Classifier(load_model(Path(path), overrides), device, kernels, Path(path))
 
 
 def _as_tuple(values: float | Sequence[float] | None) -> tuple[float, ...] | None:
