@@ -23,6 +23,7 @@ ROOMS = (
     "artifacts",
     "inference",
     "run",
+    "sklearn",
     "report",
     "compare",
     "study",
