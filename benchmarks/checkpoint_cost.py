@@ -24,8 +24,9 @@ from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
-from vggnet.engine.device import computing, usable_cores
+from vggnet.engine.device import computing
 from vggnet.engine.fit import TrainState, build_state, fit
+from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.engine.snapshot import Snapshot, take_snapshot
 from vggnet.model.vgg import build_network

@@ -28,7 +28,7 @@ from vggnet.compare.measure import Timer, Workload, time_cold_start, time_fit
 from vggnet.compare.result import Result, Setting
 from vggnet.config import Config
 from vggnet.data.storage import load_dataset
-from vggnet.engine.device import usable_cores
+from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.recipes import resolve_config
 from vggnet.run import fit_to_data

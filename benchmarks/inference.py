@@ -31,7 +31,8 @@ from vggnet.artifacts.export.int8 import quantize
 from vggnet.artifacts.export.onnx_file import open_onnx, write_onnx
 from vggnet.artifacts.export.program import EndToEndModel, Program, eager_program
 from vggnet.artifacts.model_file import load_model
-from vggnet.engine.device import computing, usable_cores
+from vggnet.engine.device import computing
+from vggnet.engine.processor import usable_cores
 
 Pixels = npt.NDArray[np.uint8]
 Engine = Callable[[Pixels], object]

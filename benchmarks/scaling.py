@@ -29,7 +29,7 @@ from measuring import (
     write_report,
 )
 
-from vggnet.engine.device import usable_cores
+from vggnet.engine.processor import usable_cores
 
 IMAGES = 60_000
 """Images in an epoch."""

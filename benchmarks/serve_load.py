@@ -32,7 +32,8 @@ from urllib.parse import urlsplit
 from measuring import build_parser, render_machine, write_report
 from PIL import Image, ImageOps
 
-from vggnet.data.storage import load_test
+from vggnet.data.catalog import CATALOG
+from vggnet.data.known import load_test
 from vggnet.serve.limits import Limits
 
 CONNECTIONS = 32
@@ -116,7 +117,8 @@ async def read_status(reader: asyncio.StreamReader) -> int:
 def build_requests(url: str) -> tuple[bytes, bytes]:
     """Return a request with an image of 280×280 pixels, and a health check."""
     host = urlsplit(url).netloc
-    digit = Image.fromarray(load_test("mnist").images[0, 0])
+    test, _ = load_test(CATALOG["mnist"])
+    digit = Image.fromarray(test.images[0, 0])
     file = BytesIO()
     ImageOps.invert(digit).resize((280, 280)).save(file, "PNG")
     body = file.getvalue()

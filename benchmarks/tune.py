@@ -30,9 +30,10 @@ from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import LabeledImages, hold_out
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
-from vggnet.engine.device import computing, usable_cores
+from vggnet.engine.device import computing
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import build_state, fit
+from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.kernels import accelerate

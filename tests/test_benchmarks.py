@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+import gpu_acceptance
+import gpu_table
 import measuring
 import pytest
 
@@ -63,3 +65,68 @@ def test_a_report_names_machine_versions_and_command(
     record = json.loads(output.with_suffix(".json").read_text())
     assert (record["command"], record["seconds"]) == (command, [1.5])
     assert record["environment"]["usable_cores"] >= 1
+
+
+def acceptance_results(folder: Path) -> dict[str, object]:
+    """Invent what the acceptance script wrote on a GPU; nothing in it was measured."""
+    fast = {"recipe": "fast", "precision": "fp32", "accuracy": 0.99, "training_seconds": 1.5}
+    pairs = {"article_seconds": [30.0, 20.0, 10.0], "vggnet_seconds": [10.0, 10.0, 10.0]}
+    lines = [
+        {"check": "environment", "what": "GPU", "gpu": "INVENTED FOR A TEST"},
+        {"check": "trainings", "what": "fast, fp32", **fast},
+        {"check": "article", "what": "script", "article_seconds": [9.0], "vggnet_seconds": [1.0]},
+        {"check": "article", "what": "script", **pairs},
+        {"check": "tests", "what": "pytest", "status": "failed"},
+    ]
+    record = {
+        "environment": {"torch": "0.0"},
+        "results": [{"status": "ok", "result": "", **one} for one in lines],
+    }
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(record))
+    return record
+
+
+def test_the_table_of_gpus_comes_from_the_results(tmp_path: Path) -> None:
+    """A result folder becomes a row; what it lacks is a dash; without any, the text says how."""
+    record = acceptance_results(tmp_path / "gpu")
+    text = gpu_table.render([record], gpu_table.TEXTS["README.md"])
+    row = (
+        "| INVENTED FOR A TEST | 0.0 | 99.00 %, 1.5 s | – | – | 2.0 times slower | 3 ok, 1 failed |"
+    )
+    assert text.splitlines()[-1] == row
+    assert "gpu_acceptance.py" in gpu_table.render([], gpu_table.TEXTS["README.md"])
+
+
+@pytest.mark.parametrize("name", gpu_table.TEXTS)
+def test_the_readmes_have_the_table_of_the_results(name: str) -> None:
+    """The script has been run since the last result came."""
+    paths = sorted(gpu_table.RESULTS.glob("*/results.json"))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    table = gpu_table.render(records, gpu_table.TEXTS[name])
+    text = (BENCHMARKS.parent / name).read_text(encoding="utf-8")
+    assert gpu_table.replace(text, table) == text
+
+
+def test_a_check_that_hangs_ends_at_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed, and the results before it hung are kept."""
+    script = 'import time; print(\'{"what": "first", "status": "ok", "result": ""}\', flush=True)'
+    (tmp_path / "gpu_checks.py").write_text(f"{script}; time.sleep(100)")
+    monkeypatch.setattr(gpu_acceptance, "BENCHMARKS", tmp_path)
+    found = gpu_acceptance.run_check("hangs", [], 2.0)
+    assert [one["status"] for one in found] == ["ok", "failed"]
+    assert found[-1]["result"] == "stopped after 2 s"
+    (tmp_path / "gpu_checks.py").write_text("raise SystemExit(3)")
+    (failed,) = gpu_acceptance.run_check("fails", [], 9.0)
+    assert failed["result"] == "exit code 3 without a result"
+
+
+def test_the_result_folder_keeps_its_limits(tmp_path: Path) -> None:
+    """The largest files go first, and the results stay."""
+    (tmp_path / "results.json").write_bytes(bytes(2000))
+    for number in range(9):
+        (tmp_path / f"{number}").write_bytes(bytes(number))
+    gpu_acceptance.trim(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"results.json", *"012345"}

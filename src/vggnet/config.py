@@ -167,7 +167,7 @@ class DataConfig(_Section):
     """Dataset: a name from `vggnet data list`, or a folder of your own images."""
 
     data_dir: Path | None = None
-    """Folder that contains the dataset in torchvision's layout, raw or gzipped."""
+    """Folder or file that holds the dataset: in torchvision's layout, or as a table or archive."""
 
     download: bool = True
     """Download the dataset if it is not on this machine."""
@@ -180,6 +180,9 @@ class DataConfig(_Section):
 
     common_classes: bool = False
     """Skip classes that are not in both the training and the test split."""
+
+    class_folders: Literal["outer", "inner"] | None = None
+    """Which folders are the classes if all hold folders of the same names: outer or inner."""
 
     bit_depth: int | None = Field(None, ge=1, le=16)
     """Bits per value of 16-bit images; default: what the dataset's largest value needs."""

@@ -6,6 +6,16 @@ The command line prints the message without a traceback and exits with the error
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+
+
+def quote(words: Sequence[str]) -> str:
+    """Join the words of a command for the user's shell, so that a message can be copied."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+
 
 class VggnetError(Exception):
     """Base class of all errors that a user can cause and fix.

@@ -18,8 +18,9 @@ from vggnet.artifacts.model_file import LoadedModel
 from vggnet.config import Config, list_keywords
 from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.data.sources.arrays import Numbers, Pixels, scale_pixels, shape_images
-from vggnet.engine.device import choose_device, computing, own_random_numbers, usable_cores
+from vggnet.engine.device import choose_device, computing, own_random_numbers
 from vggnet.engine.environment import describe_environment
+from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.errors import VggnetError
 from vggnet.inference.predict import Classifier

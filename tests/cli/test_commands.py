@@ -17,6 +17,7 @@ from PIL import Image
 from conftest import Outcome
 from vggnet.artifacts.model_file import load_model
 from vggnet.config import SECTIONS, ModelConfig
+from vggnet.errors import quote
 from vggnet.model.vgg import build_network
 
 Command = Callable[..., Outcome]
@@ -358,3 +359,26 @@ def test_a_closed_terminal_loses_no_run(tmp_path: Path) -> None:
     assert process.wait(timeout=600) == 130
     load_model(tmp_path / "runs" / "cut" / "model.safetensors")
     assert list((tmp_path / "runs" / "cut" / "checkpoints").glob("*.json"))
+
+
+def test_a_torch_without_libuv_starts_no_processes(
+    vggnet: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some builds for Windows cannot start several processes; the error says so and what works."""
+
+    def refuse(*_: object, **options: object) -> None:
+        raise RuntimeError("use_libuv was requested but PyTorch was built without libuv support")
+
+    monkeypatch.setattr("vggnet.engine.launch.TCPStore", refuse)
+    done = vggnet("train", "--nproc", "2", *TINY)
+    assert done.code == 2
+    assert "need libuv, which torch" in done.err
+    assert "in one process" in done.err
+
+
+def test_commands_are_quoted_for_the_users_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command to copy has the quotes of the system's own shell."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert quote(["my runs/a"]) == "'my runs/a'"
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert quote(["my runs/a"]) == '"my runs/a"'

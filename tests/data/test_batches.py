@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,3 +61,15 @@ def test_in_order_keeps_the_order() -> None:
         [4, 5, 6, 7],
         [8, 9],
     ]
+
+
+def test_images_that_do_not_fit_the_device_are_read_as_needed(
+    few: LabeledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU with too little memory gets the same batches, one after the other."""
+    stored = [*make_batches(few).shuffled(0, 1), *make_batches(few).in_order()]
+    monkeypatch.setattr("vggnet.data.batches._fits", lambda *_: False)
+    read = [*make_batches(few).shuffled(0, 1), *make_batches(few).in_order()]
+    for one, other in zip(stored, read, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -158,6 +160,58 @@ def test_a_killed_build_starts_over(pets: Path, cache: Path) -> None:
     found = load_dataset(pets, cache=True)
     assert found.sha256 == load_dataset(pets, cache=False).sha256
     assert len(list_entries()) == 1
+
+
+FULL = """
+import resource, signal, sys
+import vggnet
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+print(type(vggnet.load_dataset(sys.argv[1]).train.images).__name__)
+vggnet.load_dataset(sys.argv[1], cache=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file sizes cannot be limited")
+def test_a_disk_that_fills_up_loses_nothing(pets: Path, cache: Path) -> None:
+    """The images stay in memory, or the error says so; a whole entry stays, of half one nothing."""
+    expected = load_dataset(pets, cache=True, image_size=8).sha256
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, pets], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "ndarray\n"
+    assert "cannot keep the decoded images in" in done.stderr
+    assert "File too large; set VGGNET_CACHE_DIR to a folder with room" in done.stderr
+    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
+    assert load_dataset(pets, cache=True, image_size=8).sha256 == expected
+
+
+def test_two_builds_at_a_time_do_no_harm(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where files cannot be locked, each builds an entry of its own."""
+    expected = load_dataset(pets, cache=False).sha256
+    monkeypatch.setattr("vggnet.data.lock._try_lock", no_locks)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: load_dataset(pets, cache=True), range(4)))
+    assert {one.sha256 for one in found} == {expected}
+    assert 1 <= len(list_entries()) <= 4
+    assert load_dataset(pets, cache=True).sha256 == expected
+
+
+def no_locks(file: object) -> bool:
+    """Stand for a file system without locks."""
+    raise OSError(errno.ENOTSUP, "Operation not supported")
+
+
+def test_what_killed_builds_leave_is_deleted_after_a_day(pets: Path, cache: Path) -> None:
+    """It is in no list, and would take room for ever; what is being written stays."""
+    for name, hours in (("killed.1", 25), ("running.2", 1)):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "images.u8").write_bytes(b"half")
+        written = time.time() - 3600 * hours
+        os.utime(cache / name / "images.u8", (written, written))
+    load_dataset(pets, cache=True)
+    assert not (cache / "killed.1").exists()
+    assert (cache / "running.2" / "images.u8").exists()
 
 
 def test_old_entries_are_deleted_above_a_size(pets: Path, cache: Path) -> None:

@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vggnet.data.catalog import CATALOG, Archive, CatalogEntry
+from vggnet.data.catalog import CATALOG
 from vggnet.data.files import open_file
+from vggnet.data.known import load_entry
+from vggnet.data.published import Archive, CatalogEntry
 from vggnet.data.sources.cifar import read_split
-from vggnet.data.storage import load_dataset, load_entry
+from vggnet.data.storage import load_dataset
 from vggnet.errors import DataError, VggnetError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 3, 32, 32), np.uint8)

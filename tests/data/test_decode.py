@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from data.bomb import bomb
-from vggnet.data.decode import decode_image, load_image
+from vggnet.data.decode import Header, decode_image, load_image, read_header
 from vggnet.data.files import open_file
+from vggnet.data.image import fit_image
 from vggnet.errors import ImageError
 
 GREY = np.arange(0, 240, dtype=np.uint8).reshape(12, 20)
@@ -162,6 +163,33 @@ def test_a_cut_file_is_damaged() -> None:
         for length in range(0, len(data) * 3 // 4, 7):
             with pytest.raises(ImageError):
                 decode_image(data[:length])
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_s_header_is_what_pillow_says(mode: str, progressive: bool, tmp_path: Path) -> None:
+    """Also where a thumbnail pushes it beyond what is read at first."""
+    for extra in (b"", bytes(60_000)):
+        path = tmp_path / "a.jpg"
+        image = Image.new(mode, (50, 30))
+        comment = b"\xff\xfe" + struct.pack(">H", len(extra) + 2) + extra
+        data = encode(image, "JPEG", progressive=progressive)
+        path.write_bytes(data[:2] + comment + comment + data[2:])
+        header = read_header(open_file(path))
+        assert header == Header(50, grey=mode == "L", deep=False, cut=False)
+
+
+@pytest.mark.parametrize("side", [32, 96, 224, 500])
+def test_large_jpegs_are_decoded_at_a_smaller_scale(side: int) -> None:
+    """As small as the size allows that they are fitted to, which changes them little."""
+    rough = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    photo = Image.fromarray(rough).resize((500, 375), Image.Resampling.BICUBIC)
+    data = encode(photo, "JPEG", quality=95)
+    decoded = decode_image(data, side=side)
+    scale = max(one for one in (1, 2, 4, 8) if one * side <= 500)
+    assert decoded.shape == (-(-375 // scale), -(-500 // scale), 3)
+    fitted, whole = (fit_image(one, 3, side, side) for one in (decoded, decode_image(data)))
+    assert abs(fitted.astype(int) - whole).mean() < 4
 
 
 def test_other_formats_are_refused(tmp_path: Path) -> None:

@@ -22,8 +22,9 @@ import pytest
 
 from conftest import Outcome, idx_bytes
 from vggnet.data import download
-from vggnet.data.catalog import CATALOG, Archive, CatalogEntry, idx_pair
-from vggnet.data.storage import load_entry
+from vggnet.data.catalog import CATALOG
+from vggnet.data.known import load_entry
+from vggnet.data.published import Archive, CatalogEntry, idx_pair
 from vggnet.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 5, 5), np.uint8)
@@ -268,7 +269,7 @@ def test_mirrors_of_ones_own(server: Server, monkeypatch: pytest.MonkeyPatch) ->
 
 WORKER = """
 import pickle, sys
-from vggnet.data.storage import load_entry
+from vggnet.data.known import load_entry
 print("ready", flush=True)
 assert load_entry(pickle.load(sys.stdin.buffer)).verified
 """

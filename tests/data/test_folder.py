@@ -136,7 +136,7 @@ def test_unnamed_splits_are_no_classes(tmp_path: Path, zipped: bool) -> None:
     write(folder / "testSet", {"testSet": 3})
     if zipped:
         folder = Path(shutil.make_archive(str(tmp_path / "saved"), "zip", tmp_path, "archive"))
-    with pytest.raises(DataError, match=r"hold folders of the same names \(0, 1, 10\), so they"):
+    with pytest.raises(DataError, match=r"hold folders of the same names \(0, 1, 10\), so it is"):
         load_dataset(folder)
     if not zipped:
         assert load_dataset(folder / "trainingSet").classes == ("0", "1", "10")
@@ -155,6 +155,30 @@ def test_folders_within_a_class_are_read(tmp_path: Path) -> None:
     write(tmp_path / "cat", {"2025": 3, "2026": 3})
     write(tmp_path / "dog", {"2025": 3, "barking": 3})
     assert load_dataset(tmp_path).classes == ("cat", "dog")
+
+
+def test_which_of_two_levels_are_the_classes(vggnet: Callable[..., Outcome]) -> None:
+    """Classes in shards and groups of classes look alike: the option says which, here and later.
+
+    Where only one level can be the classes, the option changes nothing.
+    """
+    for name in ("cat", "dog"):
+        write(Path("pets", name), {"00": 6, "01": 6, "02": 1})
+    with pytest.raises(DataError, match="the classes, pass --class-folders outer; if the inner"):
+        load_dataset("pets")
+    outer = load_dataset("pets", class_folders="outer")
+    assert outer.classes == ("cat", "dog")
+    assert len(outer.train) + len(outer.test) == 26
+    inner = load_dataset("pets", class_folders="inner")
+    assert inner.classes == ("00", "01", "02")
+    assert np.bincount(np.r_[inner.train.labels, inner.test.labels]).tolist() == [12, 12, 2]
+    for choice in ("outer", "inner"):
+        assert load_dataset("pets/cat", class_folders=choice).classes == ("00", "01", "02")
+    small = ("--stages", "8/8", "--hidden", 8, "-b", 8, "--epochs", 1, "--threads", 1)
+    how = ("--dataset", "pets", "--class-folders", "outer", "-o", "m.pth")
+    assert vggnet("train", *how, *small).code == 0
+    done = vggnet("evaluate", "m.pth")
+    assert (done.code, "held-out sixth" in done.out) == (0, True), done.err
 
 
 def test_classes_are_in_natural_order(tmp_path: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import subprocess
 import sys
+import threading
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +32,53 @@ def test_windows_locks_wait_for_the_other_process(
     monkeypatch.setattr(sys, "platform", "win32")
     with one_at_a_time(tmp_path / "lock"):
         assert attempts == [(2, 1)] * 3
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from vggnet.data.lock import one_at_a_time
+with one_at_a_time(Path(sys.argv[1])) as held:
+    print(held, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Hold a lock in another process, until its input ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "True\n"
+        yield process
+        process.kill()
+
+
+def test_a_process_that_works_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However long it takes; the message says for which process."""
+    monkeypatch.setattr("vggnet.data.lock._PATIENCE", 2.5)
+    path = tmp_path / "lock"
+    with holder(path) as process:
+        ending = threading.Timer(4, process.stdin.close)  # type: ignore[union-attr]
+        ending.start()
+        with one_at_a_time(path) as held:
+            assert held
+            assert not ending.is_alive()
+    assert f"waiting for process {process.pid}, which holds {path}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+def test_a_process_that_has_stopped_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named, and the work is done without the lock."""
+    monkeypatch.setattr("vggnet.data.lock._PATIENCE", 1.5)
+    with holder(tmp_path / "lock") as process:
+        process.send_signal(signal.SIGSTOP)
+        with one_at_a_time(tmp_path / "lock") as held:
+            assert not held
+    assert f"process {process.pid} has stopped; going on without it" in capsys.readouterr().err

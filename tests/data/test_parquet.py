@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from data.damage import damaged
 from vggnet.data.storage import load_dataset
 from vggnet.errors import DataError, VggnetError
 
@@ -110,9 +111,6 @@ def test_any_damage_gives_images_or_an_error_of_ours(
 ) -> None:
     """Cut anywhere, or with other bytes anywhere, it ends in no other exception."""
     path = write(tmp_path_factory.mktemp("parquet") / "a.parquet", 12)
-    content = bytearray(path.read_bytes())
-    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
-        content[place] = data.draw(st.integers(0, 255))
-    path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
     with contextlib.suppress(VggnetError):
         assert load_dataset(path, skip_bad=True).train.images.dtype == np.uint8

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from conftest import idx_bytes, lay_out
+from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import Dataset, LabeledImages, hold_out
-from vggnet.data.storage import load_dataset, load_test
+from vggnet.data.known import load_test
+from vggnet.data.storage import load_dataset
 from vggnet.errors import ConfigError, DataError
 
 MD5 = {
@@ -48,9 +50,32 @@ def test_torchvisions_layout_is_read(tmp_path: Path, mnist: Dataset, zipped: boo
     """A `./data` that torchvision made gives the same images, raw or gzipped."""
     raw = lay_out(tmp_path, mnist, zipped)
     for folder in (tmp_path, raw, raw.parent):
-        test = load_test("mnist", folder)
+        test, warnings = load_test(CATALOG["mnist"], folder)
+        assert warnings == ()
         assert (test.images == mnist.test.images).all()
         assert (test.labels == mnist.test.labels).all()
+
+
+def test_a_dataset_in_another_kind_of_file(tmp_path: Path, mnist: Dataset) -> None:
+    """Keras' file of MNIST has the same hash, and is verified; its first images only are not."""
+    arrays = {
+        "x_train": mnist.train.images[:, 0], "y_train": mnist.train.labels,
+        "x_test": mnist.test.images[:, 0], "y_test": mnist.test.labels,
+    }  # fmt: skip
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    found = load_dataset("mnist", tmp_path / "mnist.npz")
+    assert (found.name, found.verified, found.sha256) == ("mnist", True, mnist.sha256)
+    assert found.warnings == ()
+    np.savez(tmp_path / "mnist.npz", **{name: array[:300] for name, array in arrays.items()})
+    test, warnings = load_test(CATALOG["mnist"], tmp_path)
+    assert (test.images == mnist.test.images[:300]).all()
+    assert "are not the published ones of mnist" in warnings[0]
+    clothes = load_dataset("fashion-mnist", tmp_path)
+    assert clothes.classes == CATALOG["fashion-mnist"].classes
+    assert clothes.test.labels.tolist() == mnist.test.labels[:300].tolist()
+    np.savez(tmp_path / "mnist.npz", x=arrays["x_test"][:300], y=arrays["y_test"][:300] % 3)
+    with pytest.raises(DataError, match="the classes 0, 1, 2, which are not those of mnist; to us"):
+        load_dataset("mnist", tmp_path)
 
 
 def test_changed_files_are_refused(tmp_path: Path, mnist: Dataset) -> None:
@@ -60,16 +85,16 @@ def test_changed_files_are_refused(tmp_path: Path, mnist: Dataset) -> None:
     whole = labels.read_bytes()
     labels.write_bytes(whole[:-1] + bytes([(whole[-1] + 1) % 10]))
     with pytest.raises(DataError, match="not the published file"):
-        load_test("mnist", tmp_path)
+        load_test(CATALOG["mnist"], tmp_path)
     labels.write_bytes(whole[:-1] + b"\x0a")
     with pytest.raises(DataError, match="labels run from 0 to 10"):
-        load_test("mnist", tmp_path)
+        load_test(CATALOG["mnist"], tmp_path)
     labels.write_bytes(idx_bytes(mnist.test.labels[:-1]))
     with pytest.raises(DataError, match="10,000 images but 9,999 labels"):
-        load_test("mnist", tmp_path)
+        load_test(CATALOG["mnist"], tmp_path)
     labels.unlink()
     with pytest.raises(DataError, match="does not exist"):
-        load_test("mnist", tmp_path)
+        load_test(CATALOG["mnist"], tmp_path)
 
 
 def test_a_folder_without_the_files_is_refused(tmp_path: Path) -> None:

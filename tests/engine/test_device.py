@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from vggnet.engine import device as module
-from vggnet.engine.device import (
-    check_precision,
-    choose_device,
-    computing,
-    place,
-    usable_cores,
-    why_unavailable,
-)
+from vggnet.engine.device import check_precision, choose_device, computing, place, why_unavailable
 from vggnet.errors import DeviceError, OutOfMemoryError
 
 NO_CUDA = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -183,34 +173,3 @@ def test_channels_last_except_on_mps(kind: str, channels_last: bool) -> None:
     network = Placed()
     place(network, torch.device(kind))
     assert network.moved[1] == ({"memory_format": torch.channels_last} if channels_last else {})
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no CPU affinity here")
-def test_affinity_limits_the_threads() -> None:
-    """A process bound to one CPU uses one core."""
-    everything = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(everything)})
-        assert usable_cores() == 1
-    finally:
-        os.sched_setaffinity(0, everything)
-    assert 1 <= usable_cores() <= len(everything)
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu.max": "nonsense"}, None),
-        ({}, None),
-    ],
-)
-def test_cgroup_quota(tmp_path: Path, files: dict[str, str], expected: float | None) -> None:
-    """Both versions of cgroups are read; anything else means no limit."""
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert module._cgroup_quota(tmp_path) == expected

@@ -21,7 +21,8 @@ from resume_matrix import free_port
 from vggnet.config import ModelConfig, TrainConfig
 from vggnet.data.batches import Batches
 from vggnet.data.preprocessing import Preprocessing
-from vggnet.data.storage import load_test
+from vggnet.data.catalog import CATALOG
+from vggnet.data.known import load_test
 from vggnet.engine.device import computing
 from vggnet.engine.evaluate import evaluate
 from vggnet.engine.fit import build_state, fit
@@ -29,7 +30,7 @@ from vggnet.engine.session import open_session
 from vggnet.model.vgg import build_network
 
 cpu = torch.device("cpu")
-images = load_test("mnist")
+images, _ = load_test(CATALOG["mnist"])
 
 def train():
   with open_session() as session, computing("fp32", 1):

@@ -27,8 +27,9 @@ from safetensors.torch import save
 from conftest import lay_out
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.config import Config
-from vggnet.data.catalog import CATALOG, CatalogEntry, idx_pair
+from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import Dataset
+from vggnet.data.published import CatalogEntry, idx_pair
 from vggnet.engine.snapshot import Snapshot
 from vggnet.errors import (
     CheckpointError,

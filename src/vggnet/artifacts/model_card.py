@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -37,6 +37,7 @@ class RecordedData(_Record):
     image_size: Side | None = None
     skip_bad: bool = False
     common_classes: bool = False
+    class_folders: Literal["outer", "inner"] | None = None
     bit_depth: Annotated[int, Field(ge=1, le=16)] | None = None
     """Bits of 16-bit images that count as their full range."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggnet.cli import model_options as options
+from vggnet.cli.options import ClassFolders, DataDir, SkipBad
 from vggnet.cli.terminal import say
 from vggnet.errors import DataError
 
@@ -32,12 +33,9 @@ def audit(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Page; the table is beside it, as .csv.")
     ] = Path("audit.html"),
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder that holds it, in torchvision's layout.")
-    ] = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")
-    ] = False,
+    data_dir: DataDir = None,
+    skip_bad: SkipBad = False,
+    class_folders: ClassFolders = None,
     force: options.Force = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -57,7 +55,9 @@ def audit(
     table = output.with_suffix(".csv")
     for path, kind in ((output, HTML), (table, CSV)):
         check_output(path, kind, [Path(name)], force)
-    data = DataConfig(dataset=name, data_dir=data_dir, skip_bad=skip_bad)
+    data = DataConfig(
+        dataset=name, data_dir=data_dir, skip_bad=skip_bad, class_folders=class_folders
+    )
     found = load_all(data)
     if len(found.classes) < 2:
         raise DataError(f"{name} has only one class: there is nothing to distinguish")
@@ -120,7 +120,8 @@ def judge_labels(
     from vggnet.data.audit import rank_label_issues
     from vggnet.data.dataset import Dataset
     from vggnet.data.progress import track
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.engine.device import computing
+    from vggnet.engine.processor import usable_cores
     from vggnet.engine.session import Session
     from vggnet.recipes import resolve_config
     from vggnet.run import fit_to_data

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import typer
 
 from vggnet.cli.model_options import Force
 from vggnet.cli.options import ConfigFile, Recipe, config_flags, read_settings
-from vggnet.errors import ConfigError, VggnetError
+from vggnet.errors import ConfigError, VggnetError, quote
 
 if TYPE_CHECKING:
     from vggnet.compare.plan import ComparisonPlan, Goal
@@ -198,7 +197,7 @@ def _same_work(context: typer.Context, plan: ComparisonPlan) -> str:
 def _command_line() -> str:
     from vggnet.compare.result import printable
 
-    return printable(shlex.join(["vggnet", *sys.argv[1:]]))[:400]
+    return printable(quote(["vggnet", *sys.argv[1:]]))[:400]
 
 
 def _measure(plan: ComparisonPlan, quiet: bool) -> tuple[Result, int]:

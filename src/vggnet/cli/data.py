@@ -9,6 +9,7 @@ import typer
 
 from vggnet.cli import model_options as options
 from vggnet.cli.audit import audit
+from vggnet.cli.options import ClassFolders, DataDir, Download, SkipBad
 from vggnet.cli.terminal import say, warn
 
 if TYPE_CHECKING:
@@ -24,16 +25,10 @@ app = typer.Typer(
 Name = Annotated[
     str, typer.Argument(help="A name from `vggnet data list`, or the path of your own data.")
 ]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder that holds it, in torchvision's layout.")
-]
-Download = Annotated[bool, typer.Option(help="Download a dataset that is not on this machine.")]
 ImageSize = Annotated[
     int | None,
     typer.Option(min=8, max=1024, help="Pixels a side that your own images are fitted to."),
 ]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
-
 
 app.command()(audit)
 
@@ -78,13 +73,21 @@ def verify(
     download: Download = True,
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
+    class_folders: ClassFolders = None,
 ) -> None:
     """Read a whole dataset, compare it with published hashes, and warn about oddities."""
     import numpy as np
 
     from vggnet.data.storage import is_path
 
-    dataset = _load(name, data_dir, download, image_size, skip_bad)
+    dataset = _load(
+        name,
+        data_dir,
+        download=download,
+        image_size=image_size,
+        skip_bad=skip_bad,
+        class_folders=class_folders,
+    )
     words = "as published" if dataset.verified else "complete; no hash of them is published"
     if is_path(name):
         words = f"read as {' × '.join(map(str, dataset.shape))}"
@@ -109,6 +112,7 @@ def show(
     download: Download = True,
     image_size: ImageSize = None,
     skip_bad: SkipBad = False,
+    class_folders: ClassFolders = None,
     force: options.Force = False,
 ) -> None:
     """Draw the first eight images of every class."""
@@ -119,7 +123,14 @@ def show(
 
     if output:
         check_output(output, PNG, [Path(name)], force)
-    dataset = _load(name, data_dir, download, image_size, skip_bad)
+    dataset = _load(
+        name,
+        data_dir,
+        download=download,
+        image_size=image_size,
+        skip_bad=skip_bad,
+        class_folders=class_folders,
+    )
     examples = dataset.train if split == "train" else dataset.test
     chosen = np.concatenate(
         [np.flatnonzero(examples.labels == number)[:8] for number in range(len(dataset.classes))]
@@ -154,15 +165,11 @@ def cache(
     print(f"{folder}: {total}; the oldest entries are deleted above {LIMIT / 1e9:,.0f} GB")
 
 
-def _load(
-    name: str, data_dir: Path | None, download: bool, image_size: int | None, skip_bad: bool
-) -> Dataset:
+def _load(name: str, data_dir: Path | None, **settings: Any) -> Dataset:
     """Load a dataset, and print its warnings."""
     from vggnet.data.storage import load_dataset
 
-    dataset = load_dataset(
-        name, data_dir, download=download, image_size=image_size, skip_bad=skip_bad
-    )
+    dataset = load_dataset(name, data_dir, **settings)
     for warning in dataset.warnings:
         warn(warning)
     return dataset

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggnet.cli import model_options as options
-from vggnet.cli.options import DataDir, Download, SkipBad
+from vggnet.cli.options import ClassFolders, DataDir, Download, SkipBad
 from vggnet.cli.terminal import printable, warn
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def evaluate(
     data_dir: DataDir = None,
     download: Download = True,
     skip_bad: SkipBad = False,
+    class_folders: ClassFolders = None,
     mistakes: Annotated[
         Path | None,
         typer.Option(help="Write the most confident errors to this PNG file."),
@@ -60,7 +61,8 @@ def evaluate(
     from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
     from vggnet.artifacts.summary import summarize
     from vggnet.data.matching import load_to_evaluate
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.engine.device import computing
+    from vggnet.engine.processor import usable_cores
     from vggnet.inference.predict import Classifier
     from vggnet.inference.tta import evaluate_tta
 
@@ -74,7 +76,12 @@ def evaluate(
             check_output(path, PNG, inputs, force)
             inputs.append(path)
     test, warnings = load_to_evaluate(
-        name, trained_on, data_dir, download=download, skip_bad=skip_bad
+        name,
+        trained_on,
+        data_dir,
+        download=download,
+        skip_bad=skip_bad,
+        class_folders=class_folders,
     )
     for warning in warnings:
         warn(warning)

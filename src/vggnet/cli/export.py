@@ -45,7 +45,7 @@ def export(
     """
     from vggnet.artifacts.export.convert import Target, convert
     from vggnet.artifacts.model_file import load_model
-    from vggnet.engine.device import usable_cores
+    from vggnet.engine.processor import usable_cores
 
     if int8 and kind != "onnx":
         raise ConfigError(f"--int8 works with --format onnx, not with {kind}")

@@ -27,6 +27,9 @@ ConfigFile = Annotated[
 DataDir = Annotated[Path | None, typer.Option(help=_describe("data_dir"))]
 Download = Annotated[bool, typer.Option(help=_describe("download"))]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help=_describe("skip_bad"))]
+ClassFolders = Annotated[
+    Literal["outer", "inner"] | None, typer.Option(help=_describe("class_folders"))
+]
 
 
 def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Callable[..., None]:

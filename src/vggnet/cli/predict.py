@@ -82,7 +82,8 @@ def predict(
     from vggnet.artifacts.model_file import load_model
     from vggnet.artifacts.outputs import PNG, check_output
     from vggnet.data.progress import track
-    from vggnet.engine.device import computing, usable_cores
+    from vggnet.engine.device import computing
+    from vggnet.engine.processor import usable_cores
     from vggnet.inference.predict import Classifier
     from vggnet.inference.read import (
         choose_bit_depth,

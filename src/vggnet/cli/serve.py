@@ -65,7 +65,7 @@ def serve(
     --token.
     """
     from vggnet.artifacts.model_file import load_model
-    from vggnet.engine.device import usable_cores
+    from vggnet.engine.processor import usable_cores
     from vggnet.errors import ConfigError, ServeError
     from vggnet.inference.predict import Classifier
 

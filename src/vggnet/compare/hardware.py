@@ -151,7 +151,7 @@ def describe_machine(devices: Sequence[torch.device]) -> Machine:
 def _describe_tf32() -> str:
     cudnn: Any = torch.backends.cudnn
     convolutions = "on" if cudnn.conv.fp32_precision == "tf32" else "off"
-    products = torch.get_float32_matmul_precision()
+    products = "on" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "off"
     return (
         f"torch's setting: convolutions {convolutions}, matrix products {products}; "
         "off for fp32 rows, on for tf32 rows"

@@ -28,14 +28,10 @@ from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset
 from vggnet.data.preprocessing import Preprocessing
-from vggnet.engine.device import (
-    computing,
-    own_random_numbers,
-    synchronize,
-    usable_cores,
-)
+from vggnet.engine.device import computing, own_random_numbers, synchronize
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, fit
+from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.kernels import accelerate

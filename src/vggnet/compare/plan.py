@@ -13,7 +13,8 @@ from vggnet.compare.result import Setting
 from vggnet.config import Config, ModelConfig
 from vggnet.data.dataset import Dataset, hold_out
 from vggnet.data.storage import load_configured
-from vggnet.engine.device import check_precision, choose_device, usable_cores, why_unavailable
+from vggnet.engine.device import check_precision, choose_device, why_unavailable
+from vggnet.engine.processor import usable_cores
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Session
 from vggnet.errors import ConfigError, DeviceError, KernelError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from vggnet.compare.sections import (
     show_threads,
     show_trials,
 )
+from vggnet.errors import quote
 from vggnet.report.document import Report, Section
 
 
@@ -81,6 +81,6 @@ def _next_commands(
         ),
         (
             "Then, with both files here",
-            f"vggnet compare {shlex.quote(str(file))} gpu/compare.json --output both",
+            f"vggnet compare {quote([str(file)])} gpu/compare.json --output both",
         ),
     )

@@ -74,7 +74,12 @@ def load_all(data: DataConfig) -> AuditedImages:
         DataError: The data cannot be read.
     """
     if is_path(data.dataset):
-        request = Request(image_size=data.image_size, skip_bad=data.skip_bad, cache=data.cache)
+        request = Request(
+            image_size=data.image_size,
+            skip_bad=data.skip_bad,
+            class_folders=data.class_folders,
+            cache=data.cache,
+        )
         found = load_path(data.dataset, data.data_dir, request)
         rows = found.rows
         counts = [rows.train_size, rows.test_size]

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vggnet.config import AugmentConfig
+from vggnet.data.ahead import work_ahead
 from vggnet.data.augment import draw_maps, warp
 from vggnet.data.dataset import LabeledImages, SelectedImages
 from vggnet.data.preprocessing import Preprocessing
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ class Batches:
         if (stored := self._resident) is not None:
             gathered = (stored[on_device[part]] for part in parts)
         else:
-            gathered = read_ahead(lambda part: self._read(order[part]), parts)
+            gathered = work_ahead(lambda part: self._read(order[part]), parts)
         for start, end, part, pixels in zip(starts, ends, parts, gathered, strict=True):
             if maps is not None:
                 pixels = warp(pixels.float(), maps[part])
@@ -124,21 +119,6 @@ class Batches:
         if self.labels.device.type == "cuda":
             return pixels.pin_memory().to(self.labels.device, non_blocking=True)
         return pixels.to(self.labels.device)
-
-
-def read_ahead(work: Callable[[S], T], items: Iterable[S], count: int = 2) -> Iterator[T]:
-    """Yield the results of `work` in order, while a thread works on the next `count` items."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="vggnet-read")
-    waiting: deque[Future[T]] = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _fits(size: int, mapped: bool, device: torch.device) -> bool:

@@ -2,7 +2,8 @@
 
 An entry is a folder with the pixels, the rows and a description. The description is written
 last and makes the entry complete: what a killed build leaves behind is never read, and the
-next build starts over.
+next build deletes it and starts over. Each build has a folder of its own, so two of them at a
+time do no harm.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import json
 import math
 import os
 import shutil
+import time
+import uuid
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +32,10 @@ from vggnet.data.lock import one_at_a_time
 LIMIT = 64 << 30
 """Bytes of all entries together; above it, those that were unused for longest are deleted."""
 
-_FORMAT = 1
+_ABANDONED = 24 * 3600
+"""Seconds after which an entry that is not complete, and not written to, is deleted."""
+
+_FORMAT = 2
 _PIXELS, _ROWS, _DESCRIPTION = "images.u8", "rows.npz", "entry.json"
 
 Pixels = npt.NDArray[np.uint8]
@@ -50,7 +56,7 @@ class Entry:
     """Time of last use, in seconds since 1970."""
 
 
-def entry_folder(
+def entry_stem(
     source: Path,
     files: Sequence[File],
     labels: npt.NDArray[np.int64],
@@ -58,10 +64,10 @@ def entry_folder(
     splits: npt.NDArray[np.int64],
     request: Request,
 ) -> Path | None:
-    """Return where decoded images are cached; None for a user without a cache.
+    """Return the path with which the folders of an entry begin; None for a user without a cache.
 
-    The name depends on the files' names, sizes and times, on labels and splits, and on what
-    is asked for.
+    It depends on the files' names, sizes and times, on labels and splits, and on what is asked
+    for.
     """
     root = cache_folder("decoded")
     if root is None:
@@ -80,38 +86,61 @@ def entry_folder(
     return root / "-".join([digest.hexdigest()[:32], *(str(one or "auto") for one in wanted)])
 
 
-@contextlib.contextmanager
-def building(folder: Path) -> Iterator[None]:
-    """Build an entry while no other process does; if that fails, delete what there is of it.
+def build_entry(
+    stem: Path,
+    source: Path,
+    names: Sequence[str],
+    request: Request,
+    build: Callable[[Path], Collection],
+) -> Collection:
+    """Return an entry, built now unless another process has just done so.
+
+    If that fails, nothing is left of it.
+
+    Args:
+        stem: As `entry_stem` returns it.
+        source: The dataset's path.
+        names, request: As `find_entry` takes them.
+        build: Writes the pixels into a folder and returns them mapped; see `write_pixels`.
 
     Raises:
         OSError: The cache cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(folder.with_suffix(".lock")):
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(stem.with_name(f"{stem.name}.lock")) as alone:
+        if found := find_entry(stem, names, request):
+            return found
+        if alone:
+            for left in stem.parent.glob(f"{stem.name}.*"):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = stem.with_name(f"{stem.name}.{uuid.uuid4().hex[:8]}")
         try:
-            yield
+            collection = build(folder)
+            _complete(folder, source, collection)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        evict(keep=folder)
+        return collection
 
 
-def find_entry(folder: Path, names: Sequence[str], request: Request) -> Collection | None:
+def find_entry(stem: Path, names: Sequence[str], request: Request) -> Collection | None:
     """Map an entry into memory, or another one of the same files with the same result.
 
     `vggnet evaluate` asks for the size that training had found by itself.
 
     Args:
-        folder: The entry.
+        stem: As `entry_stem` returns it.
         names: What messages call each of the images found.
         request: How the images are wanted.
     """
-    if found := _load_entry(folder, names):
-        return found
+    for folder in stem.parent.glob(f"{stem.name}.*"):
+        if found := _load_entry(folder, names):
+            return found
     wanted = (request.channels, request.image_size, request.image_size)
     if None in wanted:
         return None
-    for other in folder.parent.glob(f"{folder.name.partition('-')[0]}-*"):
+    for other in stem.parent.glob(f"{stem.name.partition('-')[0]}-*"):
         found = _load_entry(other, names)
         if found and found.images.shape[1:] == wanted and found.bit_depth == request.bit_depth:
             return found
@@ -156,7 +185,6 @@ def write_pixels(folder: Path, images: Iterable[Pixels], size: int) -> None:
     Raises:
         OSError: The disk does not take them.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     if size > (free := shutil.disk_usage(folder.parent).free):
         raise OSError(None, f"{size / 1e9:,.1f} GB are needed, {free / 1e9:,.1f} GB are free")
     folder.mkdir()
@@ -171,7 +199,7 @@ def map_pixels(folder: Path, shape: tuple[int, int, int]) -> Pixels:
     return np.memmap(folder / _PIXELS, np.uint8, "r", shape=(count, *shape))
 
 
-def complete_entry(folder: Path, source: Path, collection: Collection) -> None:
+def _complete(folder: Path, source: Path, collection: Collection) -> None:
     """Describe an entry whose pixels are written, which makes it complete.
 
     Raises:
@@ -228,10 +256,17 @@ def clear_cache() -> int:
 def evict(keep: Path, limit: int = LIMIT) -> None:
     """Delete the entries that were unused for longest, until all take at most `limit` bytes.
 
+    What killed builds left a day ago is deleted, too.
+
     Args:
         keep: The entry that is in use; never deleted.
         limit: Bytes.
     """
+    for folder in keep.parent.iterdir():
+        if folder.is_dir() and not (folder / _DESCRIPTION).exists():
+            changed = max((file.stat().st_mtime for file in folder.iterdir()), default=0)
+            if time.time() - changed > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
     size = 0
     for entry in list_entries():
         size += entry.size

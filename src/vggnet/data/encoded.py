@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vggnet.data import cache
+from vggnet.data.ahead import work_ahead
 from vggnet.data.collection import Collection, Request, Rows, arrange, list_names
 from vggnet.data.decode import (
     SUFFIXES,
@@ -38,8 +39,8 @@ _DEFAULT_SIDE, _LARGEST_OWN_SIDE = 32, 64
 _MOST_THREADS = 8
 """Threads that decode; Pillow lets others run meanwhile, and they share a `MemoryBudget`."""
 
-_WINDOW = 1_024
-"""Files that are handed to the threads at a time."""
+_CHUNK = 8
+"""Files that a thread takes at a time: passing on a small image takes as long as reading it."""
 
 _IN_MEMORY = 1 << 30
 """Bytes of decoded images above which they are kept on disk by default."""
@@ -72,32 +73,30 @@ def collect_files(found: LabelledFiles, source: Path, request: Request) -> Colle
         DataError: A file is unreadable and may not be skipped, nothing is an image, or neither
             memory nor disk has room.
     """
-    slot = None
+    stem = None
     if request.cache is not False:
-        slot = cache.entry_folder(
+        stem = cache.entry_stem(
             source, found.files, found.labels, found.classes, found.splits, request
         )
     names = [file.path for file in found.files]
-    if slot and (entry := cache.find_entry(slot, names, request)):
+    if stem and (entry := cache.find_entry(stem, names, request)):
         return entry
     plan = _make_plan(found, source, request)
     free = available_bytes()
-    if slot and (
+    if stem and (
         request.cache or plan.size > _IN_MEMORY or (free is not None and plan.size > free // 2)
     ):
+
+        def build(folder: Path) -> Collection:
+            cache.write_pixels(folder, plan.decode(), plan.size)
+            return plan.collect(cache.map_pixels(folder, plan.shape), names)
+
         try:
-            with cache.building(slot):
-                if entry := cache.find_entry(slot, names, request):  # another process built it
-                    return entry
-                cache.write_pixels(slot, plan.decode(), plan.size)
-                collection = plan.collect(cache.map_pixels(slot, plan.shape), names)
-                cache.complete_entry(slot, source, collection)
-                cache.evict(keep=slot)
-                return cache.find_entry(slot, names, request) or collection
+            return cache.build_entry(stem, source, names, request, build)
         except OSError as error:
             if request.cache:
                 raise DataError(
-                    f"cannot keep the decoded images in {slot.parent}: {error.strerror or error}; "
+                    f"cannot keep the decoded images in {stem.parent}: {error.strerror or error}; "
                     "set VGGNET_CACHE_DIR to a folder with room"
                 ) from None
     check_memory(
@@ -265,10 +264,8 @@ def _choose_bit_depth(
 
 def _in_threads(work: Callable[[S], T], items: Sequence[S], what: str) -> Iterator[T]:
     """Yield the results in order, with a progress bar."""
-
-    def results() -> Iterator[T]:
-        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(items), _WINDOW):
-                yield from pool.map(work, items[start : start + _WINDOW])
-
-    return track(results(), what, len(items))
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
+    size = max(1, min(_CHUNK, len(items) // (4 * threads)))
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    done = work_ahead(lambda chunk: [*map(work, chunk)], chunks, threads, 2 * threads)
+    return track(itertools.chain.from_iterable(done), what, len(items))

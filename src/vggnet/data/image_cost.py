@@ -91,8 +91,30 @@ _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 
 
-def _estimate_jpeg(data: bytes) -> Cost:
-    frame, pixels, blocks, components = 0, 0, 0, 0
+@dataclass(frozen=True)
+class JpegFrame:
+    """What a JPEG says before its pixels."""
+
+    width: int
+    height: int
+    components: int
+    """1 for grey."""
+    coding: int
+    """Its marker: baseline, progressive, …"""
+    blocks: int
+    """Blocks of 8×8 samples, of all components."""
+    scan: int
+    """Where the first scan's header begins, after its marker."""
+
+
+def read_jpeg_frame(data: bytes) -> JpegFrame:
+    """Read a JPEG's markers up to its first scan.
+
+    Raises:
+        ImageError: It is neither baseline nor progressive, or has too many chunks.
+        struct.error, LookupError, ArithmeticError: It ends before, or contradicts itself.
+    """
+    coding = width = height = components = blocks = 0
     chunks, place = 0, 2
     while found := _MARKER.search(data, place):
         chunks += 1 + found.start() - place  # Pillow also reads stray bytes one by one
@@ -101,29 +123,33 @@ def _estimate_jpeg(data: bytes) -> Cost:
         if marker == _SCAN:
             break
         if marker in _FRAMES:
-            frame = marker
-            pixels, blocks, components = _read_frame(data, place)
+            coding = marker
+            height, width, components = struct.unpack_from(">HHB", data, place + 3)
+            factors = [data[place + 9 + 3 * index] for index in range(components)]
+            blocks = _count_blocks(width, height, factors)
         if marker not in _WITHOUT_LENGTH:
             place += struct.unpack_from(">H", data, place)[0]
-    if frame not in (_BASELINE, _EXTENDED, _PROGRESSIVE):
+    if coding not in (_BASELINE, _EXTENDED, _PROGRESSIVE):
         raise ImageError("this JPEG is neither baseline nor progressive; convert it")
-    if frame != _PROGRESSIVE and data[place + 2] == components:
+    return JpegFrame(width, height, components, coding, blocks, place)
+
+
+def _count_blocks(width: int, height: int, factors: list[int]) -> int:
+    across, down = [one >> 4 for one in factors], [one & 15 for one in factors]
+    units = ceil(width / (8 * max(across, default=0))) * ceil(height / (8 * max(down, default=0)))
+    return units * sum(h * v for h, v in zip(across, down, strict=True))
+
+
+def _estimate_jpeg(data: bytes) -> Cost:
+    frame = read_jpeg_frame(data)
+    pixels = frame.width * frame.height
+    if frame.coding != _PROGRESSIVE and data[frame.scan + 2] == frame.components:
         return Cost(pixels, 4 * pixels)  # the decoder stops after one scan of all components
     # An upper bound: after an error libjpeg looks for markers even inside of segments.
     scans = data.count(bytes((0xFF, _SCAN)))
     if scans > MAX_SCANS:
         raise ImageError(f"a JPEG of {scans:,} scans; the limit is {MAX_SCANS}")
-    return Cost(pixels, 4 * pixels + 128 * blocks)  # coefficients of 2 bytes
-
-
-def _read_frame(data: bytes, place: int) -> tuple[int, int, int]:
-    """Return the pixels, the blocks of 8×8 samples and the components."""
-    height, width, components = struct.unpack_from(">HHB", data, place + 3)
-    factors = [data[place + 9 + 3 * index] for index in range(components)]
-    across, down = [one >> 4 for one in factors], [one & 15 for one in factors]
-    units = ceil(width / (8 * max(across, default=0))) * ceil(height / (8 * max(down, default=0)))
-    blocks = units * sum(h * v for h, v in zip(across, down, strict=True))
-    return width * height, blocks, components
+    return Cost(pixels, 4 * pixels + 128 * frame.blocks)  # coefficients of 2 bytes
 
 
 # PNG (W3C)

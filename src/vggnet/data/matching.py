@@ -12,9 +12,10 @@ import numpy as np
 from vggnet.data.catalog import CATALOG
 from vggnet.data.collection import TEST, Request
 from vggnet.data.dataset import LabeledImages
+from vggnet.data.known import load_test
 from vggnet.data.sources.arrays import fit_images
 from vggnet.data.sources.objects import as_array, read_images
-from vggnet.data.storage import find_entry, is_path, load_path, load_test
+from vggnet.data.storage import find_entry, is_path, load_path
 from vggnet.errors import ConfigError, DataError
 
 
@@ -31,6 +32,8 @@ class TrainedOn:
     """The dataset's hash."""
     bit_depth: int | None = None
     """Bits that counted as the full range of 16-bit images; None without such images."""
+    class_folders: str | None = None
+    """As in `DataConfig`."""
 
 
 def load_to_evaluate(
@@ -40,6 +43,7 @@ def load_to_evaluate(
     *,
     download: bool = True,
     skip_bad: bool = False,
+    class_folders: str | None = None,
 ) -> tuple[LabeledImages, tuple[str, ...]]:
     """Load the images that a model is to be evaluated on, and what to know about them.
 
@@ -51,6 +55,7 @@ def load_to_evaluate(
         name: A name of the catalog, or a path.
         trained_on: What the model was trained on; images are fitted to its size and channels.
         data_dir, download, skip_bad: As in `DataConfig`.
+        class_folders: As in `DataConfig`; None: as for training.
 
     Raises:
         ConfigError: The name is unknown.
@@ -61,19 +66,21 @@ def load_to_evaluate(
             raise ConfigError(
                 f"the model was trained on {name}, which is not here; name it with --dataset"
             )
-        test = load_test(name, data_dir, download=download)
-        return relabel(test, find_entry(name).classes, trained_on), ()
+        entry = find_entry(name)
+        test, warnings = load_test(entry, data_dir, download=download)
+        return relabel(test, entry.classes, trained_on), warnings
     channels, *sides = trained_on.image_shape
     request = Request(
         image_size=max(sides),
         channels=channels,
         skip_bad=skip_bad,
+        class_folders=class_folders or trained_on.class_folders,
         bit_depth=trained_on.bit_depth,
         class_order=trained_on.classes,
     )
     found = load_path(name, data_dir, request)
     rows = found.rows
-    warnings = (*found.warnings, *rows.warnings)
+    warnings = found.warnings + rows.warnings
     trained_on_it = found.digest.sha256 == trained_on.sha256
     if rows.own_test or trained_on_it:
         test = found.part(TEST, f"{name}, {'test set' if rows.own_test else 'held-out sixth'}")

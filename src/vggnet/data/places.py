@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from vggnet.data.catalog import Archive, CatalogEntry, PublishedFile
 from vggnet.data.download import host_of
 from vggnet.data.files import (
     File,
@@ -20,6 +19,7 @@ from vggnet.data.files import (
     open_file,
     os_errors,
 )
+from vggnet.data.published import Archive, CatalogEntry, PublishedFile
 from vggnet.data.sources.archive import open_archive, read_tar
 from vggnet.data.sources.idx import canonical_name
 from vggnet.errors import DataError

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
-import platform
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vggnet.engine.processor import cpu_name
 from vggnet.errors import DeviceError, OutOfMemoryError
 
 PREFERENCE = ("cuda", "mps", "xpu", "cpu")
@@ -108,17 +106,6 @@ def name_device(device: torch.device) -> str:
     return str(device)
 
 
-def cpu_name() -> str:
-    """Return the name of the processor."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def describe_gpu(device: torch.device) -> dict[str, str | int | None]:
     """Return model, driver and cuDNN version of an NVIDIA GPU; empty for other devices."""
     if device.type != "cuda":
@@ -174,32 +161,31 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all its work."""
     match device.type:
-        case "cuda":
-            torch.cuda.synchronize(device)
+        case "cpu":
+            pass
         case "mps":
             torch.mps.synchronize()
-        case "xpu":
-            torch.xpu.synchronize(device)
+        case _:
+            torch.get_device_module(device).synchronize(device)
 
 
 def seed_generator(device: torch.device, seed: int) -> None:
     """Seed the generator of a device, which dropout uses."""
     match device.type:
-        case "cuda":
-            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
-        case "xpu":
-            torch.xpu.default_generators[device.index or 0].manual_seed(seed)
+        case "cpu":
+            torch.default_generator.manual_seed(seed)
         case "mps":
             torch.mps.manual_seed(seed)
         case _:
-            torch.default_generator.manual_seed(seed)
+            generators = torch.get_device_module(device).default_generators
+            generators[device.index or 0].manual_seed(seed)
 
 
 @contextmanager
 def own_random_numbers(device: torch.device) -> Iterator[None]:
     """Restore the generators of the CPU and the device at the end."""
-    kind = device.type if device.type in ("cuda", "xpu") else "cuda"
-    devices = [device] if device.type in ("cuda", "xpu") else []
+    forked = device.type not in ("cpu", "mps")
+    kind, devices = (device.type, [device]) if forked else ("cuda", [])
     mps = torch.mps.get_rng_state() if device.type == "mps" else None  # fork_rng lacks MPS
     try:
         with torch.random.fork_rng(devices, device_type=kind):
@@ -240,7 +226,7 @@ def computing(precision: str, threads: int) -> Iterator[None]:
     torch.set_flush_denormal(True)
     cudnn.deterministic = True
     try:
-        with _allow_tf32(precision == "tf32"), _explain_memory():
+        with allow_tf32(precision == "tf32"), _explain_memory():
             yield
     finally:
         torch.set_num_threads(threads_before)
@@ -249,7 +235,7 @@ def computing(precision: str, threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def _allow_tf32(allowed: bool) -> Iterator[None]:
+def allow_tf32(allowed: bool) -> Iterator[None]:
     """Allow or forbid TF32 in convolutions and matrix products, and restore the setting.
 
     torch has two interfaces. A value set through the newer one makes the getters of the older
@@ -272,39 +258,3 @@ def _allow_tf32(allowed: bool) -> Iterator[None]:
     finally:
         for one, earlier in zip(owners, before, strict=True):
             setattr(one, name, earlier)
-
-
-def usable_cores() -> int:
-    """Return the number of physical cores that this process may use.
-
-    It respects affinity and the CPU quota of the cgroup. Hyper-threads of one core count once:
-    a second one does not speed up matrix products.
-    """
-    if hasattr(os, "sched_getaffinity"):
-        cpus = os.sched_getaffinity(0)
-    else:
-        cpus = set(range(os.cpu_count() or 1))
-    cores = {_siblings(cpu) for cpu in cpus}
-    quota = _cgroup_quota()
-    return max(1, min(len(cores), math.ceil(quota)) if quota else len(cores))
-
-
-def _siblings(cpu: int) -> str:
-    path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return str(cpu)
-
-
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the CPU quota of the cgroup (v2 or v1) in CPUs; None without a limit."""
-    try:
-        if (root / "cpu.max").exists():
-            quota, period = (root / "cpu.max").read_text().split()
-        else:
-            quota = (root / "cpu/cpu.cfs_quota_us").read_text()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError, ZeroDivisionError):
-        return None

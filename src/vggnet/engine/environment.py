@@ -11,7 +11,8 @@ import numpy
 import torch
 
 from vggnet import __version__
-from vggnet.engine.device import PREFERENCE, cpu_name, usable_cores, why_unavailable
+from vggnet.engine.device import PREFERENCE, why_unavailable
+from vggnet.engine.processor import cpu_name, usable_cores
 
 
 def describe_environment() -> dict[str, Any]:

@@ -138,8 +138,7 @@ def fit(
 ) -> Iterator[EpochResult]:
     """Train from `state.step` to the end of the run, and yield a result per epoch.
 
-    It neither prints nor saves, and does not wait for the device within an epoch. (Torch's
-    gradient scaler does, with fp16 and an optimizer that does not unscale itself, like Muon.)
+    It neither prints nor saves, and does not wait for the device within an epoch.
 
     Args:
         state: Changed in place.

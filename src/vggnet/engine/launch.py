@@ -9,9 +9,13 @@ import sys
 import uuid
 from collections.abc import Sequence
 
+import torch
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from vggnet.errors import DeviceError
 
 
 def is_worker() -> bool:
@@ -26,8 +30,10 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
     `max_restarts` times. The first process that fails prints the error itself.
 
     Raises:
+        DeviceError: This build of torch cannot start them.
         SystemExit: They failed, or a signal ended them.
     """
+    _check_store()
     # It would log every process that ends, before our one-line error.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     for name in list(logging.root.manager.loggerDict):  # each has its own level
@@ -53,6 +59,21 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
         raise SystemExit(_explain(error)) from None
     except SignalException as stop:
         raise SystemExit(128 + stop.sigval) from None
+
+
+def _check_store() -> None:
+    """Check that this build of torch can host the store by which processes find each other.
+
+    Some builds for Windows cannot, and torch's launcher hides the reason.
+    """
+    try:
+        TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    except RuntimeError as error:
+        if "libuv" in str(error):
+            raise DeviceError(
+                f"--nproc and --max-restarts need libuv, which torch {torch.__version__} was "
+                "built without; train without them, in one process"
+            ) from None
 
 
 def _explain(error: ChildFailedError) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vggnet.config import TrainConfig
 
@@ -50,6 +51,8 @@ class _Muon(torch.optim.Optimizer):
     does not support convolutions, and computes in bfloat16, which most CPUs emulate.
     """
 
+    _step_supports_amp_scaling = True  # read by GradScaler
+
     def __init__(
         self, parameters: Iterable[nn.Parameter], betas: tuple[float, float], **options: Any
     ) -> None:
@@ -57,23 +60,44 @@ class _Muon(torch.optim.Optimizer):
         # As a group, which may be empty: a network may have only wide layers.
         super().__init__([{"params": [one for one in everything if _suits_muon(one)]}], options)
         rest = [one for one in everything if not _suits_muon(one)]
-        self._rest = _AdamW(rest, betas=betas, fused=True, **options)
+        self._rest: Any = _AdamW(rest, betas=betas, fused=True, **options)
         # One list of groups and one state, for the learning rate, the scaler and checkpoints.
         self.param_groups += self._rest.param_groups
         self._rest.state = self.state
         self._momentum = betas[0]
 
     def step(self) -> None:  # type: ignore[override]
-        """Update all parameters."""
+        """Update all parameters.
+
+        A GradScaler sets `grad_scale` and `found_inf`. A step with infinite gradients is undone
+        on the device: asking whether there are any would wait for it.
+        """
+        scale, found_inf = (getattr(self, name, None) for name in ("grad_scale", "found_inf"))
+        self._rest.grad_scale, self._rest.found_inf = scale, found_inf
         self._rest.step()
-        group = self.param_groups[0]
-        for weight in group["params"]:
-            state = self.state[weight]
-            if not state:
-                state["momentum"] = torch.zeros_like(weight)
-            state["momentum"].lerp_(weight.grad, 1 - self._momentum)
-            ahead = weight.grad.lerp(state["momentum"], self._momentum)  # Nesterov
-            direction = orthogonalize(ahead.flatten(1))
+        weights = self.param_groups[0]["params"]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        if found_inf is None:
+            self._follow_momentum(weights)
+            return
+        changed = [*weights, *(self.state[weight]["momentum"] for weight in weights)]
+        before = [tensor.clone() for tensor in changed]
+        for weight in weights:
+            weight.grad.div_(scale)
+        self._follow_momentum(weights)
+        for tensor, old in zip(changed, before, strict=True):
+            tensor.copy_(torch.where(found_inf > 0, old, tensor))
+
+    def _follow_momentum(self, weights: Sequence[nn.Parameter]) -> None:
+        group, ahead = self.param_groups[0], []
+        for weight in weights:
+            momentum, gradient = self.state[weight]["momentum"], weight.grad
+            assert gradient is not None
+            momentum.lerp_(gradient, 1 - self._momentum)
+            ahead.append(gradient.lerp(momentum, self._momentum).flatten(1))  # Nesterov
+        for weight, direction in zip(weights, orthogonalize_all(ahead), strict=True):
             length = 0.2 * math.sqrt(max(direction.shape))
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.sub_(direction.view_as(weight), alpha=group["lr"] * length)
@@ -81,6 +105,36 @@ class _Muon(torch.optim.Optimizer):
 
 def _suits_muon(parameter: nn.Parameter) -> bool:
     return parameter.ndim == 4 and parameter.shape[0] <= _MOST_CHANNELS
+
+
+def orthogonalize_all(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Orthogonalize each matrix; off the CPU, all of them together."""
+    if not matrices or matrices[0].device.type == "cpu":
+        return [orthogonalize(matrix) for matrix in matrices]
+    return orthogonalize_batch(matrices)
+
+
+def orthogonalize_batch(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Orthogonalize matrices of any shapes as one batch.
+
+    A GPU takes longer to start such small products than to compute them. Zeros pad the matrices
+    to one shape, and stay zeros. Results differ from those of `orthogonalize` by rounding.
+    """
+    a, b, c = _NEWTON_SCHULZ
+    wide = [one if one.shape[0] <= one.shape[1] else one.T for one in matrices]
+    rows, columns = (max(one.shape[side] for one in wide) for side in (0, 1))
+    found = torch.stack(
+        [F.pad(one, (0, columns - one.shape[1], 0, rows - one.shape[0])) for one in wide]
+    )
+    found /= found.norm(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(found.dtype).tiny)
+    for _ in range(_ROUNDS):
+        gram = found @ found.mT
+        square = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        found = torch.baddbmm(found, square, found, beta=a)
+    return [
+        (whole if matrix is one else whole.T)[: matrix.shape[0], : matrix.shape[1]]
+        for whole, one, matrix in zip(found, wide, matrices, strict=True)
+    ]
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from vggnet.artifacts.outputs import MODEL, check_output
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset, LabeledImages, describe_shape
 from vggnet.data.matching import TrainedOn, load_to_evaluate, read_examples, relabel
-from vggnet.engine.device import choose_device, place
+from vggnet.engine.device import allow_tf32, choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.session import Session
 from vggnet.errors import DataError, ModelFileError
@@ -85,6 +85,7 @@ class Classifier:
             self.card.data.dataset,
             self.card.dataset_sha256,
             self.card.data.bit_depth,
+            self.card.data.class_folders,
         )
 
     def predict(self, images: Any, *, prepare: bool | None = None) -> Predictions:
@@ -120,6 +121,7 @@ class Classifier:
     __call__ = predict
 
     @torch.no_grad()
+    @allow_tf32(False)
     def _compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return the probabilities of images (N, C, H, W) of the model's shape.
 
@@ -133,6 +135,7 @@ class Classifier:
         probabilities: npt.NDArray[np.float32] = logits.softmax(1).numpy()
         return probabilities
 
+    @allow_tf32(False)
     def evaluate(
         self, dataset: str | Path | LabeledImages | Dataset | tuple[Any, Any] | None = None
     ) -> Evaluation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import TIMEOUT, Session
+from vggnet.errors import quote
 from vggnet.run.checkpointing import Checkpoint
 from vggnet.run.initial import Initial
 
@@ -154,7 +154,7 @@ class Reporter:
 
 def resume_command(folder: Path, session: Session) -> str:
     """Return the command that resumes the run in `folder`."""
-    resume = f"train --resume {shlex.quote(str(folder))}"
+    resume = f"train --resume {quote([str(folder)])}"
     if session.world_size == 1:
         return f"vggnet {resume} (in Python: vggnet.train(resume={str(folder)!r}))"
     if session.world_size == session.local_world_size:

@@ -11,7 +11,8 @@ from vggnet.artifacts.outputs import MODEL, check_output
 from vggnet.config import Config, check_text
 from vggnet.data.dataset import Dataset, hold_out
 from vggnet.data.storage import dataset_name, load_configured
-from vggnet.engine.device import check_precision, choose_device, usable_cores
+from vggnet.engine.device import check_precision, choose_device
+from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.errors import ConfigError, DataError, DeviceError
 from vggnet.model.vgg import padded_size

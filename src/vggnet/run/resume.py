@@ -15,8 +15,9 @@ from vggnet import __version__
 from vggnet.artifacts.checkpoint import CheckpointFolder
 from vggnet.artifacts.run_folder import CHECKPOINTS, FINISHED, MODEL, find_newest
 from vggnet.config import Config, ModelConfig, differences
-from vggnet.engine.device import cpu_name, describe_gpu
+from vggnet.engine.device import describe_gpu
 from vggnet.engine.fit import TrainState
+from vggnet.engine.processor import cpu_name
 from vggnet.engine.snapshot import Snapshot, restore_snapshot
 from vggnet.errors import CheckpointError, ConfigError, RunFinishedError
 from vggnet.recipes import resolve_config

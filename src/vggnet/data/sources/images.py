@@ -4,7 +4,8 @@
     pets/train/cat/1.jpg              splits, and classes in each
     pets/1.jpg, pets/labels.csv       a table with the columns file_name and label
 
-A single folder around any of these is entered.
+A single folder around any of these is entered. Where all folders hold folders of the same names,
+either can be the classes, and `class_folders` must say which.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def load(tree: Tree, request: Request) -> Collection:
     Raises:
         DataError: The structure is not clear, a file cannot be read, or there is no image.
     """
-    return collect_files(list_images(tree, request.class_order), tree.path, request)
+    return collect_files(list_images(tree, request), tree.path, request)
 
 
 def find_candidates(tree: Tree) -> tuple[list[File], list[str]]:
@@ -73,31 +74,26 @@ def find_candidates(tree: Tree) -> tuple[list[File], list[str]]:
     return images, [*others, *tree.hidden]
 
 
-def list_images(tree: Tree, class_order: Sequence[str] = ()) -> LabelledFiles:
+def list_images(tree: Tree, request: Request) -> LabelledFiles:
     """Find the label and the split of every image, without opening any.
 
-    Args:
-        tree: The folder or the archive.
-        class_order: The first classes; others follow in natural order.
-
     Raises:
-        DataError: Folders are splits without being named so, a split has no classes, or a
+        DataError: It is not clear which folders are the classes, a split has no classes, or a
             class's name is not valid UTF-8.
     """
     images, left_out = find_candidates(tree)
     tables = {file.name: file for file in tree.files if file.base in _TABLES}
     top = _Level(tree, tables, images).enter()
-    levels = {split: level.enter() for split, level in _find_splits(top).items()}
-    warnings = _drop_unlabelled(levels)
+    levels = [(split, level.enter()) for split, level in _find_splits(top).items()]
+    levels, warnings = _drop_unlabelled(levels)
     if levels:
-        used = {file.name for level in levels.values() for file in level.all}
+        used = {file.name for _, level in levels for file in level.all}
         if unused := [file.name for file in images if file.name not in used]:
             warnings.append(f"{len(unused):,} files in no split are left out: {list_names(unused)}")
     else:
-        _refuse_unnamed_splits(top)
-        levels = {TRAIN: top}
+        levels = [(TRAIN, level) for level in _find_classes(top, request.class_folders)]
     found: list[tuple[int, str, File]] = []
-    for split, level in levels.items():
+    for split, level in levels:
         labelled, unlabelled = level.label()
         found += [(split, name, file) for name, file in labelled]
         left_out = [name for name in left_out if level.table is None or name != level.table.name]
@@ -108,7 +104,7 @@ def list_images(tree: Tree, class_order: Sequence[str] = ()) -> LabelledFiles:
             )
         if empty := level.empty:
             warnings.append(f"{list_names(empty)} in {tree.path} has no images and is left out")
-    first = {name: number for number, name in enumerate(class_order)}
+    first = {name: number for number, name in enumerate(request.class_order)}
     classes = sorted(
         {name for _, name, _ in found},
         key=lambda name: (first.get(name, len(first)), natural_key(name)),
@@ -209,42 +205,49 @@ def _find_splits(top: _Level) -> dict[int, _Level]:
     return {split: top.inner(name) for split, name in sorted(named)}
 
 
-def _drop_unlabelled(levels: dict[int, _Level]) -> list[str]:
-    """Drop splits without labels, except the training set, and say so."""
-    warnings = []
-    for split, level in list(levels.items()):
-        if split != TRAIN and not level.folders and not level.table:
+def _drop_unlabelled(
+    levels: Sequence[tuple[int, _Level]],
+) -> tuple[list[tuple[int, _Level]], list[str]]:
+    """Return the splits without those that have no labels, except the training set; say so."""
+    kept, warnings = [], []
+    for split, level in levels:
+        if split == TRAIN or level.folders or level.table:
+            kept.append((split, level))
+        else:
             warnings.append(
                 f"{level.path} has no class folders, so it is not used as the {SPLITS[split]} set"
             )
-            del levels[split]
-    return warnings
+    return kept, warnings
 
 
-def _refuse_unnamed_splits(top: _Level) -> None:
-    """Refuse folders that hold the same classes, and so are splits.
+def _find_classes(top: _Level, class_folders: str | None) -> list[_Level]:
+    """Return the levels whose folders are the classes.
+
+    That is `top`, unless its folders hold folders of the same names, as unnamed splits do, and
+    so do classes that are sorted further. Then `class_folders` decides.
 
     Raises:
-        DataError: Two of them have at least two folders of the same name.
+        DataError: It says nothing, and two folders share at least two names.
     """
     below = {name: top.inner(name).enter() for name in top.folders}
     owners = defaultdict(list)
     for name, level in below.items():
         for inner in level.folders:
             owners[inner].append(name)
-    shared = Counter[tuple[str, str]]()
-    for names in owners.values():
-        for pair in itertools.combinations(names, 2):
-            shared[pair] += 1
-            if shared[pair] > 1:
-                one, other = pair
-                common = sorted(below[one].folders.keys() & below[other].folders, key=natural_key)
-                raise DataError(
-                    f"{one} and {other} in {top.path} hold folders of the same names "
-                    f"({list_names(common)}), so they are taken for splits, not classes: train on "
-                    f"one of them with --dataset {top.path}/{one}, or call them train and test; if "
-                    "they are the classes, put the images directly into them"
-                )
+    pairs = (pair for names in owners.values() for pair in itertools.combinations(names, 2))
+    shared = Counter(pairs).most_common(1)
+    if not shared or shared[0][1] < 2 or class_folders == "outer":
+        return [top]
+    if class_folders == "inner":
+        return list(below.values())
+    one, other = shared[0][0]
+    common = sorted(below[one].folders.keys() & below[other].folders, key=natural_key)
+    raise DataError(
+        f"{one} and {other} in {top.path} hold folders of the same names ({list_names(common)}), "
+        "so it is not clear which are the classes: if the outer folders are splits, call them "
+        f"train and test, or train on one of them with --dataset {top.path}/{one}; if they are "
+        "the classes, pass --class-folders outer; if the inner folders are, --class-folders inner"
+    )
 
 
 def _read_table(table: File, images: list[File]) -> tuple[list[tuple[str, File]], list[str]]:

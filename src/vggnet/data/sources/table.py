@@ -77,7 +77,11 @@ def load(tree: Tree, request: Request) -> Collection:
     Raises:
         DataError: A table is damaged, or names do not tell which split it is.
     """
-    files = assign_splits(_find_tables(tree), tree)
+    tables = _find_tables(tree)
+    if not tables:  # there was one when the path was recognized
+        names = list_names([file.path for file in tree.files if _is_named_so(file)])
+        raise DataError(f"{names} changed while it was read, and is no table of pixels any more")
+    files = assign_splits(tables, tree)
     splits = {split: read_table(file) for split, file in files.items()}
     unlabelled = [split for split, found in splits.items() if found.labels is None]
     warnings = []
@@ -140,11 +144,11 @@ def _read(file: File, kind: type[np.generic]) -> ArraySplit:
 
 def _find_tables(tree: Tree) -> list[File]:
     """Return the files that are tables of pixels, as far as the number of columns tells."""
-    return [
-        file
-        for file in tree.files
-        if file.base.lower().endswith(_SUFFIXES) and _count_columns(file) >= _FEWEST
-    ]
+    return [file for file in tree.files if _is_named_so(file) and _count_columns(file) >= _FEWEST]
+
+
+def _is_named_so(file: File) -> bool:
+    return file.base.lower().endswith(_SUFFIXES)
 
 
 def _count_columns(file: File) -> int:
