@@ -118,8 +118,13 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(
-        f"{found.describe()}\nloss     {found.loss:.4f} nats\ndata     {printable(source)}"
+        f"{found.describe()}\n{_describe_probabilities(found)}\ndata     {printable(source)}"
     )
+    if found.is_imbalanced:
+        console.print(
+            f"balanced accuracy {100 * found.balanced_accuracy:.2f} %, macro F1 "
+            f"{100 * found.macro_f1:.2f} %"
+        )
     table = Table(box=box.SIMPLE_HEAD)
     columns = ("class", "images", "precision %", "recall %", "F1 %", "most often predicted as")
     for column in columns:
@@ -138,3 +143,22 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
             f"{printable(classes[other])} ({wrong[other]} times)" if wrong[other] else "",
         )
     console.print(table)
+
+
+def _describe_probabilities(found: Evaluation) -> str:
+    """Return the lines about how far the probabilities can be trusted."""
+    before, reliability = found.uncalibrated, found.reliability
+    low, high = reliability.error_interval()
+    scores = [
+        (f"NLL      {found.loss:.4f} nats", f"{before.loss:.4f}"),
+        (f"Brier    {found.brier:.4f}", f"{before.brier:.4f}"),
+        (
+            f"ECE      {100 * reliability.error:.2f} % "
+            f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %)",
+            f"{100 * before.reliability.error:.2f} %",
+        ),
+    ]
+    if not found.calibration:
+        note = "\nthe model's file has no calibration: probabilities are a plain softmax"
+        return "\n".join(line for line, _ in scores) + note
+    return "\n".join(f"{line}; {other} before calibration" for line, other in scores)

@@ -25,6 +25,9 @@ from vggnet.engine.fit import EpochResult
 from vggnet.run import Plan, Reporter, TrainResult
 from vggnet.run.progress import describe_epoch, describe_result, describe_start
 
+_LINES = 40
+"""Lines about epochs that a run prints at most."""
+
 
 class PatientConsole(Console):
     """Survives the end of the reader of its pipe."""
@@ -105,6 +108,7 @@ class TerminalReporter(BarDisplay, Reporter):
         self._silent = not plan.session.is_main
         self._batch = plan.config.train.global_batch_size
         self._first_step = plan.first_step
+        self._printed, self._total = 0, plan.total_steps
         self._print(describe_start(plan))
         if not self._silent:
             self._progress.start()
@@ -112,6 +116,7 @@ class TerminalReporter(BarDisplay, Reporter):
 
     def stepped(self, step: int, total: int) -> None:
         """Advance the bar."""
+        self._total = total
         if self._silent or not self._due():
             return
         seconds = time.perf_counter() - self._began
@@ -119,7 +124,11 @@ class TerminalReporter(BarDisplay, Reporter):
         self._progress.update(self._task, completed=step, total=total, rate=rate, refresh=True)
 
     def epoch_ended(self, result: EpochResult, validation: Evaluation | None) -> None:
-        """Print a line for the epoch."""
+        """Print a line for the epoch; of many epochs for the first and every few."""
+        since = result.step - self._printed
+        if self._printed and result.step < self._total and since < self._total / _LINES:
+            return
+        self._printed = result.step
         self._print(describe_epoch(result, validation))
 
     def finished(self, result: TrainResult) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import (
@@ -25,11 +27,15 @@ from vggnet.artifacts.outputs import MODEL, check_output
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset, LabeledImages, describe_shape
 from vggnet.data.matching import TrainedOn, load_to_evaluate, read_examples, relabel
+from vggnet.engine.calibration import to_probabilities
 from vggnet.engine.device import allow_tf32, choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
+from vggnet.engine.features import trace
 from vggnet.engine.session import Session
-from vggnet.errors import DataError, ModelFileError
+from vggnet.engine.typicality import layer_values
+from vggnet.errors import ConfigError, DataError, ImageError, ModelFileError
 from vggnet.inference.evaluation import ModelEvaluation
+from vggnet.inference.explain import Explanation, explain
 from vggnet.inference.inputs import see_images
 from vggnet.inference.predictions import Predictions
 from vggnet.kernels import accelerate
@@ -63,13 +69,16 @@ class Classifier:
     ) -> None:
         self.device = choose_device(device)
         self.card: ModelCard = model.card
+        if not self.card.calibration:
+            _log.info("the model's file has no calibration: probabilities are a plain softmax")
         self.network = model.network
         self.path = path
         self._kernels = kernels
         place(self.network, self.device)
         self._replica = accelerate(self.network, kernels).eval()
         self._preprocessing = model.preprocessing
-        self._preprocess = model.preprocessing.on(self.device)
+        self.preprocess = model.preprocessing.on(self.device)
+        """Pixels (N, C, H, W) to the network's input, on the device."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -88,6 +97,8 @@ class Classifier:
             self.card.data.class_folders,
         )
 
+    @torch.no_grad()
+    @allow_tf32(False)
     def predict(self, images: Any, *, prepare: bool | None = None) -> Predictions:
         """Classify images of any kind.
 
@@ -114,26 +125,59 @@ class Classifier:
             (1, (1, 28, 28))
         """
         seen = see_images(images, self.trained_on, prepare)
-        probabilities = self._compute(seen.images)
-        probabilities[~seen.drawn] = np.nan
-        return Predictions(self.classes, probabilities, seen.images, seen.names)
+        parts = torch.split(torch.tensor(seen.images, device=self.device), BATCH_SIZE)
+        found = [self._run(part) for part in parts]
+        logits = torch.cat([one for one, _ in found])
+        _check_finite(logits.numpy())
+        probabilities = to_probabilities(logits, self.card.calibration).numpy()
+        ranks = [one for _, one in found if one is not None]
+        typicality = np.concatenate(ranks) if ranks else None
+        for values in (probabilities, typicality):
+            if values is not None:
+                values[~seen.drawn] = np.nan
+        return Predictions(self.classes, probabilities, seen.images, seen.names, typicality)
 
     __call__ = predict
 
-    @torch.no_grad()
     @allow_tf32(False)
-    def _compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return the probabilities of images (N, C, H, W) of the model's shape.
+    @torch.no_grad()
+    def logits(self, images: Any) -> Tensor:
+        """Return the network's outputs for images as in `predict`, (N, num_classes), on the CPU.
 
         Raises:
-            ModelFileError: The network's outputs are not finite.
+            DataError, ImageError, ModelFileError: As `predict`.
         """
-        pixels = torch.tensor(images, device=self.device)
-        parts = torch.split(pixels, BATCH_SIZE)
-        logits = torch.cat([self._replica(self._preprocess(part)) for part in parts]).cpu()
+        seen = see_images(images, self.trained_on, None).images
+        parts = torch.split(torch.tensor(seen, device=self.device), BATCH_SIZE)
+        logits = torch.cat([self._replica(self.preprocess(part)) for part in parts]).cpu()
         _check_finite(logits.numpy())
-        probabilities: npt.NDArray[np.float32] = logits.softmax(1).numpy()
-        return probabilities
+        return logits
+
+    @allow_tf32(False)
+    def explain(self, image: Any, label: str | None = None) -> Explanation:
+        """Say where in an image the evidence for a class lies.
+
+        Args:
+            image: An image of any kind; see `predict`.
+            label: The class; default: the predicted one.
+
+        Raises:
+            ConfigError: There is no such class.
+            ImageError: Nothing is drawn in the image.
+            DataError, ModelFileError: As `predict`.
+
+        Examples:
+            >>> model = vggnet.load("mnist_vggnet.pth")
+            >>> model.explain("digit.jpg").heat.shape
+            (28, 28)
+        """
+        if label is not None and label not in self.classes:
+            raise ConfigError(f"no class {label!r}; there are {', '.join(self.classes[:20])}")
+        index = None if label is None else self.classes.index(label)
+        seen = see_images(image, self.trained_on, None)
+        if not seen.drawn[0]:
+            raise ImageError("nothing is drawn in the image, so there is nothing to explain")
+        return explain(self, seen.images[0], index)
 
     @allow_tf32(False)
     def evaluate(
@@ -171,7 +215,15 @@ class Classifier:
         batches = Batches(examples, self.device, self._preprocessing, batch_size=BATCH_SIZE)
         found = evaluate(self._replica, batches, Session())
         _check_finite(found.logits)
+        found = replace(found, calibration=self.card.calibration)
         return ModelEvaluation.of(found, self.classes, examples.images)
+
+    def _run(self, pixels: Tensor) -> tuple[Tensor, npt.NDArray[np.float32] | None]:
+        """Return logits and typicality of a batch."""
+        found = trace(self._replica, self.preprocess(pixels))
+        typicality = self.card.typicality
+        ranks = typicality.rank(layer_values(found)) if typicality else None
+        return found.logits.cpu(), ranks
 
     def _find_examples(
         self, dataset: str | Path | LabeledImages | Dataset | tuple[Any, Any] | None

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Pixels = npt.NDArray[np.uint8]
 
+DEFAULT_REJECT = 0.01
+"""Share of images like the training images that are flagged as unlike them."""
+
 _SHOWN = 5
 """Predictions that one line shows."""
 
@@ -29,6 +32,12 @@ class Prediction:
     """The network's input before normalization, (C, H, W); zeros if nothing is drawn."""
     top: tuple[tuple[str, float], ...]
     """Classes and probabilities, the most probable first; none if nothing is drawn."""
+    typicality: float | None = None
+    """As in `Predictions`."""
+
+    def is_unlike_training(self, rate: float = DEFAULT_REJECT) -> bool | None:
+        """Return whether `typicality` is below a rate; None if it is unknown."""
+        return None if self.typicality is None else self.typicality < rate
 
     @property
     def label(self) -> str | None:
@@ -71,6 +80,17 @@ class Predictions(Sequence[Prediction]):
     """The network's inputs before normalization, (N, C, H, W)."""
     names: Sequence[str] = ()
     """The files that the images are from; empty if they are not from files."""
+    typicality: npt.NDArray[np.float32] | None = None
+    """Of images like the training images, the share that are as unusual as this one or more,
+    (N,); None if the model's file has no statistics of its training images."""
+
+    def unlike_training(self, rate: float = DEFAULT_REJECT) -> npt.NDArray[np.bool_] | None:
+        """Return which images are unlike the training images, (N,).
+
+        Args:
+            rate: The share of images like the training images that are taken for unlike ones.
+        """
+        return None if self.typicality is None else self.typicality < rate
 
     @property
     def indices(self) -> npt.NDArray[np.int64]:
@@ -147,10 +167,14 @@ class Predictions(Sequence[Prediction]):
     def __getitem__(self, at: int | slice) -> Prediction | Predictions:
         if isinstance(at, slice):
             names = self.names[at] if self.names else ()
-            return Predictions(self.class_names, self.probabilities[at], self.seen[at], names)
+            typicality = None if self.typicality is None else self.typicality[at]
+            return Predictions(
+                self.class_names, self.probabilities[at], self.seen[at], names, typicality
+            )
         place = range(len(self))[at]  # an IndexError ends a loop over the predictions
         (top,) = self[place : place + 1].top(len(self.class_names))
-        return Prediction(self.seen[place], tuple(top))
+        typicality = None if self.typicality is None else float(self.typicality[place])
+        return Prediction(self.seen[place], tuple(top), typicality)
 
     def __iter__(self) -> Iterator[Prediction]:
         return (self[at] for at in range(len(self)))

@@ -47,7 +47,7 @@ def train(
             `Dataset.from_arrays` takes them; default: MNIST.
         test: Images and labels for the test, if `dataset` is images and labels; default: a sixth
             of each class is held out.
-        recipe: The recipe to start from: "fast" (the default), "best" or "article".
+        recipe: The recipe to start from: "fast" (the default), "finetune", "best" or "article".
         output: The model file, `.pth` or `.safetensors`; default: `<dataset>_vggnet.pth` in
             the current folder.
         runs: Folder that contains the run folders.
@@ -211,6 +211,7 @@ def _execute(
         plan.config,
         plan.output,
         path,
+        plan.dataset.classes,
         time.perf_counter() - began,
     )
 

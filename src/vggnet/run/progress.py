@@ -9,6 +9,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
+from vggnet.data.collection import list_names
 from vggnet.engine.device import name_device
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
@@ -38,10 +39,14 @@ def choose_reporter() -> Reporter:
 def describe_start(plan: Plan) -> str:
     """Return what is trained on what, and where."""
     config, cpu, processes = plan.config, plan.device.type == "cpu", plan.session.world_size
+    held_out = (
+        f", {len(plan.validation):,} held out for validation (--validation-size)"
+        if plan.validation and config.data.validation_size is None
+        else ""
+    )
     return (
         f"{config.model.name} on {plan.dataset.name}: recipe {config.recipe}, "
-        f"{config.train.epochs:g} {'epoch' if config.train.epochs == 1 else 'epochs'} of "
-        f"{len(plan.train):,} images, on {name_device(plan.device)}"
+        f"{_duration(plan)} of {len(plan.train):,} images{held_out}, on {name_device(plan.device)}"
         + (f" with {plan.threads} thread{'s' if plan.threads > 1 else ''}" if cpu else "")
         + (f", {processes} processes" if processes > 1 else "")
         + (f"\nresumed after step {plan.first_step:,} of {plan.folder}" if plan.first_step else "")
@@ -59,10 +64,35 @@ def describe_epoch(result: EpochResult, validation: Evaluation | None) -> str:
 
 def describe_result(result: TrainResult) -> str:
     """Return the accuracy, the duration and the files."""
-    return (
-        f"test {result.evaluation.describe()} in {result.seconds:.1f} s\n"
-        f"model  {result.output}\n"
-        f"run    {result.folder}  (curves, confusion matrix, mistakes, metrics)"
+    found = result.evaluation
+    lines = [f"test {found.describe()} in {result.seconds:.1f} s"]
+    if found.is_imbalanced:
+        lines.append(
+            f"balanced accuracy {100 * found.balanced_accuracy:.2f} %, macro F1 "
+            f"{100 * found.macro_f1:.2f} %; recall: {_list_recalls(found, result.classes)}"
+        )
+        if result.config.train.class_weights == "none":
+            lines.append("the classes are imbalanced: try --class-weights balanced")
+    lines.append(f"model  {result.output}")
+    lines.append(f"run    {result.folder}  (curves, confusion matrix, mistakes, metrics)")
+    return "\n".join(lines)
+
+
+def _duration(plan: Plan) -> str:
+    """Return how long a run trains, in words, before "of … images"."""
+    train, steps = plan.config.train, plan.total_steps
+    if train.minutes:
+        return f"{train.minutes:g} minute{'s' if train.minutes != 1 else ''}"
+    epochs = f"{train.epochs:.4g} {'epoch' if train.epochs == 1 else 'epochs'}"
+    return f"{epochs} ({steps:,} steps: --min-steps)" if steps <= train.min_steps else epochs
+
+
+def _list_recalls(found: Evaluation, classes: tuple[str, ...]) -> str:
+    """Return the recall of each class and its number of images, the lowest first."""
+    rows = [row for row in found.per_class(classes) if row["count"]]
+    rows.sort(key=lambda row: row["recall"])
+    return list_names(
+        [f"{row['class']} {100 * float(row['recall']):.1f} % of {row['count']:,}" for row in rows]
     )
 
 
