@@ -20,7 +20,14 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from vggnet.sklearn import VGGClassifier
 
-TINY = {"stages": ((8,),), "hidden": (), "threads": 1, "kernels": "torch", "batch_size": 32}
+TINY = {
+    "stages": ((8,),),
+    "hidden": (),
+    "threads": 1,
+    "kernels": "torch",
+    "batch_size": 32,
+    "min_steps": 0,
+}
 FULL = load_digits()
 
 

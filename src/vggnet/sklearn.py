@@ -27,8 +27,16 @@ from vggnet.inference.predict import Classifier
 from vggnet.recipes import nest_settings, resolve_config
 from vggnet.run import fit_to_data
 from vggnet.run.in_memory import train_in_memory
+from vggnet.run.preflight import complete_training
 
-_SETTINGS = tuple(name for name, (section, _) in list_keywords().items() if section != "data")
+_OMITTED = {"init", "init_lr", "freeze", "patience", "keep"}
+"""Settings that need the file of a model, or images to validate on."""
+
+_SETTINGS = tuple(
+    name
+    for name, (section, _) in list_keywords().items()
+    if section != "data" and name not in _OMITTED
+)
 """`fit` gets the images, so no setting says where they are."""
 
 
@@ -111,6 +119,7 @@ class VGGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _train(self, dataset: Dataset) -> Classifier:
         config = fit_to_data(self._config(), dataset, Session())
+        config = complete_training(config, len(dataset.train), has_validation=False)
         train = config.train
         device = choose_device(train.device)
         threads = train.threads or usable_cores()
