@@ -32,7 +32,7 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
         check_output(
             output, MODEL, [Path(config.data.dataset), Path(config.train.init or "")], options.force
         )
-    if config.train.init is None and config.train.init_lr != 1:
+    if config.train.init is None and (config.recipe == "finetune" or config.train.init_lr != 1):
         raise ConfigError(
             "the recipe finetune and --init-lr need trained weights to start from: add --init FILE"
         )
