@@ -194,6 +194,10 @@ class DataConfig(_Section):
     """Number of training images to hold out for validation after each epoch; default: a tenth of
     each class of your own images, if they have no validation split."""
 
+    calibration_size: int = Field(0, ge=0)
+    """Training images to hold out for calibrating the probabilities, if every image would be
+    trained on, there is no validation, and they are at most a tenth of all."""
+
     mean: tuple[float, ...] = Field((0.5,), min_length=1)
     """Subtracted from pixels in [0, 1]: one value, or one per channel, such as 0.5,0.4,0.4."""
 

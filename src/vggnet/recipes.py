@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ from vggnet.errors import ConfigError
 
 _FAST: dict[str, dict[str, Any]] = {
     "model": {"dropout": 0.0},
+    "data": {"calibration_size": 2000},
     "train": {
         "epochs": 0.75,
         "min_steps": 300,
@@ -38,6 +41,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # docs/decisions/best-recipe.md explains the values.
     "best": {
         "model": {"batch_norm": True, "dropout": 0.0},
+        "data": {"calibration_size": 2000},
         "augment": {"rotation": 15.0, "shift": 2.0, "scale": 0.15, "shear": 15.0},
         "train": {
             "epochs": 40,
@@ -119,6 +123,8 @@ def load_overrides(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, or does not contain a table of settings.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "not a regular file")
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except OSError as error:

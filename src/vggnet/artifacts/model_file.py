@@ -251,6 +251,12 @@ def _override(card: ModelCard, overrides: Overrides, network: ModelConfig) -> Mo
         values["image_shape"] = (card.image_shape[0], *[overrides.image_size] * 2)
     if not values:
         return card
+    if (card.calibration or card.typicality) and values.keys() - {"classes"}:
+        values |= {"calibration": None, "typicality": None}
+        _log.warning(
+            "with other inputs than in training, the probabilities are not calibrated and unusual "
+            "images are not flagged"
+        )
     try:
         changed = validate_card({**card.model_dump(), **values})
         check_fits(changed, network)

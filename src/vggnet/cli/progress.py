@@ -140,8 +140,9 @@ class TerminalReporter(BarDisplay, Reporter):
         self._progress.update(self._task, completed=step, total=total, rate=rate, refresh=True)
 
     def epoch_ended(self, result: EpochResult, validation: Evaluation | None) -> None:
-        """Print a line for the epoch, or for every few of many."""
-        if result.step < self._total and result.step - self._printed < self._total / _LINES:
+        """Print a line for the epoch; of many epochs for the first and every few."""
+        since = result.step - self._printed
+        if self._printed and result.step < self._total and since < self._total / _LINES:
             return
         self._printed = result.step
         line = f"epoch {result.epoch:.4g} · loss {result.loss:.4f}"

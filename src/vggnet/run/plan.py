@@ -64,6 +64,8 @@ class Plan:
     train: LabeledImages
     validation: LabeledImages | None
     """Images held out from training, if any."""
+    calibration: LabeledImages | None
+    """Images that are not trained on, to calibrate the probabilities, if any."""
     device: torch.device
     session: Session
     threads: int

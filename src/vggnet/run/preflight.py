@@ -16,6 +16,7 @@ from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.errors import ConfigError, DataError, DeviceError
 from vggnet.model.vgg import padded_size
+from vggnet.run.calibration import choose_calibration_images
 from vggnet.run.initial import load_initial
 from vggnet.run.plan import Options, Plan, Start
 
@@ -47,12 +48,14 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
     config = fit_to_data(config, dataset, session)
     train, validation = _hold_out(dataset, config)
     config = complete_training(config, len(train), validation is not None)
+    train, calibration = choose_calibration_images(config, train, validation)
     return Plan(
         start=start,
         config=config,
         dataset=dataset,
         train=train,
         validation=validation,
+        calibration=calibration,
         device=device,
         session=session,
         threads=config.train.threads or max(1, usable_cores() // session.local_world_size),

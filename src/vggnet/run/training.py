@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ from vggnet.inference.predict import BATCH_SIZE
 from vggnet.kernels import accelerate, kernels_of
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG, build_network
+from vggnet.run.calibration import calibrate
 from vggnet.run.checkpointing import CheckpointSchedule, epochs_since_best, stop_requests
 from vggnet.run.plan import Plan, Reporter, resume_command
 from vggnet.run.results import Trained, save_weights_so_far
@@ -85,9 +87,12 @@ class Training:
         if self._history.best:
             self._state.eval_model.load_state_dict(self._history.best)
         network = fold_batch_norm(self._state.eval_model.eval())
+        trust = calibrate(network, self._plan, self._reporter.warned) if folder else None
         batches = self._build_batches(self._plan.dataset.test, BATCH_SIZE)
         evaluation = self._evaluate(network, batches, self._history.epochs[-1])
-        return Trained(network, evaluation, self._history)
+        if trust:
+            evaluation = replace(evaluation, calibration=trust.calibration)
+        return Trained(network, evaluation, self._history, trust and trust.typicality)
 
     def _train(self) -> None:
         with stop_requests() as self._stop_requested:
