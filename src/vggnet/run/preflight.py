@@ -49,6 +49,7 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
     train, validation = _hold_out(dataset, config)
     config = complete_training(config, len(train), validation is not None)
     train, calibration = choose_calibration_images(config, train, validation)
+    config = complete_training(config, len(train), validation is not None)  # of fewer images
     return Plan(
         start=start,
         config=config,
