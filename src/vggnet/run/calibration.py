@@ -49,7 +49,7 @@ def choose_calibration_images(
     size, batch_size = config.data.calibration_size, config.train.global_batch_size
     steps = count_steps(config.train.epochs, -(-len(train) // batch_size))
     unseen = shuffled_order(config.train.seed, 0, len(train))[steps * batch_size :]
-    if len(unseen):
+    if len(unseen) and not config.train.minutes:  # which may train for longer
         return train, train.take(np.sort(unseen[:MOST_IMAGES]), f"{train.source}, not trained on")
     if not MIN_IMAGES <= size <= _MOST_HELD_OUT * len(train):
         return train, None
