@@ -53,7 +53,9 @@ def run_check(name: str, arguments: list[str], seconds: float) -> list[dict[str,
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             late = True
-            end(process)
+        finally:  # also after Ctrl-C, which the check's own session does not get
+            if process.poll() is None:
+                end(process)
         output.seek(0)
         lines = [json.loads(one) for one in output if one.startswith("{") and one.endswith("}\n")]
     if late:
