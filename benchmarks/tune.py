@@ -4,8 +4,10 @@
         'train.epochs=1' 'train.epochs=1 train.global_batch_size=64 train.peak_lr=0.003'
 
 Each seed holds out its own 5,000 of the 60,000 training images, trains on the other 55,000 and
-evaluates on the 5,000 once, after the last step. The script never loads the test set. A candidate
+evaluates on the 5,000 once, after the last step. The script never reads the test set. A candidate
 overrides settings of the recipe. Seeds are the outer loop, so candidates alternate.
+
+`--images 200` trains on so many of the others, and `--dataset` may be a file or a folder.
 
 Each line of the output is one run; runs that have a line are not repeated. `--summary FILE`
 prints a file's table.
@@ -27,7 +29,7 @@ from torch.nn import functional as F
 from vggnet.config import Config
 from vggnet.data.batches import Batches
 from vggnet.data.catalog import CATALOG
-from vggnet.data.dataset import LabeledImages, hold_out
+from vggnet.data.dataset import Dataset, LabeledImages, hold_out
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.engine.device import computing
@@ -40,6 +42,9 @@ from vggnet.kernels import accelerate
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG, build_network
 from vggnet.recipes import DEFAULT_RECIPE, resolve_config
+from vggnet.run import fit_to_data
+from vggnet.run.initial import load_initial
+from vggnet.run.preflight import complete_training
 
 HELD_OUT = 5_000
 CPU = torch.device("cpu")
@@ -60,10 +65,16 @@ def read_candidate(recipe: str, text: str, seed: int) -> Config:
     return resolve_config({"recipe": recipe}, read_settings(text), {"train": {"seed": seed}})
 
 
-def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
+def validate(config: Config, dataset: Dataset, options: argparse.Namespace) -> dict[str, float]:
     """Train once; return the metrics on the held-out images and the training seconds."""
-    train, held_out = hold_out(examples, HELD_OUT, config.train.seed)
+    seed = config.train.seed
+    train, held_out = hold_out(dataset.train, options.held_out, seed)
     assert held_out is not None
+    if options.images:
+        train = hold_out(train, options.images, seed)[1] or train
+    initial = load_initial(config)
+    config = initial.adopt(config, dataset.shape[0]) if initial else config
+    config = complete_training(fit_to_data(config, dataset, Session()), len(train), True)
 
     def batches(part: LabeledImages, size: int) -> Batches:
         preprocessing = Preprocessing.from_config(config)
@@ -73,10 +84,13 @@ def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
         folded = accelerate(fold_batch_norm(network.eval()), config.train.kernels)
         return evaluate(folded, batches(held_out, BATCH_SIZE), Session())
 
-    with computing("fp32", usable_cores()):
-        torch.manual_seed(config.train.seed)
-        network = build_network(config.model, config.train.seed)
-        state = build_state(network, config.train, CPU, Session())
+    with computing("fp32", config.train.threads or usable_cores()):
+        torch.manual_seed(seed)
+        network = build_network(config.model, seed)
+        pretrained = initial.transfer(network, dataset.classes).pretrained if initial else ()
+        assert isinstance(config.train.freeze, int)
+        network.freeze(config.train.freeze)
+        state = build_state(network, config.train, CPU, Session(), pretrained)
         results = list(fit(state, batches(train, config.train.global_batch_size)))
         found, last = judge(state.eval_model), judge(state.network)
     return {
@@ -85,6 +99,7 @@ def validate(config: Config, examples: LabeledImages) -> dict[str, float]:
         "calibrated_loss": calibrated_loss(found),
         "last_weights_accuracy": last.accuracy,
         "last_weights_calibrated_loss": calibrated_loss(last),
+        "balanced_accuracy": found.balanced_accuracy,
         "train_loss": results[-1].loss,
         "seconds": sum(r.seconds for r in results),
     }
@@ -110,7 +125,8 @@ def summarize(path: Path) -> None:
     """Print each candidate's mean accuracy with its standard error, best first."""
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for run in read_runs(path):
-        runs[run["candidate"]].append(run)
+        on = f"{run['images']} of {run['dataset']}: " if run.get("images") else ""
+        runs[on + run["candidate"]].append(run)
     rows = []
     for candidate, group in runs.items():
         percent = [100 * run["accuracy"] for run in group]
@@ -129,6 +145,9 @@ def main() -> None:
     parser.add_argument("candidates", nargs="*")
     parser.add_argument("--recipe", default=DEFAULT_RECIPE)
     parser.add_argument("--dataset", default=CATALOG["mnist"].name)
+    parser.add_argument("--images", type=int, default=0, help="to train on; 0: all others")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT)
+    parser.add_argument("--data", type=json.loads, default={}, help='as JSON: {"image_size": 28}')
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--first-seed", type=int, default=100)
     parser.add_argument("--output", type=Path, default=Path("tune.jsonl"))
@@ -137,18 +156,18 @@ def main() -> None:
     if options.summary:
         summarize(options.summary)
         return
-    examples = load_dataset(options.dataset).train
-    asked = {"recipe": options.recipe, "dataset": options.dataset}
-    done = set()
-    for run in read_runs(options.output):
-        if {name: run.get(name, asked[name]) for name in asked} != asked:
-            parser.error(f"{options.output} has runs of another recipe or dataset; change --output")
-        done.add((run["candidate"], run["seed"]))
+    dataset = load_dataset(options.dataset, **options.data)
+    asked = {"recipe": options.recipe, "dataset": dataset.name, "images": options.images}
+    done = {
+        (run["candidate"], run["seed"])
+        for run in read_runs(options.output)
+        if {name: run.get(name, asked[name]) for name in asked} == asked
+    }
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for candidate in options.candidates:
             if (candidate, seed) in done:
                 continue
-            found = validate(read_candidate(options.recipe, candidate, seed), examples)
+            found = validate(read_candidate(options.recipe, candidate, seed), dataset, options)
             with options.output.open("a") as file:
                 line = {**asked, "candidate": candidate, "seed": seed, **found}
                 file.write(json.dumps(line) + "\n")

@@ -11,10 +11,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gzip
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +37,58 @@ from vggnet.data.storage import load_dataset
 for _number in (signal.SIGINT, signal.SIGHUP) if sys.platform != "win32" else ():
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@contextmanager
+def owned_processes() -> Iterator[Start]:
+    """Yield a function that starts a process; all, and whatever they started, end with it.
+
+    A process is found by a variable in its environment, which those that it starts inherit, even
+    if they leave its group or outlive it. Where the system does not show it, by its group.
+    """
+    mark = uuid.uuid4().hex
+    started: list[subprocess.Popen[str]] = []
+
+    def start(
+        *command: object, env: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "STARTED_BY_TEST": mark, **(env or {})},
+            start_new_session=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
+        )
+        started.append(process)
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            _kill(process, mark.encode())
+            with process:  # closes its pipes
+                pass
+
+
+def _kill(process: subprocess.Popen[str], mark: bytes) -> None:
+    process.kill()
+    if sys.platform != "win32":
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark in environment.read_bytes():
+                os.kill(int(environment.parent.name), signal.SIGKILL)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start processes, by default with pipes as text; all end with the test."""
+    with owned_processes() as start:
+        yield start
+
 
 settings.register_profile(
     "vggnet", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]

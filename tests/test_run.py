@@ -64,6 +64,7 @@ def test_a_run_leaves_everything_it_promises(here: Path, mnist: Dataset) -> None
         "metrics.csv",
         "mistakes.png",
         "model.safetensors",
+        "reliability.png",
         "steps.csv",
         "test.json",
     }
@@ -155,6 +156,41 @@ def test_validation_images_are_held_out() -> None:
     assert recorder.epochs[0].images == 200
     row = (result.folder / "metrics.csv").read_text().splitlines()[1].split(",")
     assert 0 < float(row[5]) < 1
+
+
+def test_images_that_a_short_run_does_not_reach_calibrate() -> None:
+    """Half an epoch leaves 640 of 1,280 images; the file, its probabilities and scores say so."""
+    result = vggnet.train(train={**SHORT, "epochs": 0.5}, data=SMALL, model=TINY)
+    model = vggnet.load(result.output)
+    assert model.card.calibration is not None
+    assert model.card.calibration.images == 640
+    assert model.card.calibration == result.evaluation.calibration
+    test = vggnet.load_dataset(SMALL["dataset"]).test
+    found = model.predict(test.images).probabilities
+    assert np.allclose(found, result.evaluation.probabilities, atol=1e-5)
+    assert not np.allclose(found, result.evaluation.uncalibrated.probabilities, atol=1e-3)
+    assert (result.folder / "reliability.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "images", "trained"),
+    [
+        ({"calibration_size": 0}, None, 1280),
+        ({"calibration_size": 200}, None, 1280),
+        ({"validation_size": 300}, 300, 980),
+    ],
+)
+def test_a_whole_epoch_calibrates_on_held_out_images(
+    data: dict[str, int], images: int | None, trained: int
+) -> None:
+    """At most a tenth is held out only for it; the log says why a model is not calibrated."""
+    recorder = Recorder()
+    settings = {"train": {**SHORT, "epochs": 1}, "data": {**SMALL, **data}, "model": TINY}
+    result = vggnet.train(**settings, reporter=recorder)
+    assert recorder.epochs[0].images == trained
+    calibration = load_model(result.output).card.calibration
+    assert (calibration.images if calibration else None) == images
+    assert any("not calibrated" in one for one in recorder.warnings) == (images is None)
 
 
 def test_five_pools_take_mnist() -> None:

@@ -190,16 +190,24 @@ class DataConfig(_Section):
     cache: bool | None = None
     """Keep decoded images on disk instead of in memory; default: if they take over 1 GiB."""
 
-    validation_size: int = Field(0, ge=0)
-    """Number of training images to hold out for validation after each epoch."""
+    validation_size: int | None = Field(None, ge=0)
+    """Number of training images to hold out for validation after each epoch; default: a tenth of
+    each class of your own images, if they have no validation split."""
 
-    mean: tuple[float, ...] = Field((0.5,), min_length=1, json_schema_extra=_flag())
-    """Subtracted from pixels in [0, 1]: one value, or one per channel."""
+    calibration_size: int = Field(0, ge=0)
+    """Training images to hold out for calibrating the probabilities, if every image would be
+    trained on, there is no validation, and they are at most a tenth of all."""
 
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.5,), min_length=1, json_schema_extra=_flag()
-    )
+    mean: tuple[float, ...] = Field((0.5,), min_length=1)
+    """Subtracted from pixels in [0, 1]: one value, or one per channel, such as 0.5,0.4,0.4."""
+
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5,), min_length=1)
     """Divides the difference; mean 0.5 and std 0.5 give [-1, 1], as in the article."""
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _read_channels(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 class AugmentConfig(_Section):
@@ -233,11 +241,22 @@ class TrainConfig(_Section):
     """Start from the weights of this model file, or of any VGG's file; imagenet: torchvision's
     weights for --model."""
 
-    freeze: int = Field(0, ge=0, le=1000)
-    """Layers, counted from the input, that keep their initial weights."""
+    freeze: Annotated[int, Field(ge=0, le=1000)] | Literal["features"] = 0
+    """Layers, counted from the input, that keep their initial weights; features: all
+    convolutions."""
+
+    init_lr: float = Field(1.0, gt=0, le=1)
+    """Factor for the learning rate of layers whose weights come from --init."""
 
     epochs: float = Field(10, gt=0, le=100_000)
     """Passes over the training images; may be a fraction."""
+
+    min_steps: int = Field(0, ge=0, le=10_000_000)
+    """Minimum number of optimizer steps: on few images, more epochs than --epochs; 0 if --epochs
+    is given."""
+
+    minutes: float | None = Field(None, gt=0, le=100_000)
+    """Train for this time instead of a number of epochs; the schedule ends with it."""
 
     global_batch_size: int = Field(
         128, ge=1, le=1_000_000, json_schema_extra=_flag("--batch-size", "-b")
@@ -268,6 +287,15 @@ class TrainConfig(_Section):
     label_smoothing: Fraction = Field(0.0, json_schema_extra=_flag("--smoothing"))
     """Label smoothing."""
 
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the classes in the loss; balanced: the fewer images, the higher."""
+
+    patience: int | None = Field(None, ge=1)
+    """Stop after this many epochs without a lower validation loss."""
+
+    keep: Literal["last", "best"] = "last"
+    """Weights to save: of the last epoch, or of the epoch with the lowest validation loss."""
+
     seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the initial weights, the order of the images, augmentation and dropout."""
 
@@ -282,6 +310,15 @@ class TrainConfig(_Section):
 
     kernels: Literal["auto", "winograd", "torch"] = "auto"
     """3x3 convolutions on the CPU: auto (compiled kernels if available), winograd or torch."""
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _read_freeze(cls, value: object) -> object:
+        if isinstance(value, str) and value != "features":
+            if not value.isdecimal():
+                raise ValueError(f"must be a number of layers or features, not {value!r}")
+            return int(value)
+        return value
 
     @field_validator("device")
     @classmethod

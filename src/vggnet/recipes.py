@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,8 +21,26 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # docs/decisions/fast-recipe.md explains the values.
     "fast": {
         "model": {"dropout": 0.0},
+        "data": {"calibration_size": 2000},
         "train": {
             "epochs": 0.75,
+            "min_steps": 300,
+            "global_batch_size": 96,
+            "optimizer": "muon",
+            "peak_lr": 5.5e-3,
+            "betas": (0.9, 0.99),
+            "schedule": "linear",
+            "warmup_fraction": 0.2,
+            "label_smoothing": 0.1,
+        },
+    },
+    # docs/decisions/finetune-recipe.md explains the values.
+    "finetune": {
+        "model": {"dropout": 0.0},
+        "train": {
+            "epochs": 0.75,
+            "min_steps": 300,
+            "init_lr": 0.3,
             "global_batch_size": 96,
             "optimizer": "muon",
             "peak_lr": 5.5e-3,
@@ -33,6 +53,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # docs/decisions/best-recipe.md explains the values.
     "best": {
         "model": {"batch_norm": True, "dropout": 0.0},
+        "data": {"calibration_size": 2000},
         "augment": {"rotation": 15.0, "shift": 2.0, "scale": 0.15, "shear": 15.0},
         "train": {
             "epochs": 40,
@@ -72,7 +93,9 @@ def resolve_config(*layers: Mapping[str, Any]) -> Config:
             if key not in SECTIONS:
                 merged[key] = value
             elif isinstance(value, Mapping):
-                merged[key] = {**merged.get(key, {}), **value}
+                # Whoever says how many epochs to train means exactly those.
+                exact = {"min_steps": 0} if key == "train" and "epochs" in value else {}
+                merged[key] = {**merged.get(key, {}), **exact, **value}
             else:
                 raise ConfigError(f"{key}: must be a table of settings, not {value!r}")
     return build_config({**merged, "recipe": recipe})
@@ -112,6 +135,8 @@ def load_overrides(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, or does not contain a table of settings.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "not a regular file")
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from compare.samples import write_digits
-from conftest import Outcome
+from conftest import Outcome, Start
 from vggnet.compare.result import Result, load_result
 from vggnet.data.dataset import Dataset
 from vggnet.errors import DeviceError
@@ -181,32 +180,15 @@ def test_a_missing_gpu_is_an_error(vggnet: Command) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_comparison_keeps_what_it_has(
-    tmp_path: Path, number: signal.Signals
+    start: Start, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Ctrl-C after the first repeat writes a partial result and keeps an earlier file."""
     (tmp_path / "tiny.toml").write_text(TINY)
     (tmp_path / "compare.json").write_bytes(b'{"schema_version": 1}')
     command = [sys.executable, "-c", AS_TYPED, "compare", "--config", "tiny.toml"]
-    command += [
-        "--steps",
-        "3",
-        "--repeats",
-        "1000",
-        "--min-seconds",
-        "0",
-        "--threads",
-        "1",
-        "--sweep",
-        "none",
-    ]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    command += ["--steps", "3", "--repeats", "1000", "--min-seconds", "0"]
+    command += ["--threads", "1", "--sweep", "none"]
+    process = start(*command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("repeat 3 of"):
@@ -214,7 +196,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(
     process.send_signal(number)
     with process.stderr:
         rest = process.stderr.read()
-    assert process.wait(600) == 130
+    assert process.wait() == 130
     assert "the measurements so far are kept" in rest
     assert "Traceback" not in rest
     result = load_result(tmp_path / "compare-partial.json")

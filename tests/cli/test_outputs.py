@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +89,71 @@ def test_nothing_is_destroyed(
     done = vggnet(*arguments.split())
     assert done.code == 2
     assert words in done.err
+    assert read_files() == files
+
+
+@contextmanager
+def pipe(path: Path) -> Iterator[None]:
+    """Make a named pipe; whoever opens it finds another end, and soon its end."""
+    os.mkfifo(path)
+    end = threading.Event()
+
+    def serve() -> None:
+        while not end.wait(0.01):
+            os.close(os.open(path, os.O_WRONLY))
+
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+        os.close(reader)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pipes among files")
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("predict {pipe}.pth photo.png", 1),
+        ("predict m.pth {pipe}.png", 1),
+        ("predict m.pth photo.png --show {pipe}.png", 1),
+        ("predict plain.pth photo.png --classes {pipe}", 2),
+        ("evaluate {pipe}.safetensors", 1),
+        ("evaluate m.pth --dataset {pipe}.csv", 1),
+        ("evaluate m.pth --confusion {pipe}", 1),
+        ("export m.pth --format onnx -o {pipe}.onnx", 1),
+        ("export m.pth --format pt2 -o {pipe}.pt2", 1),
+        ("export m.pth --format safetensors -o {pipe}.safetensors", 1),
+        ("export m.pth --format hub -o {pipe}", 2),
+        ("train --config {pipe}.toml", 2),
+        ("train --dataset {pipe}.npz", 1),
+        ("train --dataset {pipe}.zip", 1),
+        ("train --epochs 0.001 -o {pipe}.pth", 1),
+        ("train --init {pipe}.pth", 1),
+        ("train --resume {pipe}", 1),
+        ("data show {pipe}", 1),
+        ("data show mnist -o {pipe}.png", 1),
+        ("compare {pipe}.json", 1),
+        ("serve {pipe}.pth", 1),
+    ],
+)
+def test_pipes_are_not_waited_for(
+    vggnet: Command, files: dict[str, bytes], arguments: str, code: int
+) -> None:
+    """As any input and any output, a pipe is refused unopened, with a sentence."""
+    words = arguments.format(pipe="pipe").split()
+    path = next(Path(word) for word in words if word.startswith("pipe"))
+    with pipe(path):
+        done = vggnet(*words)
+        assert path.is_fifo()
+    assert done.code == code, done.err
+    refusals = ("regular file", "a pipe or a device", "holds something else", "no run to resume")
+    assert any(words in done.err for words in refusals)
+    assert "Traceback" not in done.err
+    path.unlink()
     assert read_files() == files
 
 

@@ -19,9 +19,16 @@ from PIL import Image
 
 import vggnet as package
 from conftest import Outcome, idx_bytes
+from vggnet.artifacts.model_card import ModelCard
+from vggnet.artifacts.model_file import save_model
+from vggnet.config import ModelConfig
 from vggnet.data.dataset import Dataset
+from vggnet.model.vgg import build_network
 
 Command = Callable[..., Outcome]
+
+OLD = ModelCard(classes=tuple("0123456789"), image_shape=(1, 28, 28))
+"""As a file of version 0.1 says."""
 
 
 @pytest.fixture
@@ -53,7 +60,8 @@ def test_a_table(vggnet: Command, digit_model: Path, images: Path) -> None:
 def test_json_and_csv_say_the_same(vggnet: Command, digit_model: Path, images: Path) -> None:
     """Path, class, probability and the likeliest classes, for machines."""
     answers = json.loads(vggnet("predict", digit_model, images, "--format", "json").out)
-    assert [set(answer) for answer in answers] == [{"path", "class", "probability", "top"}] * 4
+    keys = {"path", "class", "probability", "top", "typicality", "unlike_training"}
+    assert [set(answer) for answer in answers] == [keys] * 4
     first = answers[0]
     assert first["top"][0] == {"class": first["class"], "probability": first["probability"]}
     assert len(first["top"]) == 3
@@ -63,6 +71,65 @@ def test_json_and_csv_say_the_same(vggnet: Command, digit_model: Path, images: P
     assert [row["path"] for row in rows] == [answer["path"] for answer in answers]
     assert [row["class"] or None for row in rows] == [answer["class"] for answer in answers]
     assert float(rows[0]["probability"]) == pytest.approx(first["probability"], abs=1e-6)
+
+
+def test_images_that_are_no_digits_are_flagged(
+    vggnet: Command, digit_model: Path, images: Path, tmp_path: Path
+) -> None:
+    """A grid is flagged and a digit is not, in every format; the prediction is shown anyway."""
+    grid = np.full((96, 96), 255, np.uint8)
+    grid[20:76:8, 20:76] = grid[20:76, 20:76:8] = 0
+    Image.fromarray(grid).resize((192, 192)).save("grid.png")
+    files = ("grid.png", images / "digit_0.png", images / "more")
+    lines = vggnet("predict", digit_model, *files).out.splitlines()
+    assert ["%" in line for line in lines] == [True, True, False]
+    assert ["(unlike the training images)" in line for line in lines] == [True, False, False]
+    rows = csv.DictReader(
+        io.StringIO(vggnet("predict", digit_model, *files, "--format", "csv").out)
+    )
+    assert [row["unlike_training"] for row in rows] == ["true", "false", ""]
+    answers = json.loads(vggnet("predict", digit_model, *files, "--format", "json").out)
+    assert [answer["unlike_training"] for answer in answers] == [True, False, None]
+    assert answers[0]["typicality"] < 0.01 < answers[1]["typicality"]
+    assert "unlike" not in vggnet("predict", digit_model, *files, "--reject", "0").out
+    strict = vggnet("predict", digit_model, *files, "--reject", "99.9%").out
+    assert strict.count("unlike") == 2
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [("x", "write a share below 1"), ("1", "below 1"), ("nan", "below 1"), ("1e-9", "is enough")],
+)
+def test_rates_that_mean_nothing_are_refused(
+    vggnet: Command, digit_model: Path, images: Path, rate: str, words: str
+) -> None:
+    """The message says which rates there are."""
+    done = vggnet("predict", digit_model, images, "--reject", rate)
+    assert done.code == 2
+    assert words in done.err
+
+
+def test_a_file_without_statistics_says_so(vggnet: Command, images: Path, tmp_path: Path) -> None:
+    """It predicts as before, and --reject is answered with a warning."""
+    save_model(Path("old.pth"), build_network(ModelConfig(), 0), OLD)
+    plain = vggnet("predict", "old.pth", images / "digit_0.png")
+    assert (plain.code, plain.err) == (0, "")
+    asked = vggnet("predict", "old.pth", images / "digit_0.png", "--reject", "2%")
+    assert asked.out == plain.out
+    assert "old.pth has no statistics of its training images" in asked.err
+
+
+def test_evidence_is_drawn(vggnet: Command, digit_model: Path, images: Path) -> None:
+    """One row for each prediction, as a PNG; at most 20."""
+    files = 7 * [images / f"digit_{number}.png" for number in range(3)]
+    done = vggnet("predict", digit_model, *files, "--explain", "evidence.png")
+    assert done.code == 0, done.err
+    assert "shows the first 20 of 21 predictions" in done.err
+    with Image.open("evidence.png") as drawn:
+        assert drawn.height > 10 * drawn.width / 3
+    refused = vggnet("predict", digit_model, files[0], "--explain", files[0])
+    assert refused.code == 2
+    assert "is an input of this command" in refused.err
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_answered(

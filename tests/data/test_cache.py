@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import vggnet as package
-from conftest import Outcome
+from conftest import Outcome, Start
 from vggnet.artifacts.model_file import load_model
 from vggnet.data.batches import Batches
 from vggnet.data.cache import evict, list_entries
@@ -144,18 +144,18 @@ BUILD = "import sys, vggnet; vggnet.load_dataset(sys.argv[1], cache=True); print
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_a_killed_build_starts_over(pets: Path, cache: Path) -> None:
+def test_a_killed_build_starts_over(start: Start, pets: Path, cache: Path) -> None:
     """What it left is no entry, and the next build replaces it."""
     for number in range(100):
         source = pets / ("cat", "dog")[number % 2] / f"{number % 60:02}.png"
         with Image.open(source) as image:
             image.resize((400, 400)).save(source.with_name(f"large{number}.png"), compress_level=1)
-    builder = subprocess.Popen([sys.executable, "-c", BUILD, pets], stdout=subprocess.PIPE)
+    builder = start(sys.executable, "-c", BUILD, pets, stderr=None)
     while not list(cache.glob("*/images.u8")) and builder.poll() is None:
         time.sleep(0.01)
     builder.send_signal(signal.SIGKILL)
     out, _ = builder.communicate()
-    assert out == b""
+    assert out == ""
     assert not list_entries()
     found = load_dataset(pets, cache=True)
     assert found.sha256 == load_dataset(pets, cache=False).sha256

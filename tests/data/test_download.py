@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from conftest import Outcome, idx_bytes
+from conftest import Outcome, Start, idx_bytes
 from vggnet.data import download
 from vggnet.data.catalog import CATALOG
 from vggnet.data.known import load_entry
@@ -275,17 +276,14 @@ assert load_entry(pickle.load(sys.stdin.buffer)).verified
 """
 
 
-def test_eight_processes_download_once(server: Server) -> None:
+def test_eight_processes_download_once(start: Start, server: Server) -> None:
     """When eight processes ask at the same moment, each file is fetched by one of them."""
     entry = pickle.dumps(publish(server, "kmnist"))
-    command = [sys.executable, "-c", WORKER]
-    pipe = subprocess.PIPE
-    workers = [subprocess.Popen(command, stdin=pipe, stdout=pipe) for _ in range(8)]
+    options: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": None, "text": False}
+    workers: list[Any] = [start(sys.executable, "-c", WORKER, **options) for _ in range(8)]
     for worker in workers:
-        assert worker.stdout is not None
         assert worker.stdout.readline() == b"ready\n"
     for worker in workers:
-        assert worker.stdin is not None
         worker.stdin.write(entry)
         worker.stdin.flush()
     for worker in workers:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Outcome
+from conftest import Outcome, Start
 from vggnet.config import DataConfig
 from vggnet.data.collection import Collection, Request
 from vggnet.data.matching import TrainedOn, load_to_evaluate
@@ -420,15 +420,13 @@ def test_a_name_too_long_for_the_disk_is_no_folder(suffix: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_bar_shows_the_progress(tmp_path: Path, terminal: bool) -> None:
+def test_a_bar_shows_the_progress(start: Start, tmp_path: Path, terminal: bool) -> None:
     """It is on a terminal only; a pipe's other end sees nothing."""
     write(tmp_path / "some", {"a": 30, "b": 30})
     program = "import sys, vggnet; vggnet.load_dataset(sys.argv[1])"
     ours, theirs = os.openpty() if terminal else os.pipe()
-    child = subprocess.Popen(
-        [sys.executable, "-c", program, tmp_path / "some"],
-        stderr=theirs, env=os.environ | {"TERM": "xterm"},
-    )  # fmt: skip
+    command = (sys.executable, "-c", program, tmp_path / "some")
+    child = start(*command, stderr=theirs, env={"TERM": "xterm"})
     os.close(theirs)
     shown = b""
     with contextlib.suppress(OSError):  # how Linux ends a terminal that nobody writes to any more

@@ -98,7 +98,7 @@ class Training:
             transfers = [*self.machine.uploads, *self.machine.waits]
             self.between[state.step] = transfers[seen:]
             seen = len(transfers)
-            self.operations.append(self.machine.operations)
+            self.operations.append(len(self.machine.operations))
 
         with computing("fp32", 1), own_random_numbers(self.state.device):
             self.results += fit(self.state, self.batches, on_step)
@@ -224,16 +224,15 @@ def test_nothing_else_is_resident(machine: Machine) -> None:
     stored += [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
     for parameter in network.parameters():
         stored += training.state.optimizer.state[parameter].values()
-    assert machine.resident_bytes() == images + sum(one.nbytes for one in stored)
+    sums = 2 * 2 * 4  # of the last epoch's two steps
+    assert machine.resident_bytes() == images + sums + sum(one.nbytes for one in stored)
 
 
 def test_muon_starts_few_operations(machine: Machine) -> None:
     """The products of all its matrices are 15 operations a step, not 15 for each matrix."""
-    counts = {}
-    for recipe in ("fast", "adamw, mirrored, averaged"):
-        operations = begin(recipe, DEVICE, machine).run().operations
-        counts[recipe] = operations[2] - operations[1]
-    assert counts["fast"] < counts["adamw, mirrored, averaged"] + 40
+    training = begin("fast", DEVICE, machine).run()
+    step = machine.operations[training.operations[1] : training.operations[2]]
+    assert sum(name.endswith("bmm") for name in step) == 15
 
 
 def test_an_epochs_time_contains_its_work(
@@ -245,10 +244,10 @@ def test_an_epochs_time_contains_its_work(
 
     def is_complete() -> bool:
         training = begin("article", DEVICE, machine)
-        started = machine.operations
+        started = len(machine.operations)
         training.run()
-        work = (training.operations[-1] - started) * machine.work_seconds
-        return 0.98 * work < sum(one.seconds for one in training.results) < 1.05 * work
+        work = (training.operations[STEPS - 1] - started) * machine.work_seconds
+        return training.results[0].seconds == pytest.approx(work, rel=0.05)
 
     assert is_complete()
     monkeypatch.setattr(fit_module, "synchronize", lambda device: None)
@@ -314,6 +313,6 @@ def test_the_device_is_not_the_host(machine: Machine) -> None:
     one = torch.arange(3.0, device=DEVICE)
     assert isinstance(one, OnDevice)
     assert ((one + torch.tensor(1.0)) * 2).tolist() == [2.0, 4.0, 6.0]
-    assert machine.now >= machine.operations * machine.work_seconds
+    assert machine.now >= len(machine.operations) * machine.work_seconds
     with pytest.raises(RuntimeError, match="host"):
         one + torch.zeros(3)

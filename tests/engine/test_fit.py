@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from conftest import make_batches
@@ -19,6 +20,7 @@ from vggnet.engine.device import computing
 from vggnet.engine.fit import (
     EpochResult,
     TrainState,
+    balance,
     build_state,
     check_losses,
     fit,
@@ -204,10 +206,10 @@ def test_losses_are_looked_at_before_they_are_kept(batches: Batches) -> None:
     state = start(TrainConfig(epochs=2))
 
     def poison(state: TrainState) -> None:
-        check_losses(state, 6)
+        check_losses(state)
         if state.step == 2:
             state.sums[1, 0] = float("nan")
-            check_losses(state, 6)
+            check_losses(state)
 
     with pytest.raises(TrainingDivergedError, match=r"nan at step 2 "):
         list(fit(state, batches, poison))
@@ -253,3 +255,34 @@ def test_a_gpu_is_not_waited_for(few: LabeledImages, optimizer: str) -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert state.step == 3
+
+
+def test_balanced_weights_give_each_class_the_same_sum() -> None:
+    """Their mean over the images is 1, and a class without images has none."""
+    weights = balance(torch.tensor([0, 0, 0, 2]), 3)
+    assert torch.allclose(weights, torch.tensor([4 / 6, 0.0, 4 / 2]))
+
+
+def test_class_weights_scale_the_loss(batches: Batches) -> None:
+    """The first step's loss is that of each image times the weight of its class."""
+    plain, weighted = TrainConfig(epochs=0.1), TrainConfig(epochs=0.1, class_weights="balanced")
+    _, (expected,) = train(plain, batches)
+    _, (found,) = train(weighted, batches)
+    batch = next(batches.shuffled(0, 0))
+    with torch.no_grad():
+        logits = start(plain).replica(batch.images)
+    losses = F.cross_entropy(logits, batch.labels, reduction="none")
+    assert losses.mean().item() == pytest.approx(expected.loss, rel=1e-5)
+    losses *= balance(batches.labels, 10)[batch.labels]
+    assert losses.mean().item() == pytest.approx(found.loss, rel=1e-5)
+
+
+def test_a_time_limit_ends_training(batches: Batches) -> None:
+    """The rate follows the time, and the result counts the steps that were taken."""
+    state = start(TrainConfig(minutes=0.005, schedule="linear", warmup_fraction=0.2))
+    results = list(fit(state, batches))
+    assert state.is_over
+    assert state.elapsed >= 0.3
+    assert state.step == results[-1].step == sum(len(one.step_losses) for one in results)
+    assert results[-1].lr < state.config.peak_lr / 2
+    assert not list(fit(state, batches))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 import torch
 from hypothesis import given
@@ -15,10 +17,12 @@ from vggnet.model.vgg import VGG, build_network
 SMALL = ModelConfig(stages=((8,), (16, 136)), hidden=(16,), dropout=0.0, batch_norm=True)
 
 
-def step(config: TrainConfig, *gradients: Tensor) -> VGG:
+def step(config: TrainConfig, *gradients: Tensor, pretrained: Collection[str] = ()) -> VGG:
     """Take a step from the initial weights for each set of gradients, laid end to end."""
     network = build_network(SMALL, 0)
-    optimizer = build_optimizer(network, config)
+    optimizer = build_optimizer(network, config, pretrained)
+    for group in optimizer.param_groups:
+        group["lr"] *= group["factor"]  # as `fit` does
     for every in gradients:
         at = 0
         for parameter in network.parameters():
@@ -118,3 +122,18 @@ def test_weight_decay_pulls_convolutions_to_zero(gradients: list[Tensor]) -> Non
     before, after = build_network(SMALL, 0), step(settings, torch.zeros_like(gradients[0]))
     for start, end in zip(before.parameters(), after.parameters(), strict=True):
         assert torch.allclose(end, start * (1 - 0.01 * 0.5))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_pretrained_layers_have_a_lower_rate(optimizer: str, gradients: list[Tensor]) -> None:
+    """Their step is a tenth of the one without the factor; that of other layers is the same."""
+    config = TrainConfig(optimizer=optimizer, init_lr=0.1)
+    plain = step(config.model_copy(update={"init_lr": 1.0}), gradients[0])
+    before = build_network(SMALL, 0)
+    slow = [name for name, _ in before.named_parameters() if name.startswith("features.")]
+    found = step(config, gradients[0], pretrained=slow)
+    for (name, old), full, new in zip(
+        before.named_parameters(), plain.parameters(), found.parameters(), strict=True
+    ):
+        factor = 0.1 if name in slow else 1.0
+        assert torch.allclose(new - old, factor * (full - old), atol=1e-6), name

@@ -102,7 +102,7 @@ def test_without_a_performance_core_all_count(
 @pytest.mark.usefixtures("sixteen_cpus")
 @pytest.mark.parametrize(
     ("capacities", "expected"),
-    [([1024] * 4 + [300] * 12, 4), ([1024] * 4 + [900] * 4 + [250] * 8, 8), ([1024] * 16, 16)],
+    [([1024] * 4 + [250] * 12, 4), ([1024] * 4 + [900] * 4 + [250] * 8, 8), ([1024] * 16, 16)],
 )
 def test_arms_slow_cores_do_not_count(tmp_path: Path, capacities: list[int], expected: int) -> None:
     """As many of the fastest cores as finish equal shares of the work first."""

@@ -1,4 +1,4 @@
-"""The learning rate is a pure function of the step."""
+"""The learning rate is a pure function of how much of the run is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vggnet.engine.schedule import count_steps, lr_at
 def test_linear_schedule(total: int, warmup: float, peak: float) -> None:
     """Every rate lies in (0, peak]; they rise through the warm-up and fall after it."""
     config = TrainConfig(schedule="linear", warmup_fraction=warmup, peak_lr=peak)
-    rates = [lr_at(step, total, config) for step in range(total)]
+    rates = [lr_at((step + 0.5) / total, config) for step in range(total)]
     assert all(0 < rate <= peak * (1 + 1e-9) for rate in rates)
     top = rates.index(max(rates))
     assert rates[: top + 1] == sorted(rates[: top + 1])
@@ -25,7 +25,7 @@ def test_linear_schedule(total: int, warmup: float, peak: float) -> None:
 def test_constant_schedule_is_constant() -> None:
     """The article's rate does not change."""
     config = TrainConfig()
-    assert {lr_at(step, 10, config) for step in range(10)} == {1e-3}
+    assert {lr_at(step / 10, config) for step in range(10)} == {1e-3}
 
 
 @pytest.mark.parametrize(

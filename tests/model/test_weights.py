@@ -137,12 +137,15 @@ def test_a_single_layer_and_convolutions_without_bias(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions_are_converted(tmp_path: Path, dtype: torch.dtype) -> None:
-    """Half and double precision load as float32."""
+def test_other_precisions_are_converted(
+    tmp_path: Path, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half and double precision load as float32, and the log says so."""
     _, state = foreign()
     torch.save({name: tensor.to(dtype) for name, tensor in state.items()}, tmp_path / "half.pth")
     for name, tensor in load_model(tmp_path / "half.pth").network.state_dict().items():
         assert torch.equal(tensor, state[name].to(dtype).float())
+    assert f"holds {str(dtype).removeprefix('torch.')} tensors; converted to float32" in caplog.text
 
 
 def quantize(tensor: Tensor) -> Tensor:

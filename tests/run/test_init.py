@@ -39,11 +39,15 @@ def test_a_run_with_frozen_layers_resumes(
 ) -> None:
     """The file is not needed again, and frozen layers stay frozen."""
     settings = ("--init", "start.pth", "--freeze", 1, "--opt", optimizer, "--weight-decay", "0.1")
+    settings += ("--init-lr", "0.1")
     Path("start.pth").write_bytes(digit_model.read_bytes())
     assert vggnet("train", *QUICK, *settings, "--name", "r", "-o", "one.pth").code == 0
     Path("start.pth").unlink()
+    origin = load_model(Path("one.pth")).card.init
     done = vggnet("train", "--resume", "runs/r", "--epochs", "0.02")
     assert done.code == 0, done.err
+    assert origin is not None
+    assert load_model(Path("one.pth")).card.init == origin
     old, new = weights(digit_model), weights("one.pth")
     assert torch.equal(old["features.0.weight"], new["features.0.weight"])
     assert not torch.equal(old["features.3.weight"], new["features.3.weight"])
@@ -76,6 +80,9 @@ def test_another_dataset_keeps_what_fits(vggnet: Command, digit_model: Path) -> 
         (("--init", "imagenet", "--model", "vgg-d", "--no-download"), 1, "--no-download forbids"),
         (("--init", "m.pth", "--model", "vgg-a"), 2, "has the layers of custom, not of vgg-a"),
         (("--init", "m.pth", "--freeze", "4"), 2, "--freeze 4 leaves nothing to train"),
+        (("--freeze", "some"), 2, "must be a number of layers or features, not 'some'"),
+        (("--recipe", "finetune"), 2, "need trained weights to start from: add --init FILE"),
+        (("--resume", "m.pth"), 1, "is a file, not the folder of a run"),
         (("--init", "m.pth", "-o", "m.pth"), 2, "is an input of this command"),
     ],
 )
@@ -93,3 +100,35 @@ def test_mistakes(
     done = vggnet("train", *QUICK, *arguments)
     assert (done.code, words in done.err) == (code, True), done.err
     assert [path.name for path in Path().iterdir()] == ["m.pth"]
+
+
+def test_frozen_convolutions_compute_no_gradient(digit_model: Path) -> None:
+    """The backward pass ends at the first layer that trains, whose input needs no gradient."""
+    network = load_model(digit_model).network.train()
+    network.freeze(2)
+    features = network.features(torch.rand(2, 1, 28, 28))
+    assert not features.requires_grad
+    network(torch.rand(2, 1, 28, 28)).sum().backward()
+    trained = [name for name, one in network.named_parameters() if one.grad is not None]
+    assert {name.partition(".")[0] for name in trained} == {"classifier"}
+
+
+def test_all_convolutions_can_be_frozen_by_name(vggnet: Command, digit_model: Path) -> None:
+    """`--freeze features` keeps them, whatever their number, and trains the rest."""
+    done = vggnet("train", *QUICK, "--init", digit_model, "--freeze", "features", "-o", "new.pth")
+    assert done.code == 0, done.err
+    old, new = weights(digit_model), weights("new.pth")
+    changed = [name for name, tensor in old.items() if not torch.equal(tensor, new[name])]
+    assert {name.partition(".")[0] for name in changed} == {"classifier"}
+
+
+def test_a_finished_run_goes_on_as_a_new_one(vggnet: Command, digit_model: Path) -> None:
+    """Where its schedule cannot be extended, the message has the command that starts from it."""
+    tiny = ("--stages", "8/8", "--hidden", "8", "--threads", "1")
+    assert vggnet("train", *tiny, "--epochs", "0.01", "--name", "r").code == 0
+    done = vggnet("train", "--resume", "runs/r", "--epochs", "0.02")
+    assert done.code == 2
+    assert "vggnet train --init runs/r/model.safetensors" in done.err
+    done = vggnet("train", "--resume", "runs/r", "--init", digit_model)
+    assert done.code == 2
+    assert "leave out one of the two" in done.err

@@ -14,7 +14,7 @@ from PIL import Image
 from resume_matrix import free_port
 from torch import distributed
 
-from conftest import Outcome
+from conftest import Outcome, Start, owned_processes
 
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without gloo")
 
@@ -28,21 +28,16 @@ TIMEOUT = 600
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
-def start(folder: Path, *arguments: str, torchrun: bool = False) -> subprocess.Popen[str]:
+def launch(
+    start: Start, folder: Path, *arguments: str, torchrun: bool = False
+) -> subprocess.Popen[str]:
     """Start the command line as two processes, under its own launcher or torchrun.
 
     They yield to this process, which has to act while they train.
     """
     alone = [sys.executable, "-m", "vggnet", *arguments, "--nproc", "2"]
     command = [*TORCHRUN, "-m", "vggnet", *arguments] if torchrun else alone
-    return subprocess.Popen(
-        ["nice", "-n", "10", *command],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"},
-    )
+    return start("nice", "-n", "10", *command, cwd=folder, env={"PYTHONFAULTHANDLER": "1"})
 
 
 def workers(launcher: subprocess.Popen[str]) -> list[int]:
@@ -67,8 +62,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     """The folder of a run under torchrun that nothing happened to."""
     folder = tmp_path_factory.mktemp("unbroken")
     (folder / "digits").symlink_to(digits)
-    launcher = start(folder, *TRAIN, torchrun=True)
-    out, err = launcher.communicate(timeout=TIMEOUT)
+    with owned_processes() as start:
+        launcher = launch(start, folder, *TRAIN, torchrun=True)
+        out, err = launcher.communicate(timeout=TIMEOUT)
     assert launcher.returncode == 0, err
     assert out.count("test accuracy") == 1
     return folder
@@ -85,11 +81,13 @@ def test_torchrun_trains_and_one_process_writes(unbroken: Path) -> None:
     assert [path.name for path in unbroken.glob("*.pth")] == ["digits_vggnet.pth"]
 
 
-def test_sigterm_saves_a_checkpoint_to_resume_from(place: Path, unbroken: Path) -> None:
+def test_sigterm_saves_a_checkpoint_to_resume_from(
+    start: Start, place: Path, unbroken: Path
+) -> None:
     """Sent to one process alone, to our launcher and to torchrun: saved, and resumed exactly."""
     arguments = [*TRAIN, "--name", "cut"]
     for whom in ("one", "launcher", "torchrun"):
-        launcher = start(place, *arguments, torchrun=whom == "torchrun")
+        launcher = launch(start, place, *arguments, torchrun=whom == "torchrun")
         assert launcher.stdout is not None
         assert launcher.stdout.readline().startswith("custom on digits")
         os.kill(workers(launcher)[1] if whom == "one" else launcher.pid, signal.SIGTERM)
@@ -99,17 +97,17 @@ def test_sigterm_saves_a_checkpoint_to_resume_from(place: Path, unbroken: Path) 
             assert launcher.returncode in (130, 143), err
             assert "Traceback" not in err
         arguments = ["train", "--resume", "runs/cut"]
-    resumed = start(place, *arguments)
+    resumed = launch(start, place, *arguments)
     _, err = resumed.communicate(timeout=TIMEOUT)
     assert resumed.returncode == 0, err
     (whole,) = (unbroken / "runs").iterdir()
     assert weights(place / "runs/cut") == weights(whole)
 
 
-def test_a_killed_process_is_restarted(place: Path, unbroken: Path) -> None:
+def test_a_killed_process_is_restarted(start: Start, place: Path, unbroken: Path) -> None:
     """With --max-restarts the run resumes from its last checkpoint, to the same weights."""
     options = ("--name", "killed", "--max-restarts", "3", "--checkpoint-every", "10")
-    launcher = start(place, *TRAIN, *options)
+    launcher = launch(start, place, *TRAIN, *options)
     assert launcher.stdout is not None
     assert launcher.stdout.readline().startswith("custom on digits")
     os.kill(workers(launcher)[1], signal.SIGKILL)
@@ -130,19 +128,19 @@ def test_a_killed_run_ends_the_same(processes: int) -> None:
     assert done.stdout.count("equal") == 12
 
 
-def test_a_failure_is_reported_once(place: Path) -> None:
+def test_a_failure_is_reported_once(start: Start, place: Path) -> None:
     """An error of the main process, which ends the others too, is one line."""
     (place / "runs" / "taken").mkdir(parents=True)
-    launcher = start(place, *TRAIN, "--name", "taken")
+    launcher = launch(start, place, *TRAIN, "--name", "taken")
     out, err = launcher.communicate(timeout=TIMEOUT)
     assert (launcher.returncode, out) == (2, "")
     assert err.count("vggnet: ") == 1
     assert len(err.splitlines()) == 1, err
 
 
-def test_processes_that_would_share_a_gpu_are_refused(tmp_path: Path) -> None:
+def test_processes_that_would_share_a_gpu_are_refused(start: Start, tmp_path: Path) -> None:
     """--device cuda:0 with two processes is an error before anything is written."""
-    launcher = start(tmp_path, "train", "--device", "cuda:0")
+    launcher = launch(start, tmp_path, "train", "--device", "cuda:0")
     _, err = launcher.communicate(timeout=TIMEOUT)
     assert launcher.returncode == 2
     assert "--device cuda:0 would be shared by 2 processes; use --device cuda" in err
@@ -164,7 +162,7 @@ def test_a_missing_address_is_reported(
     assert len(done.err.splitlines()) == 1
 
 
-def test_processes_with_different_images_are_refused(tmp_path: Path) -> None:
+def test_processes_with_different_images_are_refused(start: Start, tmp_path: Path) -> None:
     """As on a machine with an old copy: no step is taken, and that process reports it."""
     places = {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     places |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
@@ -174,16 +172,9 @@ def test_processes_with_different_images_are_refused(tmp_path: Path) -> None:
             path = tmp_path / str(rank) / "images" / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (8, 8), 10 * number + rank).save(path)
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "vggnet", "train", "--dataset", "images", "--threads", "1"],
-                cwd=tmp_path / str(rank),
-                env={**os.environ, **places, "RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+        command = (sys.executable, "-m", "vggnet", "train", "--dataset", "images", "--threads", "1")
+        environment = {**places, "RANK": str(rank)}
+        processes.append(start(*command, cwd=tmp_path / str(rank), env=environment))
     said = [process.communicate(timeout=TIMEOUT)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
     assert "process 1 has other images of images than process 0" in said[1]

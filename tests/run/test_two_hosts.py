@@ -18,22 +18,26 @@ import pytest
 from safetensors.torch import load_file
 from torch import distributed, equal
 
+from conftest import Start
+
 TIMEOUT = 10
 """Seconds that a host waits for the other one."""
 
-TRAIN = ["train", "--recipe", "article", "--stages", "8/8", "--hidden", "8", "--threads", "1"]
+TRAIN = ["train", "--recipe", "article", "--dataset", "digits", "--epochs", "14"]
+TRAIN += ["--stages", "8/8", "--hidden", "8", "--threads", "1"]
+"""140 steps."""
 
 
 class Host:
     """A network namespace and a folder."""
 
-    def __init__(self, number: int, folder: Path) -> None:
+    def __init__(self, number: int, folder: Path, start: Start, digits: Path) -> None:
         self.name, self.address = f"vggnet-{os.getpid()}-{number}", f"10.77.0.{number}"
         self.is_first = number == 1
         self.card, self.folder = f"vgg{os.getpid()}-{number}"[-15:], folder
-        self.started: list[subprocess.Popen[str]] = []
-        self.errors = folder.with_suffix(".err")
+        self.errors, self._start = folder.with_suffix(".err"), start
         folder.mkdir()
+        (folder / "digits").symlink_to(digits)
         ip("netns", "add", self.name)
 
     def connect(self) -> None:
@@ -54,24 +58,13 @@ class Host:
         launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "10.77.0.1:29400"]
         launch += ["--local-addr", self.address]
         launch += ["--rdzv-conf", f"is_host={str(self.is_first).lower()}"]
-        errors = self.errors.open("w")
-        started = subprocess.Popen(
-            [*launch, "-m", "vggnet", *arguments],
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "GLOO_SOCKET_IFNAME": self.card},
-        )
-        errors.close()
-        self.started.append(started)
-        return started
+        command = [*launch, "-m", "vggnet", *arguments]
+        card = {"GLOO_SOCKET_IFNAME": self.card}
+        with self.errors.open("w") as errors:
+            return self._start(*command, cwd=self.folder, stderr=errors, env=card)
 
     def remove(self) -> None:
-        """Kill its processes, and delete it."""
-        for one in self.started:
-            with one:
-                one.kill()
+        """Delete it."""
         ip("netns", "delete", self.name)
 
 
@@ -81,7 +74,7 @@ def ip(*arguments: str) -> None:
 
 
 @pytest.fixture
-def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
+def hosts(start: Start, tmp_path: Path, digits: Path) -> Iterator[tuple[Host, Host]]:
     """Two connected hosts."""
     if not distributed.is_gloo_available():
         pytest.skip("torch without gloo")
@@ -89,9 +82,9 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
         pytest.skip("`ip`, which makes network namespaces, is not installed")
     made: list[Host] = []
     try:
-        first = Host(1, tmp_path / "first")
+        first = Host(1, tmp_path / "first", start, digits)
         made.append(first)
-        second = Host(2, tmp_path / "second")
+        second = Host(2, tmp_path / "second", start, digits)
         made.append(second)
         ip("link", "add", first.card, "type", "veth", "peer", "name", second.card)
         for host in made:
@@ -107,18 +100,18 @@ def hosts(tmp_path: Path) -> Iterator[tuple[Host, Host]]:
 
 def test_two_hosts_train_lose_their_connection_and_resume(hosts: tuple[Host, Host]) -> None:
     """Only the first host writes; disconnected, both end with an error; resumed, they end equal."""
-    whole = [host.torchrun(*TRAIN, "--epochs", "0.3", "--name", "whole") for host in hosts]
+    whole = [host.torchrun(*TRAIN, "--name", "whole") for host in hosts]
     first, second = hosts
     for host, part in zip(hosts, whole, strict=True):
         part.communicate(timeout=120)
         assert part.returncode == 0, host.errors.read_text()
-    assert (first.folder / "mnist_vggnet.pth").is_file()
-    assert list(second.folder.iterdir()) == []
+    assert (first.folder / "digits_vggnet.pth").is_file()
+    assert [path.name for path in second.folder.iterdir()] == ["digits"]
 
     options = ("--name", "cut", "--checkpoint-every", "10", "--timeout", str(TIMEOUT))
-    parts = [host.torchrun(*TRAIN, "--epochs", "0.3", *options) for host in hosts]
+    parts = [host.torchrun(*TRAIN, *options) for host in hosts]
     assert parts[0].stdout is not None
-    assert parts[0].stdout.readline().startswith("custom on mnist")
+    assert parts[0].stdout.readline().startswith("custom on digits")
     while not list(first.folder.glob("runs/cut/checkpoints/*.json")):
         assert parts[0].poll() is None
         time.sleep(0.005)

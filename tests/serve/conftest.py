@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import owned_processes
 from vggnet.data.dataset import LabeledImages
 
 SITE = "http://app.example:3000"
@@ -62,9 +62,10 @@ class Running:
 
 
 def processes(parent: int) -> list[int]:
-    """Return the numbers of the processes that a process started."""
+    """Return the numbers of the processes that a process started, and of those they started."""
     threads = Path(f"/proc/{parent}/task").iterdir()
-    return [int(one) for thread in threads for one in (thread / "children").read_text().split()]
+    own = [int(one) for thread in threads for one in (thread / "children").read_text().split()]
+    return [*own, *(below for one in own for below in processes(one))]
 
 
 def _peak_memory(process: int) -> float:
@@ -78,25 +79,12 @@ def running(
     log: Path, *command: str, before: Callable[[], None] | None = None
 ) -> Iterator[Running]:
     """Run a server until the end of the context."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with (
-        log.open("w") as errors,
-        subprocess.Popen(
-            [sys.executable, *command],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=environment,
-            preexec_fn=before,
-        ) as process,
-    ):
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert " at http://" in line, log.read_text()
-            yield Running(line.split(" at ")[1].split()[0].rstrip("/"), process, log)
-        finally:
-            process.kill()
+    with log.open("w") as errors, owned_processes() as start:
+        process = start(sys.executable, *command, stderr=errors, preexec_fn=before)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert " at http://" in line, log.read_text()
+        yield Running(line.split(" at ")[1].split()[0].rstrip("/"), process, log)
 
 
 @pytest.fixture(scope="session")
@@ -144,13 +132,11 @@ def proxy(upstream: Running, host: str) -> Iterator[str]:
         upstream: The server.
         host: "upstream" to send the server's own address as Host, or "client" to pass it on.
     """
-    command = [sys.executable, str(Path(__file__).with_name("proxy.py")), upstream.url, host]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}/digits"
-        finally:
-            process.kill()
+    program = Path(__file__).with_name("proxy.py")
+    with owned_processes() as start:
+        process = start(sys.executable, program, upstream.url, host, stderr=None)
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/digits"
 
 
 @pytest.fixture(scope="session")

@@ -95,8 +95,37 @@ def test_a_blank_sheet_is_not_classified(client: httpx.Client) -> None:
     """Blank paper is answered with null, not with a guess."""
     blank = as_file(np.full((200, 200), 255, np.uint8))
     answer = predict(client, blank, "image/png").json()
-    nothing = {"class": None, "probability": None, "probabilities": None}
+    fields = ("class", "probability", "probabilities", "typicality", "unlike_training")
+    nothing = dict.fromkeys(fields)
     assert answer == {"predictions": [nothing], "seen": None}
+
+
+def test_images_that_are_no_digits_are_flagged(client: httpx.Client, sheet: np.ndarray) -> None:
+    """A grid is unlike the training images and gets its prediction anyway; a digit is not."""
+    grid = np.full((200, 200), 255, np.uint8)
+    grid[40:160:15, 40:160] = grid[40:160, 40:160:15] = 0
+    found = [predict(client, as_file(one), "image/png").json()["predictions"][0]
+             for one in (grid, sheet)]  # fmt: skip
+    assert [one["unlike_training"] for one in found] == [True, False]
+    assert found[0]["typicality"] < 0.01 < found[1]["typicality"]
+    assert found[0]["class"] is not None
+
+
+def test_evidence_is_painted_over_the_image(client: httpx.Client, sheet: np.ndarray) -> None:
+    """One image gets a colored picture; a blank one gets null, and two are refused."""
+    file, blank = as_file(sheet), as_file(np.full_like(sheet, 255))
+    found = client.post("/explain", content=file).json()
+    assert (found["class"], found["method"]) == ("5", "occlusion")
+    with Image.open(BytesIO(b64decode(found["picture"]))) as picture:
+        assert (picture.size, picture.mode) == ((28, 28), "RGB")
+        red, green, blue = np.moveaxis(np.asarray(picture).astype(int), -1, 0)
+        assert ((red - blue) > 100).any()
+        assert green.max() > 200
+    nothing = client.post("/explain", content=blank).json()
+    assert nothing == {"class": None, "method": None, "picture": None}
+    several = client.post("/explain", files=[("file", file), ("file", file)])
+    assert several.status_code == 422
+    assert "send one image to explain, not 2" in several.json()["detail"]
 
 
 def test_arrays_are_classified_as_in_the_library(

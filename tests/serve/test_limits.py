@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 
+from vggnet.serve.connection import MOST_CHUNKS
 from vggnet.serve.limits import Limits
 from vggnet.serve.pixels import InputError
 from vggnet.serve.workers import WorkerError, Workers
@@ -109,6 +110,23 @@ def test_slow_bodies_leave_health_alone(tight: Running) -> None:
             assert one.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
+def test_a_body_may_not_have_very_many_chunks(tight: Running, sheet: np.ndarray) -> None:
+    """One byte a chunk, a megabyte would occupy the server for seconds; it is 400 soon."""
+    image = as_file(sheet)
+    head = HEAD + b"Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def send(*chunks: bytes) -> bytes:
+        with socket.create_connection(tight.address, 60) as one:
+            one.sendall(head + b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in chunks))
+            return one.recv(1000)
+
+    assert send(image, b"").startswith(b"HTTP/1.1 200 ")
+    assert send(*[image[at : at + 9] for at in range(0, len(image), 9)], b"").startswith(
+        b"HTTP/1.1 200 "
+    )
+    assert send(*[b"x"] * (MOST_CHUNKS + 1)).startswith(b"HTTP/1.1 400 ")
+
+
 def test_slow_readers_are_closed(tight: Running) -> None:
     """A client that does not take its responses loses the connection."""
     request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -137,13 +155,14 @@ def test_idle_connections_do_not_exhaust_files(tight: Running) -> None:
 
 
 def read_after(signal_: signal.Signals, limits: Limits, error: type[Exception]) -> None:
-    """Send a signal to the only worker: one body gets an error, and the next one is read."""
+    """Send a signal to the process that reads: one body gets an error, the next one is read."""
 
     async def run() -> None:
         before = processes(os.getpid())
         async with Workers(1, limits) as workers:
-            [process] = set(processes(os.getpid())) - set(before)
-            os.kill(process, signal_)
+            while len(new := [one for one in processes(os.getpid()) if one not in before]) < 2:
+                await asyncio.sleep(0.01)
+            os.kill(new[-1], signal_)
             with pytest.raises(error):
                 await workers.read(TASK, b"{}")
             with pytest.raises(InputError, match="send an object"):

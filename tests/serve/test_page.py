@@ -112,6 +112,30 @@ def test_ten_digits_are_read_saved_and_downloaded(
     assert Path("drawings_vggnet.pth").is_file()
 
 
+def test_a_scribble_is_flagged_and_explained(page: Any) -> None:
+    """A grid is called unlike the training images; the button paints the evidence, and stays on."""
+    grid: list[Stroke] = [[(x / 8, 0.2), (x / 8, 0.8)] for x in range(2, 7)]
+    grid += [[(y, x) for x, y in stroke] for stroke in grid]
+    draw(page, grid)
+    settled(page)
+    playwright.expect(page.locator("#unlike")).to_be_visible()
+    plain = page.locator("#seen").get_attribute("src")
+    button = page.get_by_role("button", name="Show the evidence")
+    button.click()
+    playwright.expect(page.locator("#caption")).to_contain_text("orange")
+    assert page.locator("#seen").get_attribute("src") != plain
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    button.click()
+    assert page.locator("#seen").get_attribute("src") == plain
+    button.click()
+    page.get_by_role("button", name="Clear").click()
+    settled(page)
+    playwright.expect(page.locator("#unlike")).to_be_hidden()
+    draw(page, DIGITS["7"])
+    settled(page)
+    playwright.expect(page.locator("#caption")).to_contain_text("orange")
+
+
 def test_clear_and_undo(page: Any) -> None:
     """Undo removes the last stroke, clear removes all, and the prediction follows."""
     assert page.locator("#undo").is_disabled()

@@ -23,7 +23,7 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Non
     """Write to a temporary file in the same folder, flush it to disk, rename it to `path`.
 
     If the write fails or the process is killed, `path` keeps its old content. A symbolic
-    link is followed. A pipe or a device is written to directly.
+    link is followed. A pipe or a device is refused: it may wait for a reader without end.
 
     Args:
         path: The file.
@@ -32,18 +32,16 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Non
     Raises:
         OutputError: The file cannot be written; `path` is unchanged.
     """
-    if is_pipe_or_device(path):
-        _write_into(path, content)
-        return
     temporary: Path | None = None
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "is a folder")
-        target = _follow(path)
+        target = _find_target(path)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
-            _write(file, content)
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                content(file)
         temporary.chmod(0o666 & ~_umask())
         put_in_place(temporary, target)
     except OSError as error:
@@ -60,13 +58,11 @@ def put_in_place(written: Path, path: Path) -> None:
     """Flush a complete file to disk and rename it to `path`, on the same file system.
 
     Raises:
-        OSError: The rename fails, or `path` is a pipe or a device; `path` is unchanged.
+        OSError: The rename fails, or `path` is no regular file; `path` is unchanged.
     """
-    if is_pipe_or_device(path):
-        raise OSError(None, "is a pipe or a device; name a file")
+    target = _find_target(path)
     with written.open("r+b") as file:  # Windows flushes only files that are open for writing
         os.fsync(file.fileno())
-    target = _follow(path)
     _replace(written, target)
     _flush_folder(target.parent)
 
@@ -78,13 +74,11 @@ def check_writable(path: Path) -> None:
         OutputError: It cannot.
     """
     try:
-        if path.is_dir():
-            raise IsADirectoryError(None, "is a folder; name a file in it")
-        if path.exists() and not os.access(path, os.W_OK):
+        target = _find_target(path)
+        if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(None, "is write-protected")
-        if not is_pipe_or_device(path):
-            with tempfile.TemporaryFile(dir=_follow(path).parent):
-                pass
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -101,33 +95,22 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"cannot make the folder {path}: {error.strerror or error}") from None
 
 
-def is_pipe_or_device(path: Path) -> bool:
-    """Return whether `path` exists and is neither a regular file nor a folder."""
+def _find_target(path: Path) -> Path:
+    """Return the target of a symbolic link; a rename would replace the link itself.
+
+    Raises:
+        OSError: It exists and is no regular file.
+    """
+    target = Path(os.path.realpath(path))
     try:
-        mode = path.stat().st_mode
+        mode = target.stat().st_mode
     except OSError:
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-def _follow(path: Path) -> Path:
-    """Return the target of a symbolic link; a rename would replace the link itself."""
-    return Path(os.path.realpath(path))
-
-
-def _write_into(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    try:
-        with path.open("wb") as file:
-            _write(file, content)
-    except OSError as error:
-        raise OutputError(f"cannot write to {path}: {error.strerror or error}") from None
-
-
-def _write(file: BinaryIO, content: bytes | Callable[[BinaryIO], object]) -> None:
-    if isinstance(content, bytes):
-        file.write(content)
-    else:
-        content(file)
+        return target
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(None, "is a folder; name a file in it")
+    if not stat.S_ISREG(mode):
+        raise OSError(None, "is a pipe or a device; name a file")
+    return target
 
 
 def _replace(written: Path, target: Path) -> None:

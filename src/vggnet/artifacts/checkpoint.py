@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 
 from vggnet.artifacts.atomic import write_file
+from vggnet.data.files import open_regular
 from vggnet.engine.snapshot import Snapshot
 from vggnet.errors import CheckpointError, OutputError
 
@@ -128,7 +129,7 @@ def _read(manifest: Path) -> Snapshot:
     """
     state = manifest.with_suffix(".safetensors")
     try:
-        with state.open("rb") as file:
+        with open_regular(state) as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             expected = _render_manifest(state, file.tell(), sha256)
         if manifest.read_bytes() != expected:

@@ -17,6 +17,8 @@ from pydantic import (
 )
 
 from vggnet.config import Config, ModelConfig
+from vggnet.engine.calibration import Calibration
+from vggnet.engine.typicality import Typicality
 from vggnet.errors import ModelFileError
 from vggnet.model.vgg import padded_size
 
@@ -64,6 +66,10 @@ class ModelCard(_Record):
     """Name and SHA-256 of the model file that training started from."""
     test: dict[str, float] | None = None
     """Accuracy (0 to 1), loss and count on the test set, measured once, after training."""
+    calibration: Calibration | None = None
+    """How logits become probabilities; None: a plain softmax."""
+    typicality: Typicality | None = None
+    """Statistics of the training images, to tell others from them."""
 
     @property
     def data(self) -> RecordedData:
@@ -113,6 +119,8 @@ def build_card(
     dataset_sha256: str,
     environment: Mapping[str, Any],
     test: dict[str, float] | None,
+    calibration: Calibration | None = None,
+    typicality: Typicality | None = None,
     init: dict[str, str] | None = None,
 ) -> ModelCard:
     """Describe a network that was trained under `config`."""
@@ -126,6 +134,8 @@ def build_card(
         environment=dict(environment),
         init=init,
         test=test,
+        calibration=calibration,
+        typicality=typicality,
     )
 
 
@@ -177,3 +187,5 @@ def check_fits(card: ModelCard, network: ModelConfig) -> None:
     ]
     if wrong:
         raise ModelFileError(f"its description says {' and '.join(wrong)}")
+    if card.typicality and not card.typicality.fits(network):
+        raise ModelFileError("its description has statistics of another network's layers")

@@ -120,6 +120,7 @@ def load_model(path: Path, overrides: Overrides | None = None) -> LoadedModel:
         text = _read_description(state)
         card = None if text is None else read_card(text)
         network = _build(tensors, card)
+        _log_conversion(path, tensors)
         if card is None:
             hub = read_hub_config(path) if is_folder else {}
             card = _assume_card(path, network.config, hub, overrides)
@@ -164,6 +165,15 @@ def _build(tensors: dict[str, Tensor], card: ModelCard | None) -> VGG:
     if broken := [name for name, tensor in copies.items() if not tensor.isfinite().all()]:
         raise ModelFileError(f"its tensor {broken[0]} contains NaN or infinity")
     return network
+
+
+def _log_conversion(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Report numbers that are not stored as the network computes with them."""
+    kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()} - {"float32"}
+    if kinds:
+        what = " and ".join(sorted(kinds))
+        rounded = ", which rounds them" if "float64" in kinds else ""
+        _log.warning("%s holds %s tensors; converted to float32%s", path, what, rounded)
 
 
 def _check_norms(config: ModelConfig, card: ModelCard | None) -> None:
@@ -241,6 +251,12 @@ def _override(card: ModelCard, overrides: Overrides, network: ModelConfig) -> Mo
         values["image_shape"] = (card.image_shape[0], *[overrides.image_size] * 2)
     if not values:
         return card
+    if (card.calibration or card.typicality) and values.keys() - {"classes"}:
+        values |= {"calibration": None, "typicality": None}
+        _log.warning(
+            "with other inputs than in training, the probabilities are not calibrated and unusual "
+            "images are not flagged"
+        )
     try:
         changed = validate_card({**card.model_dump(), **values})
         check_fits(changed, network)

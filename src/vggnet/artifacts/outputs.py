@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vggnet.artifacts.atomic import check_writable, is_pipe_or_device
+from vggnet.artifacts.atomic import check_writable
 from vggnet.artifacts.model_file import SUFFIXES, is_own_file
+from vggnet.data.files import open_regular
 from vggnet.errors import ConfigError
 
 _SEARCHED = 1 << 16
@@ -32,7 +33,7 @@ class Kind:
 
 def _contains(mark: bytes, path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(_SEARCHED)
             file.seek(max(0, path.stat().st_size - _SEARCHED))
             return mark in head or mark in file.read(_SEARCHED)
@@ -64,19 +65,18 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path] = (), force: boo
     Raises:
         ConfigError: `path` is an input, has the suffix of another kind of file, or is a
             file that vggnet did not write.
-        OutputError: It cannot be written.
+        OutputError: It cannot be written, or is a folder, a pipe or a device.
     """
     if any(_is_same(path, one) for one in inputs):
         raise ConfigError(f"{path} is an input of this command; name another file to write")
-    if not is_pipe_or_device(path):
-        if path.suffix.lower() not in (*kind.suffixes, ""):
-            raise ConfigError(f"{path}: this output must end with {', '.join(kind.suffixes)}")
-        check_writable(path)
-        if path.exists() and path.stat().st_size and not force and not kind.is_own(path):
-            raise ConfigError(
-                f"{path} exists and does not look like a file that vggnet wrote; name another "
-                "file, or pass --force to replace it"
-            )
+    if path.suffix.lower() not in (*kind.suffixes, ""):
+        raise ConfigError(f"{path}: this output must end with {', '.join(kind.suffixes)}")
+    check_writable(path)
+    if path.exists() and path.stat().st_size and not force and not kind.is_own(path):
+        raise ConfigError(
+            f"{path} exists and does not look like a file that vggnet wrote; name another "
+            "file, or pass --force to replace it"
+        )
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from vggnet.artifacts.atomic import write_file
 from vggnet.artifacts.checkpoint import CheckpointFolder
+from vggnet.data.files import read_text
 from vggnet.engine.evaluate import Evaluation, Score
 from vggnet.engine.fit import EpochResult
 from vggnet.errors import ConfigError, OutputError
@@ -195,7 +196,7 @@ def find_newest(runs: Path, launch: str | None = None) -> Path | None:
 
 def _read_launch(path: Path) -> str | None:
     try:
-        launch: str | None = json.loads((path / _LAUNCH).read_text())["launch"]
+        launch: str | None = json.loads(read_text(path / _LAUNCH))["launch"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return launch

@@ -16,14 +16,30 @@ def headline(evaluation: Evaluation) -> dict[str, float]:
     }
 
 
+def describe_probabilities(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the negative log-likelihood, the Brier score, and the calibration error (0 to 1)."""
+    return {
+        "loss": evaluation.loss,
+        "brier": evaluation.brier,
+        "calibration_error": evaluation.reliability.error,
+        "calibration_error_interval_95": list(evaluation.reliability.error_interval()),
+    }
+
+
 def summarize(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Return accuracy (0 to 1) with its 95 % interval, loss, and figures per class."""
+    """Return accuracy (0 to 1) with its 95 % interval, scores, and figures per class."""
     return {
         "accuracy": evaluation.accuracy,
         "accuracy_interval_95": list(evaluation.accuracy_interval),
         "correct": evaluation.correct,
         "count": evaluation.count,
-        "loss": evaluation.loss,
+        "balanced_accuracy": evaluation.balanced_accuracy,
+        "macro_f1": evaluation.macro_f1,
+        **describe_probabilities(evaluation),
+        "calibration": calibration.model_dump()
+        if (calibration := evaluation.calibration)
+        else None,
+        "uncalibrated": describe_probabilities(evaluation.uncalibrated),
         "classes": list(classes),
         "per_class": evaluation.per_class(classes),
         "confusion_matrix": evaluation.confusion_matrix.tolist(),

@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from vggnet.data.files import read_text
 from vggnet.data.memory import available_bytes
 from vggnet.errors import ModelFileError
 from vggnet.model.weights import Unloaded
 
 HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Files of weights in a folder of Hugging Face's Hub, in the order in which they are tried."""
-
-_MAX_CONFIG_BYTES = 10_000_000
 
 
 def read_tensors(path: Path) -> object:
@@ -74,11 +73,9 @@ def read_hub_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        if not path.is_file():
-            return {}
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ModelFileError(f"{path.name} is larger than {_MAX_CONFIG_BYTES / 1e6:.0f} MB")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_text(path))
+    except FileNotFoundError:
+        return {}
     except OSError as error:
         raise ModelFileError(f"{path.name} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):

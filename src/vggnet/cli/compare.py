@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from vggnet.report.document import Report
 
 _PLAIN = r"[A-Za-z0-9._=,/:+-]{1,200}"
-_MEASURED = ("train_device", "train_precision", "train_kernels", "train_threads", "train_epochs")
+_MEASURED = (
+    *("train_device", "train_precision", "train_kernels", "train_threads", "train_epochs"),
+    *("train_min_steps", "train_minutes", "train_patience", "train_keep"),
+)
 """Settings that a comparison varies itself."""
 _LOCAL = (
     *("devices", "threads", "min_seconds", "sweep", "data_data_dir"),

@@ -121,9 +121,14 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
     console.print(
         f"accuracy {100 * found.accuracy:.2f} % ({found.correct:,} of {found.count:,}; "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f} %)\n"
-        f"loss     {found.loss:.4f} nats\n"
+        f"{_describe_probabilities(found)}\n"
         f"data     {printable(source)}"
     )
+    if found.is_imbalanced:
+        console.print(
+            f"balanced accuracy {100 * found.balanced_accuracy:.2f} %, macro F1 "
+            f"{100 * found.macro_f1:.2f} %"
+        )
     table = Table(box=box.SIMPLE_HEAD)
     columns = ("class", "images", "precision %", "recall %", "F1 %", "most often predicted as")
     for column in columns:
@@ -142,3 +147,22 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
             f"{printable(classes[other])} ({wrong[other]} times)" if wrong[other] else "",
         )
     console.print(table)
+
+
+def _describe_probabilities(found: Evaluation) -> str:
+    """Return the lines about how far the probabilities can be trusted."""
+    before, reliability = found.uncalibrated, found.reliability
+    low, high = reliability.error_interval()
+    scores = [
+        (f"NLL      {found.loss:.4f} nats", f"{before.loss:.4f}"),
+        (f"Brier    {found.brier:.4f}", f"{before.brier:.4f}"),
+        (
+            f"ECE      {100 * reliability.error:.2f} % "
+            f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %)",
+            f"{100 * before.reliability.error:.2f} %",
+        ),
+    ]
+    if not found.calibration:
+        note = "\nthe model's file has no calibration: probabilities are a plain softmax"
+        return "\n".join(line for line, _ in scores) + note
+    return "\n".join(f"{line}; {other} before calibration" for line, other in scores)

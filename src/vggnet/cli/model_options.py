@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from vggnet.data.files import read_text
 from vggnet.errors import ConfigError
 
 if TYPE_CHECKING:
+    from vggnet.artifacts.model_card import ModelCard
     from vggnet.artifacts.model_file import Overrides
 
 ModelFile = Annotated[
@@ -60,6 +63,51 @@ Classes = Annotated[
     ),
 ]
 
+Reject = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RATE",
+        help="Flag images that are unlike the training images. RATE is the share of images like "
+        "them that is flagged, too; 0: flag none. Default: 1%, if the model's file has what it "
+        "needs.",
+    ),
+]
+
+
+def read_reject(text: str | None, models: Mapping[Path, ModelCard]) -> float:
+    """Return the rate of `--reject`, and warn of models that cannot flag anything.
+
+    Args:
+        text: As "1%" or "0.01"; None if the user did not say.
+        models: Their descriptions, by file.
+
+    Raises:
+        ConfigError: It is not a share, or so small that no image would be flagged.
+    """
+    from vggnet.cli.terminal import warn
+    from vggnet.inference.predict import DEFAULT_REJECT
+
+    if text is None:
+        return DEFAULT_REJECT
+    try:
+        rate = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        rate = -1
+    if not 0 <= rate < 1:
+        raise ConfigError(f"--reject {text!r}: write a share below 1, such as 1% or 0.01")
+    for path, card in models.items():
+        if rate and card.typicality is None:
+            warn(
+                f"{path} has no statistics of its training images, so none is flagged; "
+                "docs/trust.md says which models have them"
+            )
+        elif rate and card.typicality and rate < (least := 1 / (card.typicality.images + 1)):
+            raise ConfigError(
+                f"--reject {text}: {path} compares with {card.typicality.images:,} images, which "
+                f"is enough for rates from {100 * least:.2g}%"
+            )
+    return rate
+
 
 def read_overrides(
     mean: str | None, std: str | None, image_size: int | None, classes: str | None
@@ -96,6 +144,6 @@ def _read_classes(text: str | None) -> tuple[str, ...] | None:
     if "," in text:
         return tuple(text.split(","))
     try:
-        return tuple(Path(text).read_text(encoding="utf-8").splitlines())
+        return tuple(read_text(text).splitlines())
     except (OSError, ValueError) as error:
         raise ConfigError(f"--classes {text}: cannot be read as a text file ({error})") from None

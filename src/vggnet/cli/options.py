@@ -19,7 +19,8 @@ def _describe(name: str) -> str | None:
 
 
 Recipe = Annotated[
-    str | None, typer.Option(help="Recipe to start from: fast (the default), best or article.")
+    str | None,
+    typer.Option(help="Recipe to start from: fast (the default), finetune, best or article."),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
@@ -105,6 +106,10 @@ def _plain_type(annotation: Any) -> Any:
         return bool
     if get_origin(annotation) is Literal:
         return annotation
+    if any(get_origin(part) is Literal for part in parts):
+        return str
+    if get_origin(annotation) is tuple and Ellipsis in parts:
+        return str
     if get_origin(annotation) is tuple and Ellipsis not in parts:
         return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))
     for plain in (int, float, Path):

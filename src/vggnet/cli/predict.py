@@ -14,15 +14,21 @@ from vggnet.cli.terminal import printable, say, warn
 from vggnet.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
+    from vggnet.inference.predict import Classifier
     from vggnet.inference.read import FileResult, Prediction
 
 NOTHING = "nothing drawn"
+
+UNLIKE = "unlike the training images"
 
 _MANY = 32
 """Images from which on the start of compiled kernels pays off."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that spreadsheets take for a formula."""
+
+_MOST_EXPLAINED = 20
+"""Predictions on the sheet of `--explain`; each takes a tenth of a second, or seconds at 224 px."""
 
 _MOST_SHOWN = 400
 """Images, or digits of rows, on the sheet of `--show`; viewers do not open larger ones."""
@@ -65,6 +71,14 @@ def predict(
         Path | None,
         typer.Option(help="Draw the network's inputs and the predictions to this PNG file."),
     ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw where the evidence for the predictions lies, to this PNG file; at most "
+            f"{_MOST_EXPLAINED} predictions."
+        ),
+    ] = None,
+    reject: options.Reject = None,
     mean: options.Mean = None,
     std: options.Std = None,
     image_size: options.ModelImageSize = None,
@@ -102,9 +116,11 @@ def predict(
     kernels = "torch" if len(inputs.items) < _MANY else "auto"
     overrides = options.read_overrides(mean, std, image_size, classes)
     classifier = Classifier(load_model(model, overrides), device, kernels)
-    if show:
-        read = [model, *images, *(Path(item.path) for item in inputs.items)]
-        check_output(show, PNG, read, force)
+    rate = options.read_reject(reject, {model: classifier.card})
+    read = [model, *images, *(Path(item.path) for item in inputs.items)]
+    for output in filter(None, (show, explain)):
+        check_output(output, PNG, read, force)
+        read.append(output)
     reading = choose_reading(classifier.trained_on) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError(
@@ -114,7 +130,7 @@ def predict(
     bit_depth = choose_bit_depth(inputs, classifier.trained_on)
     if bit_depth and bit_depth != classifier.trained_on.bit_depth:
         warn(f"of images with more than 8 bits, {2**bit_depth - 1:,} counts as white")
-    sheet = _Sheet()
+    sheet = _Sheet(rate)
     problems: list[str] = []
 
     def results() -> Iterator[FileResult]:
@@ -126,18 +142,21 @@ def predict(
             if result.problem:
                 problems.append(f"vggnet: cannot read {result.path}: {result.problem}")
                 continue
-            if show:
+            if show or explain:
                 sheet.add(result)
             yield result
 
     with computing("fp32", threads or usable_cores()):
-        lines = _as_numbered(results(), names) if names else _FORMATS[style](results(), split)
+        lines = _as_numbered(results(), names) if names else _FORMATS[style](results(), split, rate)
         for line in lines:
             print(line if style == "csv" else printable(line))
     for problem in problems:
         say(problem, error=True)
     if show:
         sheet.write(show)
+    if explain:
+        with computing("fp32", threads or usable_cores()):
+            sheet.explain(explain, classifier)
     if problems:
         raise typer.Exit(ImageError.exit_code)
 
@@ -158,7 +177,12 @@ def _read_columns(columns: str | None, style: str, split: bool) -> tuple[str, st
     return names[0], names[1]
 
 
-def _as_table(results: Iterable[FileResult], split: bool) -> Iterator[str]:
+def _flag(one: Prediction, rate: float) -> str:
+    """Return the mark of an image that is unlike the training images; else nothing."""
+    return f"  ({UNLIKE})" if one.is_unlike_training(rate) else ""
+
+
+def _as_table(results: Iterable[FileResult], split: bool, rate: float) -> Iterator[str]:
     for result in results:
         if not result.predictions:
             yield f"{result.path}  {NOTHING}"
@@ -167,25 +191,33 @@ def _as_table(results: Iterable[FileResult], split: bool) -> Iterator[str]:
             yield (
                 f"{result.path}  {result.number}  (lowest confidence: digit "
                 f"{result.least_confident + 1}, {one.label}, {100 * one.probability:.1f} %)"
+                + _flag(result.least_typical, rate)
             )
         else:
             (one,) = result.predictions
             shares = "  ".join(f"{name} {100 * share:.1f} %" for name, share in one.top)
-            yield f"{result.path}  {shares}"
+            yield f"{result.path}  {shares}{_flag(one, rate)}"
 
 
-def _as_csv(results: Iterable[FileResult], split: bool) -> Iterator[str]:
+def _as_csv(results: Iterable[FileResult], split: bool, rate: float) -> Iterator[str]:
     names = ("number", "least_sure") if split else ("class", "probability")
-    yield csv_line("path", *names)
+    yield csv_line("path", *names, "unlike_training")
     for result in results:
         if not result.predictions:
-            yield csv_line(result.path, "", "")
+            yield csv_line(result.path, "", "", "")
         elif split:
             lowest = result.predictions[result.least_confident].probability
-            yield csv_line(result.path, result.number, f"{lowest:.6f}")
+            unlike = _as_cell(result.least_typical.is_unlike_training(rate))
+            yield csv_line(result.path, result.number, f"{lowest:.6f}", unlike)
         else:
             (one,) = result.predictions
-            yield csv_line(result.path, one.label, f"{one.probability:.6f}")
+            unlike = _as_cell(one.is_unlike_training(rate))
+            yield csv_line(result.path, one.label, f"{one.probability:.6f}", unlike)
+
+
+def _as_cell(value: bool | None) -> str:
+    """Return "true" or "false", or nothing if it is unknown."""
+    return "" if value is None else str(value).lower()
 
 
 def _as_numbered(results: Iterable[FileResult], names: tuple[str, str]) -> Iterator[str]:
@@ -206,31 +238,38 @@ def csv_line(*cells: object) -> str:
     return file.getvalue()
 
 
-def _as_json(results: Iterable[FileResult], split: bool) -> Iterator[str]:
+def _as_json(results: Iterable[FileResult], split: bool, rate: float) -> Iterator[str]:
     import json
 
     yield "["
     comma = ""
     for result in results:
         if split:
-            digits = [_describe(one) for one in result.predictions]
+            digits = [_describe(one, rate) for one in result.predictions]
             least = result.least_confident if digits else None
             record = {"path": result.path, "number": result.number, "least_sure": least}
             yield comma + json.dumps({**record, "digits": digits})
         else:
             nothing: dict[str, Any] = {"class": None, "probability": None, "top": []}
-            found = _describe(result.predictions[0]) if result.predictions else nothing
+            nothing |= {"typicality": None, "unlike_training": None}
+            found = _describe(result.predictions[0], rate) if result.predictions else nothing
             yield comma + json.dumps({"path": result.path, **found})
         comma = ","
     yield "]"
 
 
-def _describe(one: Prediction) -> dict[str, Any]:
+def _describe(one: Prediction, rate: float) -> dict[str, Any]:
     top = [{"class": name, "probability": share} for name, share in one.top]
-    return {"class": one.label, "probability": one.probability, "top": top}
+    return {
+        "class": one.label,
+        "probability": one.probability,
+        "top": top,
+        "typicality": one.typicality,
+        "unlike_training": one.is_unlike_training(rate),
+    }
 
 
-_FORMATS: dict[str, Callable[[Iterable[FileResult], bool], Iterator[str]]] = {
+_FORMATS: dict[str, Callable[[Iterable[FileResult], bool, float], Iterator[str]]] = {
     "table": _as_table,
     "csv": _as_csv,
     "json": _as_json,
@@ -238,9 +277,14 @@ _FORMATS: dict[str, Callable[[Iterable[FileResult], bool], Iterator[str]]] = {
 
 
 class _Sheet:
-    """The network's inputs, each with its prediction."""
+    """The network's inputs, each with its prediction.
 
-    def __init__(self) -> None:
+    Args:
+        rate: Which images to flag.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
         self._shown: list[tuple[str, Prediction]] = []
         self._count = 0
 
@@ -265,9 +309,33 @@ class _Sheet:
         if not self._shown:
             raise ImageError(f"nothing is drawn in any image, so {path} is not written")
         captions = [
-            f"{name}\n{one.label} · {100 * one.probability:.0f} %" for name, one in self._shown
+            f"{name}\n{one.label} · {100 * one.probability:.0f} %"
+            + " · unlike" * bool(one.is_unlike_training(self._rate))
+            for name, one in self._shown
         ]
         images = np.stack([one.seen for _, one in self._shown])
         render_sheet(path, images, captions, "The network's inputs, and its predictions")
         if self._count > len(self._shown):
             warn(f"{path} shows the first {len(self._shown)} of {self._count:,} predictions")
+
+    def explain(self, path: Path, classifier: Classifier) -> None:
+        """Draw the evidence for the first predictions.
+
+        Raises:
+            OutputError: It cannot be written.
+            ImageError: There is nothing to explain.
+        """
+        from vggnet.artifacts.evidence_plot import EvidenceRow, render_evidence
+
+        if not self._shown:
+            raise ImageError(f"nothing is drawn in any image, so {path} is not written")
+        rows = []
+        for name, one in self._shown[:_MOST_EXPLAINED]:
+            found = classifier.explain(one.seen)
+            maps = [(found.method, found.heat)]
+            maps += [(f"stage {number}", heat) for number, heat in enumerate(found.stages, 1)]
+            caption = f"{name}\n{one.label} · {100 * one.probability:.0f} %"
+            rows.append(EvidenceRow(caption, one.seen, maps))
+        render_evidence(path, rows)
+        if self._count > len(rows):
+            warn(f"{path} shows the first {len(rows)} of {self._count:,} predictions")

@@ -20,10 +20,14 @@ from rich.progress import (
 
 from vggnet.artifacts.summary import summarize
 from vggnet.cli.terminal import printable_lines, warn
+from vggnet.data.collection import list_names
 from vggnet.engine.device import name_device
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
 from vggnet.run import Plan, Reporter, TrainResult
+
+_LINES = 40
+"""Lines about epochs that a run prints at most."""
 
 
 class PatientConsole(Console):
@@ -105,11 +109,18 @@ class TerminalReporter(BarDisplay, Reporter):
         self._silent = not plan.session.is_main
         self._batch = plan.config.train.global_batch_size
         self._first_step = plan.first_step
+        self._classes, self._train = plan.dataset.classes, plan.config.train
+        self._printed, self._total = 0, plan.total_steps
         config, cpu = plan.config, plan.device.type == "cpu"
+        held_out = (
+            f", {len(plan.validation):,} held out for validation (--validation-size)"
+            if plan.validation and config.data.validation_size is None
+            else ""
+        )
         self._print(
             f"{config.model.name} on {plan.dataset.name}: recipe {config.recipe}, "
-            f"{config.train.epochs:g} {'epoch' if config.train.epochs == 1 else 'epochs'} of "
-            f"{len(plan.train):,} images, on {name_device(plan.device)}"
+            f"{_duration(plan)} of {len(plan.train):,} images{held_out}, "
+            f"on {name_device(plan.device)}"
             + (f" with {plan.threads} thread{'s' if plan.threads > 1 else ''}" if cpu else "")
             + (f", {plan.session.world_size} processes" if plan.session.world_size > 1 else "")
         )
@@ -121,6 +132,7 @@ class TerminalReporter(BarDisplay, Reporter):
 
     def stepped(self, step: int, total: int) -> None:
         """Advance the bar."""
+        self._total = total
         if self._silent or not self._due():
             return
         seconds = time.perf_counter() - self._began
@@ -128,7 +140,11 @@ class TerminalReporter(BarDisplay, Reporter):
         self._progress.update(self._task, completed=step, total=total, rate=rate, refresh=True)
 
     def epoch_ended(self, result: EpochResult, validation: Evaluation | None) -> None:
-        """Print a line for the epoch."""
+        """Print a line for the epoch; of many epochs for the first and every few."""
+        since = result.step - self._printed
+        if self._printed and result.step < self._total and since < self._total / _LINES:
+            return
+        self._printed = result.step
         line = f"epoch {result.epoch:.4g} · loss {result.loss:.4f}"
         line += f" · train {100 * result.accuracy:.2f} %"
         if validation:
@@ -146,6 +162,13 @@ class TerminalReporter(BarDisplay, Reporter):
             f"({found.correct:,} of {found.count:,}; 95 % interval {100 * low:.2f} to "
             f"{100 * high:.2f} %) in {result.seconds:.1f} s"
         )
+        if found.is_imbalanced:
+            self._print(
+                f"balanced accuracy {100 * found.balanced_accuracy:.2f} %, macro F1 "
+                f"{100 * found.macro_f1:.2f} %; recall: {_list_recalls(found, self._classes)}"
+            )
+            if self._train.class_weights == "none":
+                self._print("the classes are imbalanced: try --class-weights balanced")
         self._print(f"model  {result.output}")
         self._print(f"run    {result.folder}  (curves, confusion matrix, mistakes, metrics)")
         self._print(f"next   vggnet evaluate {result.output}")
@@ -153,6 +176,24 @@ class TerminalReporter(BarDisplay, Reporter):
     def _print(self, text: str) -> None:
         if not self._silent:
             self._console.print(printable_lines(text), markup=False)
+
+
+def _duration(plan: Plan) -> str:
+    """Return how long a run trains, in words, before "of … images"."""
+    train, steps = plan.config.train, plan.total_steps
+    if train.minutes:
+        return f"{train.minutes:g} minute{'s' if train.minutes != 1 else ''}"
+    epochs = f"{train.epochs:.4g} {'epoch' if train.epochs == 1 else 'epochs'}"
+    return f"{epochs} ({steps:,} steps: --min-steps)" if steps <= train.min_steps else epochs
+
+
+def _list_recalls(found: Evaluation, classes: tuple[str, ...]) -> str:
+    """Return the recall of each class and its number of images, the lowest first."""
+    rows = [row for row in found.per_class(classes) if row["count"]]
+    rows.sort(key=lambda row: row["recall"])
+    return list_names(
+        [f"{row['class']} {100 * float(row['recall']):.1f} % of {row['count']:,}" for row in rows]
+    )
 
 
 class JsonReporter(Display, Reporter):

@@ -53,6 +53,7 @@ def serve(
     std: options.Std = None,
     image_size: options.ModelImageSize = None,
     classes: options.Classes = None,
+    reject: options.Reject = None,
     device: options.Device = "auto",
     threads: Annotated[
         int | None,
@@ -95,14 +96,14 @@ def serve(
             warn(f"other machines can reach this server{risk}")
         print(f"Serving {printable(', '.join(names))} at {address} (Ctrl-C stops it)", flush=True)
 
+    loaded = {path: load_model(path, overrides) for path in models}
+    rate = options.read_reject(reject, {path: one.card for path, one in loaded.items()})
     run(
-        {
-            name: Classifier(load_model(path, overrides), device)
-            for name, path in zip(names, models, strict=True)
-        },
+        {name: Classifier(one, device) for name, one in zip(names, loaded.values(), strict=True)},
         access,
         host=host,
         port=port,
         threads=threads or usable_cores(),
+        reject=rate,
         announce=announce,
     )

@@ -12,7 +12,8 @@ from vggnet.config import differences
 
 FREE = {
     *(f"train.{name}" for name in ("device", "precision", "threads", "kernels")),
-    *("train.global_batch_size", "train.epochs"),
+    *("train.global_batch_size", "train.epochs", "train.min_steps", "train.minutes"),
+    *("train.patience", "train.keep"),
     *("data.dataset", "data.data_dir", "data.download", "data.cache"),
 }
 """Settings that may differ: a row's setting or steps, or the dataset's hash, covers them."""

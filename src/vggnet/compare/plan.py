@@ -21,6 +21,7 @@ from vggnet.errors import ConfigError, DeviceError, KernelError
 from vggnet.kernels import accelerate
 from vggnet.model.vgg import build_network
 from vggnet.run import fit_to_data
+from vggnet.run.calibration import choose_calibration_images
 
 SweepKind = Literal["batch", "width"]
 
@@ -136,7 +137,8 @@ def plan_comparison(
     config = fit_to_data(config, dataset, Session())
     if goal:
         goal = replace(goal, article=fit_to_data(goal.article, dataset, Session()))
-    train, _ = hold_out(dataset.train, config.data.validation_size, config.train.seed)
+    train, validation = hold_out(dataset.train, config.data.validation_size or 0, config.train.seed)
+    train, _ = choose_calibration_images(config, train, validation or dataset.validation)
     if epochs is not None:
         steps = count_steps(epochs, -(-len(train) // config.train.global_batch_size))
     if sweep is None:

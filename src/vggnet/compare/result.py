@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from vggnet.config import Config
+from vggnet.data.files import open_regular
 from vggnet.errors import ResultFileError
 
 SCHEMA_VERSION = 2
@@ -299,7 +300,7 @@ def load_result(path: Path) -> Result:
             contains impossible values.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise ResultFileError(f"cannot read {path}: {error.strerror}") from None

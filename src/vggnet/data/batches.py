@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -87,7 +88,7 @@ class Batches:
 
     def shuffled(self, seed: int, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Return every image once, in the order of the epoch, from batch `first_step` on."""
-        order = np.random.default_rng([seed, epoch]).permutation(len(self.labels))
+        order = shuffled_order(seed, epoch, len(self.labels))
         maps = None
         if self._augment:
             drawn = draw_maps(self._augment, seed, epoch, len(self.labels))
@@ -119,6 +120,11 @@ class Batches:
         if self.labels.device.type == "cuda":
             return pixels.pin_memory().to(self.labels.device, non_blocking=True)
         return pixels.to(self.labels.device)
+
+
+def shuffled_order(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """Return the order of an epoch, (count,)."""
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def _fits(size: int, mapped: bool, device: torch.device) -> bool:

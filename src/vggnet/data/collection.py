@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from vggnet.data.dataset import Dataset, LabeledImages
+from vggnet.data.dataset import Dataset, LabeledImages, is_imbalanced
 from vggnet.errors import DataError
 
 TRAIN, TEST, VALIDATION = range(3)
@@ -30,8 +30,8 @@ _SPLIT_NAMES = {
 _HELD_OUT = 6
 """One image in six of each class is for the test; MNIST has one in seven."""
 
-_IMBALANCED = 10
-"""Warn if the largest class has this many times the training images of the smallest."""
+_FEW_TESTED = 30
+"""Images of a class; with fewer, its recall is uncertain by more than ±10 points."""
 
 _MOST_NAMED = 20
 """Names that one message lists."""
@@ -267,12 +267,19 @@ def _judge(collection: Collection) -> Iterator[str]:
     test_end = rows.train_size + rows.test_size
     trained = np.bincount(rows.labels[: rows.train_size], minlength=len(rows.classes))
     tested = np.bincount(rows.labels[rows.train_size : test_end], minlength=len(rows.classes))
-    largest, smallest = int(trained.argmax()), int(trained.argmin())
-    if trained[smallest] and trained[largest] >= _IMBALANCED * trained[smallest]:
+    if is_imbalanced(trained):
+        largest = int(trained.argmax())
+        smallest = int(np.where(trained, trained, len(rows.labels)).argmin())
         yield (
             f"the classes are imbalanced: {trained[largest]:,} training images of "
             f"{rows.classes[largest]} and {trained[smallest]:,} of {rows.classes[smallest]}; look "
-            "at the recall of each class, not only at the accuracy"
+            "at the recall of each class, not only at the accuracy; --class-weights balanced gives "
+            "each class the same weight"
+        )
+    if rare := [rows.classes[at] for at in np.flatnonzero((tested > 0) & (tested < _FEW_TESTED))]:
+        yield (
+            f"fewer than {_FEW_TESTED} test images of {list_names(rare)}: their recall, and what "
+            "is computed from it, is uncertain"
         )
     for counts, what in ((trained, "training"), (tested, "test")):
         if missing := [rows.classes[at] for at in np.flatnonzero(counts == 0)]:

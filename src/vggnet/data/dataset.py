@@ -129,6 +129,31 @@ class Dataset:
         return channels, height, width
 
 
+def is_imbalanced(counts: npt.NDArray[np.int64]) -> bool:
+    """Whether a class has three times the images of another; classes without any do not count."""
+    present = counts[counts > 0]
+    return bool(present.max() >= 3 * present.min())
+
+
+def hold_out_tenth(train: LabeledImages, seed: int) -> tuple[LabeledImages, LabeledImages | None]:
+    """Split training images into those to train on and a tenth of each class to validate on.
+
+    At least one of each class, except of those with fewer than five. The choice depends only
+    on the seed and the labels.
+    """
+    order = np.random.default_rng(seed).permutation(len(train))
+    by_class = order[np.argsort(train.labels[order], kind="stable")]
+    labels = train.labels[by_class].astype(np.int64)
+    counts = np.bincount(labels, minlength=train.num_classes)
+    places = np.arange(len(train)) - (np.cumsum(counts) - counts)[labels]
+    held_counts = np.where(counts < 5, 0, np.maximum(1, np.rint(counts / 10)))
+    is_held = places < held_counts[labels]
+    if not is_held.any():
+        return train, None
+    kept, held = np.sort(by_class[~is_held]), np.sort(by_class[is_held])
+    return train.take(kept, train.source), train.take(held, f"{train.source}, held out")
+
+
 def hold_out(
     train: LabeledImages, size: int, seed: int
 ) -> tuple[LabeledImages, LabeledImages | None]:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,9 @@ from vggnet.errors import DataError
 
 MAX_FILE_BYTES = 1 << 30
 """The largest file that is read whole; no encoded image is this large."""
+
+_MAX_TEXT_BYTES = 10_000_000
+"""The largest file of names or settings that is read."""
 
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
@@ -177,7 +181,7 @@ def open_file(path: Path) -> File:
     )
 
 
-def open_regular(path: str | Path) -> IO[bytes]:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading, without ever waiting for a pipe's other end.
 
     Raises:
@@ -188,6 +192,21 @@ def open_regular(path: str | Path) -> IO[bytes]:
         file.close()
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     return file
+
+
+def read_text(path: str | Path) -> str:
+    """Return the text of a small regular file in UTF-8.
+
+    Raises:
+        OSError: It cannot be read, is something else, or has more than `_MAX_TEXT_BYTES`.
+        UnicodeDecodeError: It is not in UTF-8.
+    """
+    with open_regular(path) as file:
+        content = file.read(_MAX_TEXT_BYTES + 1)
+    if len(content) > _MAX_TEXT_BYTES:
+        size = f"larger than {_MAX_TEXT_BYTES / 1e6:.0f} MB"
+        raise OSError(errno.EFBIG, size, str(path))
+    return content.decode()
 
 
 def is_hidden(base: str) -> bool:

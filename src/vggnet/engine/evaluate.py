@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from vggnet.data.batches import Batches
+from vggnet.data.dataset import is_imbalanced
+from vggnet.engine.calibration import Calibration, Reliability, to_probabilities
 from vggnet.engine.session import Session
 
 
@@ -34,6 +36,13 @@ class Evaluation:
     """(N, num_classes), in the order of the images."""
     labels: npt.NDArray[np.int64]
     """(N,)."""
+    calibration: Calibration | None = None
+    """How the logits become probabilities; by default through a plain softmax."""
+
+    @property
+    def uncalibrated(self) -> Evaluation:
+        """The same without calibration."""
+        return replace(self, calibration=None)
 
     @property
     def count(self) -> int:
@@ -48,8 +57,8 @@ class Evaluation:
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
-        """Softmax of the logits, (N, num_classes)."""
-        return torch.from_numpy(self.logits).softmax(1).numpy()
+        """Calibrated probabilities, (N, num_classes)."""
+        return to_probabilities(torch.from_numpy(self.logits), self.calibration).numpy()
 
     @property
     def correct(self) -> int:
@@ -62,15 +71,46 @@ class Evaluation:
         return self.correct / self.count
 
     @property
+    def is_imbalanced(self) -> bool:
+        """Whether accuracy hides how some classes do."""
+        return is_imbalanced(self.confusion_matrix.sum(axis=1))
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have images, 0 to 1."""
+        counts = self.confusion_matrix.sum(axis=1)
+        return float((self.confusion_matrix.diagonal()[counts > 0] / counts[counts > 0]).mean())
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 of the classes that have images or are predicted, 0 to 1."""
+        matrix = self.confusion_matrix
+        sums = matrix.sum(axis=0) + matrix.sum(axis=1)
+        return float((2 * matrix.diagonal()[sums > 0] / sums[sums > 0]).mean())
+
+    @property
     def accuracy_interval(self) -> tuple[float, float]:
         """95 % confidence interval of the accuracy."""
         return wilson_interval(self.correct, self.count)
 
     @cached_property
     def loss(self) -> float:
-        """Mean cross-entropy in nats, without label smoothing."""
+        """Mean negative log-likelihood in nats, without label smoothing."""
         logits = torch.from_numpy(self.logits).double()
+        if self.calibration:
+            logits = self.calibration.adjust(logits)
         return F.cross_entropy(logits, torch.from_numpy(self.labels)).item()
+
+    @cached_property
+    def brier(self) -> float:
+        """Brier score: squared errors of an image's probabilities, summed; 0 to 2, 0 is best."""
+        of_label = self.probabilities[np.arange(self.count), self.labels]
+        return float((np.square(self.probabilities).sum(axis=1) - 2 * of_label + 1).mean())
+
+    @cached_property
+    def reliability(self) -> Reliability:
+        """How sure the predictions are, and how often they are right."""
+        return Reliability(self.probabilities.max(axis=1), self.predictions == self.labels)
 
     @cached_property
     def confusion_matrix(self) -> npt.NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,6 +49,29 @@ class TrainState:
     """Step of the first row of `sums`."""
     seconds: float = 0.0
     """Time of the epoch in progress, up to its last step."""
+    elapsed: float = 0.0
+    """Time of the whole run so far, without pauses; decides its end under `config.minutes`."""
+    total_steps: int = 0
+    """Steps of the whole run, which `fit` counts; under `config.minutes` its end decides."""
+    class_weights: Tensor | None = None
+    """Weight of each class in the loss, which `fit` computes: float32, (num_classes,)."""
+
+    @property
+    def fraction_done(self) -> float:
+        """Fraction of the run that is done, from 0 to 1."""
+        if self.config.minutes:
+            return min(1.0, self.elapsed / (60 * self.config.minutes))
+        return self.step / self.total_steps
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step of the run is taken."""
+        return self.fraction_done >= 1
+
+    @property
+    def expected_steps(self) -> int:
+        """Steps of the whole run; under `config.minutes` at the speed so far."""
+        return round(self.step / self.fraction_done) if self.config.minutes else self.total_steps
 
     @property
     def eval_model(self) -> VGG:
@@ -82,16 +105,26 @@ class EpochResult:
 
 
 def build_state(
-    network: VGG, config: TrainConfig, device: torch.device, session: Session
+    network: VGG,
+    config: TrainConfig,
+    device: torch.device,
+    session: Session,
+    pretrained: Collection[str] = (),
 ) -> TrainState:
     """Move a network to its device, in place, and build its optimizer.
+
+    Args:
+        network: The network.
+        config: How to train it.
+        device, session: Where.
+        pretrained: Names of the parameters that `config.init_lr` applies to.
 
     Raises:
         KernelError: Compiled kernels are required, but unavailable.
     """
     place(network, device)
     replica = session.replicate(accelerate(network, config.kernels), device)
-    optimizer = build_optimizer(network, config)
+    optimizer = build_optimizer(network, config, pretrained)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     average = WeightAverage(network, config.average_decay) if config.average_decay else None
     return TrainState(network, replica, optimizer, scaler, config, device, session, average)
@@ -119,7 +152,13 @@ def train_step(state: TrainState, batch: Batch) -> tuple[Tensor, Tensor]:
     with autocast(state.config.precision, state.device):
         logits = state.replica(batch.images).float()
     smoothing = state.config.label_smoothing
-    loss = F.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=smoothing)
+    loss = F.cross_entropy(
+        logits,
+        batch.labels,
+        weight=state.class_weights,
+        reduction="sum",
+        label_smoothing=smoothing,
+    )
     scale = state.session.world_size / batch.global_size
     state.optimizer.zero_grad()
     state.scaler.scale(loss * scale).backward()  # type: ignore[no-untyped-call]
@@ -136,7 +175,7 @@ def fit(
     batches: Batches,
     on_step: Callable[[TrainState], None] = lambda state: None,
 ) -> Iterator[EpochResult]:
-    """Train from `state.step` to the end of the run, and yield a result per epoch.
+    """Train from where the state is to the end of the run, and yield a result per epoch.
 
     It neither prints nor saves, and does not wait for the device within an epoch.
 
@@ -151,17 +190,33 @@ def fit(
             On a CPU the loss is checked at each step, on other devices at the end of each
             epoch, which waits for the device anyway.
     """
-    total = count_steps(state.config.epochs, len(batches))
+    state.total_steps = count_steps(state.config.epochs, len(batches))
+    if state.config.class_weights == "balanced":
+        state.class_weights = balance(batches.labels, state.network.config.num_classes)
+    began = time.perf_counter() - state.elapsed
     # If a run stopped after what is now its last step, only the epoch's result is missing.
-    while state.step < total or len(state.sums):
-        yield _train_epoch(state, batches, total, on_step)
+    while not state.is_over or len(state.sums):
+        yield _train_epoch(state, batches, began, on_step)
+
+
+def balance(labels: Tensor, num_classes: int) -> Tensor:
+    """Return a weight for each class, float32, (num_classes,), that is 1 if all have as many.
+
+    All images of a class together count as much as those of any other: the weight is
+    N / (number of classes present × images of the class), and 0 for a class without images.
+    """
+    counts = torch.bincount(labels, minlength=num_classes).float()
+    weights = len(labels) / (counts.count_nonzero() * counts)
+    return torch.where(counts > 0, weights, 0.0)
 
 
 def _train_epoch(
-    state: TrainState, batches: Batches, total: int, on_step: Callable[[TrainState], None]
+    state: TrainState, batches: Batches, began: float, on_step: Callable[[TrainState], None]
 ) -> EpochResult:
     epoch, skipped = divmod(state.step, len(batches))
-    steps = min(len(batches) - skipped, total - state.step)
+    steps = 0 if state.is_over else len(batches) - skipped
+    if not state.config.minutes:
+        steps = min(steps, state.total_steps - state.step)
     taken = state.sums[: state.step - state.sums_from]
     state.sums = torch.cat([taken, taken.new_zeros(steps, 2)]).to(state.device)
     state.sums_from = state.step - len(taken)
@@ -169,9 +224,9 @@ def _train_epoch(
     started = time.perf_counter() - state.seconds
     rows = state.sums[len(taken) :]
     for batch, row in zip(batches.shuffled(state.config.seed, epoch, skipped), rows, strict=False):
-        lr = lr_at(state.step, total, state.config)
+        lr = _lr_of(state, state.step)
         for group in state.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         if state.network.config.dropout:
             seed = step_seed(state.config.seed, state.step, state.session.rank)
             seed_generator(state.device, seed)
@@ -180,13 +235,33 @@ def _train_epoch(
         if state.device.type == "cpu" and not math.isfinite(loss.item()):
             raise _diverged(state.step - 1, loss.item(), lr)
         state.seconds = time.perf_counter() - started
+        _read_clock(state, began)
         on_step(state)
+        if state.is_over:
+            break
     synchronize(state.device)  # the only wait of the epoch
     state.seconds = time.perf_counter() - started
-    return _end_epoch(state, batches, total)
+    state.sums = state.sums[: state.step - state.sums_from]  # the time may have ended before
+    return _end_epoch(state, batches)
 
 
-def check_losses(state: TrainState, total: int) -> None:
+def _read_clock(state: TrainState, began: float) -> None:
+    """Note the time of the run so far: if it decides the end, that of the main process."""
+    state.elapsed = time.perf_counter() - began
+    if state.config.minutes:
+        clock = torch.tensor([state.elapsed], dtype=torch.float64)
+        state.session.broadcast([clock])
+        state.elapsed = clock.item()
+
+
+def _lr_of(state: TrainState, step: int) -> float:
+    """Return the learning rate of a step; under `config.minutes` that of now."""
+    by_time = state.config.minutes is not None
+    done = state.fraction_done if by_time else (step + 0.5) / state.total_steps
+    return lr_at(done, state.config)
+
+
+def check_losses(state: TrainState) -> None:
     """Wait for the device, and check the losses of the epoch in progress.
 
     Every process takes part. On a CPU each step has checked its own loss.
@@ -196,29 +271,28 @@ def check_losses(state: TrainState, total: int) -> None:
     """
     if len(state.sums):
         losses = state.session.all_reduce(state.sums[:, 0].clone()).tolist()
-        _check_finite(state, total, state.sums_from, losses)
+        _check_finite(state, state.sums_from, losses)
 
 
-def _check_finite(state: TrainState, total: int, first: int, losses: list[float]) -> None:
+def _check_finite(state: TrainState, first: int, losses: list[float]) -> None:
     for offset, loss_sum in enumerate(losses):
         if not math.isfinite(loss_sum):
-            lr = lr_at(first + offset, total, state.config)
-            raise _diverged(first + offset, loss_sum, lr)
+            raise _diverged(first + offset, loss_sum, _lr_of(state, first + offset))
 
 
 def _diverged(step: int, loss: float, lr: float) -> TrainingDivergedError:
     return TrainingDivergedError(f"the loss is {loss} at step {step + 1}", step, lr)
 
 
-def _check_weights(state: TrainState, total: int) -> None:
+def _check_weights(state: TrainState) -> None:
     """Check the result of the epoch's last update, which no loss shows yet."""
     finite = torch.stack([one.isfinite().all() for one in state.eval_model.parameters()]).all()
     if not finite.item():
-        step, lr = state.step, lr_at(state.step - 1, total, state.config)
+        step, lr = state.step, _lr_of(state, state.step - 1)
         raise TrainingDivergedError(f"the weights are not finite after step {step}", step, lr)
 
 
-def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
+def _end_epoch(state: TrainState, batches: Batches) -> EpochResult:
     """Add up the epoch's figures over all processes, and prepare the next epoch.
 
     Each process has its own statistics of batch norm; all continue with those of the main one.
@@ -227,8 +301,8 @@ def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
     first, seconds = state.sums_from, state.seconds
     losses, corrects = state.session.all_reduce(state.sums).T.tolist()
     state.sums, state.sums_from, state.seconds = state.sums[:0], state.step, 0.0
-    _check_finite(state, total, first, losses)
-    _check_weights(state, total)
+    _check_finite(state, first, losses)
+    _check_weights(state)
     sizes = [batches.size_of(step % len(batches)) for step in range(first, state.step)]
     return EpochResult(
         epoch=state.step / len(batches),
@@ -236,7 +310,7 @@ def _end_epoch(state: TrainState, batches: Batches, total: int) -> EpochResult:
         images=sum(sizes),
         loss=sum(losses) / sum(sizes),
         accuracy=sum(corrects) / sum(sizes),
-        lr=lr_at(state.step - 1, total, state.config),
+        lr=_lr_of(state, state.step - 1),
         seconds=seconds,
         step_losses=[loss / size for loss, size in zip(losses, sizes, strict=True)],
         step_accuracies=[right / size for right, size in zip(corrects, sizes, strict=True)],

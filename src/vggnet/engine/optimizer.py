@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ batch size) times as much as training the layer: for VGG D, with 512 channels an
 16 pixels, 1.1 s per step at batch 64 on two cores, more than everything else."""
 
 
-def _eager(rule: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+def eager(rule: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """Return an optimizer class without torch's decorators for torch.compile.
 
     The first call of a decorated method imports torch._dynamo: 800 modules, 1.2 to 2 s, 100 to
@@ -38,7 +39,7 @@ def _eager(rule: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optim
     return type(rule.__name__, (rule,), plain)
 
 
-_Adam, _AdamW = _eager(torch.optim.Adam), _eager(torch.optim.AdamW)
+_Adam, _AdamW = eager(torch.optim.Adam), eager(torch.optim.AdamW)
 
 
 class _Muon(torch.optim.Optimizer):
@@ -54,12 +55,18 @@ class _Muon(torch.optim.Optimizer):
     _step_supports_amp_scaling = True  # read by GradScaler
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], betas: tuple[float, float], **options: Any
+        self, groups: Iterable[dict[str, Any]], betas: tuple[float, float], **options: Any
     ) -> None:
-        everything = list(parameters)
-        # As a group, which may be empty: a network may have only wide layers.
-        super().__init__([{"params": [one for one in everything if _suits_muon(one)]}], options)
-        rest = [one for one in everything if not _suits_muon(one)]
+        own, rest = [], []
+        for group in groups:
+            suits = [_suits_muon(one) for one in group["params"]]
+            chosen = list(itertools.compress(group["params"], suits))
+            others = list(itertools.compress(group["params"], [not one for one in suits]))
+            own.append({**group, "params": chosen})
+            rest.append({**group, "params": others})
+        # Any of the groups may be empty: a network may have only wide layers.
+        super().__init__(own, options)
+        self._own = len(own)
         self._rest: Any = _AdamW(rest, betas=betas, fused=True, **options)
         # One list of groups and one state, for the learning rate, the scaler and checkpoints.
         self.param_groups += self._rest.param_groups
@@ -75,29 +82,33 @@ class _Muon(torch.optim.Optimizer):
         scale, found_inf = (getattr(self, name, None) for name in ("grad_scale", "found_inf"))
         self._rest.grad_scale, self._rest.found_inf = scale, found_inf
         self._rest.step()
-        weights = self.param_groups[0]["params"]
-        for weight in weights:
+        own = [
+            (weight, group)
+            for group in self.param_groups[: self._own]
+            for weight in group["params"]
+        ]
+        for weight, _ in own:
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
         if found_inf is None:
-            self._follow_momentum(weights)
+            self._follow_momentum(own)
             return
-        changed = [*weights, *(self.state[weight]["momentum"] for weight in weights)]
+        changed = [one for weight, _ in own for one in (weight, self.state[weight]["momentum"])]
         before = [tensor.clone() for tensor in changed]
-        for weight in weights:
+        for weight, _ in own:
             weight.grad.div_(scale)
-        self._follow_momentum(weights)
+        self._follow_momentum(own)
         for tensor, old in zip(changed, before, strict=True):
             tensor.copy_(torch.where(found_inf > 0, old, tensor))
 
-    def _follow_momentum(self, weights: Sequence[nn.Parameter]) -> None:
-        group, ahead = self.param_groups[0], []
-        for weight in weights:
+    def _follow_momentum(self, own: Sequence[tuple[nn.Parameter, dict[str, Any]]]) -> None:
+        ahead = []
+        for weight, _ in own:
             momentum, gradient = self.state[weight]["momentum"], weight.grad
             assert gradient is not None
             momentum.lerp_(gradient, 1 - self._momentum)
             ahead.append(gradient.lerp(momentum, self._momentum).flatten(1))  # Nesterov
-        for weight, direction in zip(weights, orthogonalize_all(ahead), strict=True):
+        for (weight, group), direction in zip(own, orthogonalize_all(ahead), strict=True):
             length = 0.2 * math.sqrt(max(direction.shape))
             weight.mul_(1 - group["lr"] * group["weight_decay"])
             weight.sub_(direction.view_as(weight), alpha=group["lr"] * length)
@@ -174,12 +185,29 @@ def _iterate_gram(gram: Tensor) -> Tensor:
     return product
 
 
-_EagerMuon = _eager(_Muon)
+_EagerMuon = eager(_Muon)
 
 
-def build_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Build the configured optimizer for all parameters of a network that are not frozen."""
-    trained = [one for one in network.parameters() if one.requires_grad]
+def build_optimizer(
+    network: nn.Module, config: TrainConfig, pretrained: Collection[str] = ()
+) -> torch.optim.Optimizer:
+    """Build the configured optimizer for all parameters of a network that are not frozen.
+
+    Each of its groups has a `factor` for the learning rate: `init_lr` for the parameters named
+    in `pretrained`, 1 for the others.
+    """
+    slow = frozenset(pretrained) if config.init_lr != 1 else frozenset()
+    trained = [
+        {
+            "params": [
+                one
+                for name, one in network.named_parameters()
+                if one.requires_grad and (name in slow) == is_slow
+            ],
+            "factor": config.init_lr if is_slow else 1.0,
+        }
+        for is_slow in ((False, True) if slow else (False,))
+    ]
     options = {"betas": config.betas, "lr": config.peak_lr, "weight_decay": config.weight_decay}
     match config.optimizer:
         case "adam":

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step."""
+"""The learning rate as a pure function of how much of the run is done."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ def count_steps(epochs: float, steps_per_epoch: int) -> int:
     return max(1, round(epochs * steps_per_epoch))
 
 
-def lr_at(step: int, total_steps: int, config: TrainConfig) -> float:
-    """Return the learning rate of step `step`, counted from 0.
+def lr_at(done: float, config: TrainConfig) -> float:
+    """Return the learning rate when a fraction `done` of the run is done.
 
-    Linear schedule: from 0 to the peak during warm-up, then to 0 at `total_steps`. Each step
-    takes the value at its middle, so that no step has a rate of zero.
+    Linear schedule: from 0 to the peak during warm-up, then to 0 at the end. Of a run whose
+    number of steps is known, each step takes the value at its middle, so that no step has a
+    rate of zero.
     """
     if config.schedule == "constant":
         return config.peak_lr
-    done = (step + 0.5) / total_steps
     if done < config.warmup_fraction:
         return config.peak_lr * done / config.warmup_fraction
     return config.peak_lr * (1 - done) / (1 - config.warmup_fraction)

@@ -24,7 +24,7 @@ class Snapshot:
     """`network.*` and `averaged.*`: parameters and buffers; `optimizer.*`: the averages of each
     parameter; `sums`: `TrainState.sums` of the epoch in progress, over all processes."""
     values: dict[str, Any]
-    """`step`, `seconds` and `scaler`, ready for JSON."""
+    """`step`, `seconds`, `elapsed` and `scaler`, ready for JSON."""
 
 
 def take_snapshot(state: TrainState) -> Snapshot:
@@ -38,9 +38,10 @@ def take_snapshot(state: TrainState) -> Snapshot:
     """
     sums = state.session.all_reduce(state.sums[: state.step - state.sums_from].clone())
     tensors = {"sums": sums, **_tensors(state)}
+    values = {"step": state.step, "seconds": state.seconds, "elapsed": state.elapsed}
     return Snapshot(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-        {"step": state.step, "seconds": state.seconds, "scaler": state.scaler.state_dict()},
+        {**values, "scaler": state.scaler.state_dict()},
     )
 
 
@@ -73,6 +74,7 @@ def restore_snapshot(state: TrainState, snapshot: Snapshot) -> None:
         place.copy_(given[name])
     state.scaler.load_state_dict(snapshot.values["scaler"])
     state.step, state.seconds = step, snapshot.values["seconds"]
+    state.elapsed = snapshot.values["elapsed"]
     # The main process continues the sums of all, so that they count once.
     state.sums = (sums if state.session.is_main else torch.zeros_like(sums)).to(state.device)
     state.sums_from = step - len(sums)

@@ -70,6 +70,12 @@ class Prediction:
     """The network's input before normalization, (C, H, W)."""
     top: tuple[tuple[str, float], ...]
     """Classes and probabilities, the most probable first."""
+    typicality: float | None = None
+    """As in `Predictions`."""
+
+    def is_unlike_training(self, rate: float) -> bool | None:
+        """Return whether `typicality` is below a rate; None if it is unknown."""
+        return None if self.typicality is None else self.typicality < rate
 
     @property
     def label(self) -> str:
@@ -101,6 +107,11 @@ class FileResult:
     def least_confident(self) -> int:
         """The position of a row's digit with the lowest probability, from 0."""
         return min(range(len(self.predictions)), key=lambda at: self.predictions[at].probability)
+
+    @property
+    def least_typical(self) -> Prediction:
+        """The digit of a row that is least like the training images, if that is known."""
+        return min(self.predictions, key=lambda one: one.typicality or 0.0)
 
 
 def choose_reading(trained_on: TrainedOn) -> Reading:
@@ -267,7 +278,9 @@ def _batched(items: Iterable[Item]) -> Iterator[list[Item]]:
 def _classify(classifier: Classifier, seen: list[Pixels], top: int) -> Iterator[Prediction]:
     if not seen:
         return
-    probabilities = classifier.predict(np.stack(seen)).probabilities
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    for image, row, order in zip(seen, probabilities, best, strict=True):
-        yield Prediction(image, tuple((classifier.classes[at], float(row[at])) for at in order))
+    found = classifier.predict(np.stack(seen))
+    best = np.argsort(-found.probabilities, axis=1, kind="stable")[:, :top]
+    for number, (row, order) in enumerate(zip(found.probabilities, best, strict=True)):
+        shares = tuple((classifier.classes[at], float(row[at])) for at in order)
+        typical = None if found.typicality is None else float(found.typicality[number])
+        yield Prediction(seen[number], shares, typical)

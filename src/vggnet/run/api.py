@@ -37,7 +37,7 @@ def train(
     """Train a network, evaluate it on the test set, and save it.
 
     Args:
-        recipe: The recipe to start from: "fast" (the default), "best" or "article".
+        recipe: The recipe to start from: "fast" (the default), "finetune", "best" or "article".
         output: The model file, `.pth` or `.safetensors`; default: `<dataset>_vggnet.pth` in
             the current folder.
         runs: Folder that contains the run folders.

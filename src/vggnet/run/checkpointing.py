@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Annotated, Any
@@ -27,6 +27,9 @@ _SECONDS = 30.0
 
 _MAX_COST = 0.01
 """Fraction of the time that checkpoints may take by default; slow ones become rarer."""
+
+_EPOCHS = 40
+"""Checkpoints after epochs that a run has at most; few images make hundreds of short epochs."""
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Signals that stop a run after the current step; Windows has no SIGHUP."""
@@ -65,6 +68,10 @@ class CheckpointSchedule:
     def due_by_steps(self, step: int) -> bool:
         """Whether enough steps were taken; the same on every process."""
         return bool(self._steps) and step - self._last_step >= self._steps
+
+    def due_after_epoch(self, step: int, total: int) -> bool:
+        """Whether the epoch that ends is worth a checkpoint: a fortieth of the run, or more."""
+        return step - self._last_step >= total / _EPOCHS
 
     def due_by_time(self) -> bool:
         """Whether the interval has passed on this process's clock; True once per checkpoint."""
@@ -141,11 +148,20 @@ class EpochRecord(_Record):
     validation: Score | None
 
 
+class Origin(_Record):
+    """The trained model that a run started from."""
+
+    name: str
+    """Of its file or folder."""
+    sha256: str
+
+
 class CheckpointRecord(_Record):
-    """The plain values of a checkpoint. The first three are those of `Snapshot`."""
+    """The plain values of a checkpoint. The first four are those of `Snapshot`."""
 
     step: _Count
     seconds: _Amount
+    elapsed: _Amount = 0.0
     scaler: dict[str, int | float]
     config: Config
     dataset_sha256: str
@@ -153,6 +169,9 @@ class CheckpointRecord(_Record):
     """What the last bits of the result depend on besides the configuration."""
     output: str
     """The model file."""
+    init: Origin | None = None
+    pretrained: tuple[str, ...] = ()
+    """Names of the parameters that came from `init`."""
     epochs: list[EpochRecord]
 
 
@@ -164,12 +183,20 @@ class Checkpoint:
     record: CheckpointRecord
 
 
+def epochs_since_best(validations: Sequence[Score | None]) -> int:
+    """Return how many epochs ago the validation loss was lowest; 0 without validation."""
+    losses = [score.loss for score in validations if score]
+    return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
 @dataclass
 class History:
     """The results of all epochs so far, and their scores on the validation set, if any."""
 
     epochs: list[EpochResult] = field(default_factory=list)
     validations: list[Score | None] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """Weights after the epoch with the lowest validation loss, if they are to be kept."""
 
     def to_checkpoint(self) -> tuple[Tensor, list[dict[str, Any]]]:
         """Return loss and accuracy of all steps, float64 (steps, 2), and a row per epoch."""

@@ -12,7 +12,7 @@ from vggnet.artifacts.pretrained import MEAN, STD, fetch_imagenet
 from vggnet.artifacts.tensor_file import find_hub_weights
 from vggnet.config import Config, ModelConfig
 from vggnet.errors import ConfigError
-from vggnet.model.transfer import transfer_weights
+from vggnet.model.transfer import Transfer, transfer_weights
 from vggnet.model.vgg import VGG
 
 IMAGENET = "imagenet"
@@ -62,10 +62,9 @@ class Initial:
         data = config.data.model_copy(update=scaling)
         return config.model_copy(update={"model": model, "data": data})
 
-    def transfer(self, network: VGG, classes: tuple[str, ...]) -> tuple[str, ...]:
-        """Put the weights into a network, and return what was changed or initialized."""
-        source = self.model.network
-        return transfer_weights(source, self.model.card.classes, network, classes).notes
+    def transfer(self, network: VGG, classes: tuple[str, ...]) -> Transfer:
+        """Put the weights into a network."""
+        return transfer_weights(self.model.network, self.model.card.classes, network, classes)
 
 
 def load_initial(config: Config) -> Initial | None:

@@ -14,10 +14,10 @@ from vggnet.engine.fit import EpochResult
 from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import TIMEOUT, Session
 from vggnet.errors import quote
-from vggnet.run.checkpointing import Checkpoint
+from vggnet.run.checkpointing import Checkpoint, Origin
 from vggnet.run.initial import Initial
 
-FEW_IMAGES, FEW_STEPS, ENOUGH_STEPS = 20_000, 200, 500
+FEW_IMAGES, FEW_STEPS, ENOUGH_STEPS = 20_000, 200, 300
 """Recipes assume about 60,000 images; `fast` then takes 469 steps."""
 
 
@@ -64,6 +64,8 @@ class Plan:
     train: LabeledImages
     validation: LabeledImages | None
     """Images held out from training, if any."""
+    calibration: LabeledImages | None
+    """Images that are not trained on, to calibrate the probabilities, if any."""
     device: torch.device
     session: Session
     threads: int
@@ -84,25 +86,34 @@ class Plan:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Optimizer steps of the whole run, unless its time decides."""
         return count_steps(self.config.train.epochs, self._steps_per_epoch)
+
+    @property
+    def origin(self) -> Origin | None:
+        """The trained model that the run started from, resumed or not."""
+        if self.start.checkpoint:
+            return self.start.checkpoint.record.init
+        return Origin(name=self.initial.name, sha256=self.initial.sha256) if self.initial else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What may make the result worse than expected."""
         count, size = len(self.train), self.config.train.global_batch_size
         steps, epochs = self.total_steps, self.config.train.epochs
+        if steps >= FEW_STEPS or count >= FEW_IMAGES or self.config.train.minutes:
+            return self.dataset.warnings
         warnings = list(self.dataset.warnings)
         if count < size:
             warnings.append(
                 f"{count:,} training images are fewer than the batch size {size}: every step "
                 "uses all of them; a smaller --batch-size gives more steps"
             )
-        if count < FEW_IMAGES and steps < FEW_STEPS and not self.first_step:
+        if not self.first_step:
             warnings.append(
                 f"--epochs {epochs:g} on {count:,} images gives {steps} "
-                f"step{'s' if steps > 1 else ''}, too few to learn much; --epochs "
-                f"{-(-ENOUGH_STEPS // self._steps_per_epoch)} gives {ENOUGH_STEPS} or more"
+                f"step{'s' if steps > 1 else ''}, too few to learn much; --min-steps "
+                f"{ENOUGH_STEPS} gives enough"
             )
         return tuple(warnings)
 

@@ -9,13 +9,14 @@ import torch
 from vggnet.artifacts.model_file import check_suffix
 from vggnet.artifacts.outputs import MODEL, check_output
 from vggnet.config import Config, check_text
-from vggnet.data.dataset import Dataset, hold_out
-from vggnet.data.storage import dataset_name, load_configured
+from vggnet.data.dataset import Dataset, LabeledImages, hold_out, hold_out_tenth
+from vggnet.data.storage import dataset_name, is_path, load_configured
 from vggnet.engine.device import check_precision, choose_device
 from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.errors import ConfigError, DataError, DeviceError
 from vggnet.model.vgg import padded_size
+from vggnet.run.calibration import choose_calibration_images
 from vggnet.run.initial import load_initial
 from vggnet.run.plan import Options, Plan, Start
 
@@ -32,6 +33,10 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
         check_output(
             output, MODEL, [Path(config.data.dataset), Path(config.train.init or "")], options.force
         )
+    if config.train.init is None and config.train.init_lr != 1:
+        raise ConfigError(
+            "the recipe finetune and --init-lr need trained weights to start from: add --init FILE"
+        )
     device = _choose_device(config.train.device, session)
     check_precision(config.train.precision, device)
     recorded = start.checkpoint.record.dataset_sha256 if start.checkpoint else None
@@ -41,18 +46,16 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
     if initial:
         config = initial.adopt(config, dataset.shape[0])
     config = fit_to_data(config, dataset, session)
-    if config.train.freeze >= config.model.depth:
-        raise ConfigError(
-            f"--freeze {config.train.freeze} leaves nothing to train: {config.model.name} has "
-            f"{config.model.depth} layers with weights"
-        )
-    train, validation = hold_out(dataset.train, config.data.validation_size, config.train.seed)
+    train, validation = _hold_out(dataset, config)
+    config = complete_training(config, len(train), validation is not None)
+    train, calibration = choose_calibration_images(config, train, validation)
     return Plan(
         start=start,
         config=config,
         dataset=dataset,
         train=train,
-        validation=validation or dataset.validation,
+        validation=validation,
+        calibration=calibration,
         device=device,
         session=session,
         threads=config.train.threads or max(1, usable_cores() // session.local_world_size),
@@ -89,9 +92,44 @@ def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
             "image_size": padded_size(config.model, max(height, width)),
         }
     )
-    bit_depth = dataset.bit_depth or config.data.bit_depth
-    data = config.data.model_copy(update={**scaling, "bit_depth": bit_depth})
+    values = {**scaling, "bit_depth": dataset.bit_depth or config.data.bit_depth}
+    if dataset.validation is not None or not is_path(config.data.dataset):
+        values["validation_size"] = config.data.validation_size or 0
+    data = config.data.model_copy(update=values)
     return config.model_copy(update={"model": model, "data": data})
+
+
+def complete_training(config: Config, images: int, has_validation: bool) -> Config:
+    """Turn what depends on the network and the number of images into numbers.
+
+    Raises:
+        ConfigError: No layer is left to train, or the settings need validation images.
+    """
+    train, model = config.train, config.model
+    frozen = model.depth - len(model.layers.hidden) - 1
+    frozen = frozen if train.freeze == "features" else train.freeze
+    if frozen >= model.depth:
+        raise ConfigError(
+            f"--freeze {frozen} leaves nothing to train: {model.name} has {model.depth} layers "
+            "with weights"
+        )
+    for flag, needs_it in (
+        ("--patience", train.patience is not None),
+        ("--keep best", train.keep == "best"),
+    ):
+        if needs_it and not has_validation:
+            raise ConfigError(f"{flag} needs validation images: add --validation-size 1000")
+    epochs = max(train.epochs, train.min_steps / -(-images // train.global_batch_size))
+    changes = {"freeze": frozen, "epochs": epochs}
+    return config.model_copy(update={"train": train.model_copy(update=changes)})
+
+
+def _hold_out(dataset: Dataset, config: Config) -> tuple[LabeledImages, LabeledImages | None]:
+    """Return the images to train on, and those to validate on, if any."""
+    size, seed = config.data.validation_size, config.train.seed
+    if size is None:
+        return hold_out_tenth(dataset.train, seed)
+    return hold_out(dataset.train, size, seed) if size else (dataset.train, dataset.validation)
 
 
 def _choose_output(start: Start, options: Options) -> Path:

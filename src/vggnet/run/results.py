@@ -9,13 +9,19 @@ from pathlib import Path
 
 from vggnet.artifacts.model_card import ModelCard, build_card
 from vggnet.artifacts.model_file import save_model
-from vggnet.artifacts.plots import render_confusion_matrix, render_curves, render_mistakes
+from vggnet.artifacts.plots import (
+    render_confusion_matrix,
+    render_curves,
+    render_mistakes,
+    render_reliability,
+)
 from vggnet.artifacts.run_folder import FINISHED, MODEL, RunFolder
 from vggnet.artifacts.summary import headline, summarize
 from vggnet.config import Config
 from vggnet.engine.environment import describe_environment
 from vggnet.engine.evaluate import Evaluation, Score
 from vggnet.engine.fit import EpochResult, TrainState
+from vggnet.engine.typicality import Typicality
 from vggnet.errors import OutputError
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG
@@ -55,6 +61,7 @@ class Trained:
     evaluation: Evaluation
     """On the test set."""
     history: History
+    typicality: Typicality | None
 
 
 def save_weights_so_far(plan: Plan, state: TrainState, folder: RunFolder) -> Path:
@@ -65,7 +72,7 @@ def save_weights_so_far(plan: Plan, state: TrainState, folder: RunFolder) -> Pat
     Raises:
         OutputError: They can be written to neither.
     """
-    network, card = fold_batch_norm(state.eval_model.eval()), _build_card(plan, None)
+    network, card = fold_batch_norm(state.eval_model.eval()), _build_card(plan, None, None)
     beside = plan.output.with_stem(f"{plan.output.stem}-step-{state.step}")
     try:
         return _save(folder.path / MODEL, network, card)
@@ -98,7 +105,7 @@ def save_results(
 
 
 def _save_model(plan: Plan, trained: Trained, folder: RunFolder) -> None:
-    card = _build_card(plan, trained.evaluation)
+    card = _build_card(plan, trained.evaluation, trained.typicality)
     failures, saved = [], []
     for path in (folder.path / MODEL, plan.output):
         try:
@@ -122,15 +129,22 @@ def _writers(plan: Plan, trained: Trained, folder: RunFolder) -> list[Callable[[
     smoothing = plan.config.train.label_smoothing
     return [
         lambda: render_curves(
-            path / "curves.png", history.epochs, history.validations, evaluation, smoothing
+            path / "curves.png",
+            history.epochs,
+            history.validations,
+            evaluation.uncalibrated,
+            smoothing,
         ),
         lambda: render_confusion_matrix(path / "confusion_matrix.png", evaluation, classes),
+        lambda: render_reliability(path / "reliability.png", evaluation),
         lambda: render_mistakes(path / "mistakes.png", images, evaluation, classes),
         lambda: folder.write_json(FINISHED, summarize(evaluation, classes)),
     ]
 
 
-def _build_card(plan: Plan, evaluation: Evaluation | None) -> ModelCard:
+def _build_card(
+    plan: Plan, evaluation: Evaluation | None, typicality: Typicality | None
+) -> ModelCard:
     return build_card(
         plan.config,
         plan.dataset.classes,
@@ -138,5 +152,7 @@ def _build_card(plan: Plan, evaluation: Evaluation | None) -> ModelCard:
         plan.dataset.sha256,
         describe_environment(),
         None if evaluation is None else headline(evaluation),
-        {"name": plan.initial.name, "sha256": plan.initial.sha256} if plan.initial else None,
+        None if evaluation is None else evaluation.calibration,
+        typicality,
+        plan.origin.model_dump() if plan.origin else None,
     )

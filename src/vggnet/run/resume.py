@@ -19,15 +19,21 @@ from vggnet.engine.device import describe_gpu
 from vggnet.engine.fit import TrainState
 from vggnet.engine.processor import cpu_name
 from vggnet.engine.snapshot import Snapshot, restore_snapshot
-from vggnet.errors import CheckpointError, ConfigError, RunFinishedError
+from vggnet.errors import CheckpointError, ConfigError, RunFinishedError, quote
 from vggnet.recipes import resolve_config
-from vggnet.run.checkpointing import Checkpoint, CheckpointRecord, History
+from vggnet.run.checkpointing import (
+    Checkpoint,
+    CheckpointRecord,
+    History,
+    epochs_since_best,
+)
 from vggnet.run.plan import Options, Plan, Start
 
 Warn = Callable[[str], None]
 
 _MAY_CHANGE = {
-    *("train.epochs", "train.threads", "train.device", "train.kernels"),
+    *("train.epochs", "train.min_steps", "train.minutes"),
+    *("train.threads", "train.device", "train.kernels"),
     *("data.dataset", "data.data_dir", "data.download", "data.cache"),
     "data.bit_depth",
 }
@@ -45,7 +51,9 @@ def start_new(config: Config, options: Options, warn: Warn) -> Start:
         checkpoint = load_checkpoint(folder, warn)
     except CheckpointError:  # killed before the first checkpoint
         checkpoint = None
-    return Start(config, folder, checkpoint, _is_finished(folder))
+    # Not `config`, which lacks what the run has taken over from --init.
+    restarted_with = checkpoint.record.config if checkpoint else config
+    return Start(restarted_with, folder, checkpoint, _is_finished(folder))
 
 
 def start_from(
@@ -67,14 +75,24 @@ def start_from(
         folder = options.runs / options.name
     try:
         folder = folder or find_newest(options.runs)
-        if folder is None or not stat.S_ISDIR(folder.stat().st_mode):
-            raise CheckpointError(f"there is no run to resume in {folder or options.runs}")
+        if folder is None:
+            raise CheckpointError(f"there is no run to resume in {options.runs}")
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise CheckpointError(
+                f"{folder} is a file, not the folder of a run; to start a new run from a model "
+                f"file's weights: {quote(['vggnet', 'train', '--init', str(folder)])}"
+            )
         checkpoint = load_checkpoint(folder, warn)
     except FileNotFoundError:
         raise CheckpointError(f"there is no run to resume in {folder or options.runs}") from None
     except OSError as error:
         raise CheckpointError(f"cannot read {error.filename}: {error.strerror}") from None
-    config = resolve_config(checkpoint.record.config.model_dump(mode="json"), *layers)
+    before = checkpoint.record.config
+    config = resolve_config(before.model_dump(mode="json"), *layers)
+    if config.train.init != before.train.init:
+        raise ConfigError(
+            "--init starts a new run, and --resume continues one: leave out one of the two"
+        )
     return Start(config, folder, checkpoint, _is_finished(folder))
 
 
@@ -112,14 +130,19 @@ def restore(plan: Plan, state: TrainState, circumstances: Mapping[str, Any], war
     if checkpoint is None:
         return History()
     record, tensors = checkpoint.record, dict(checkpoint.tensors)
-    _check_settings(record, plan.config)
+    _check_settings(record, plan.config, plan.folder if plan.start.finished else None)
     _check_images(record, plan.dataset.sha256)
     _check_unfinished(plan)
     for warning in _compare_circumstances(record, circumstances, plan.config.model):
         warn(warning)
     try:
         history = History.from_checkpoint(tensors.pop("history", torch.empty(0)), record.epochs)
-        values = record.model_dump(include={"step", "seconds", "scaler"})
+        history.best = {
+            name.removeprefix("best."): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith("best.")
+        }
+        values = record.model_dump(include={"step", "seconds", "elapsed", "scaler"})
         restore_snapshot(state, Snapshot(tensors, values))
         if state.sums_from != (history.epochs[-1].step if history.epochs else 0):
             raise ValueError("its history does not end where the epoch in progress starts")
@@ -144,14 +167,21 @@ def describe_circumstances(plan: Plan, kernels: str) -> dict[str, str | int | No
     }
 
 
-def _check_settings(record: CheckpointRecord, config: Config) -> None:
-    # A linear schedule depends on the number of epochs.
-    free = _MAY_CHANGE if config.train.schedule == "constant" else _MAY_CHANGE - {"train.epochs"}
-    if changed := differences(record.config, config, free):
-        raise ConfigError(
-            f"{'; '.join(map(str, changed))}: after {record.step} steps that would be another "
-            "training. Leave it as it was, or start a new run without --resume"
-        )
+def _check_settings(record: CheckpointRecord, config: Config, folder: Path | None) -> None:
+    # A linear schedule depends on when it ends. The number of epochs includes the minimum of steps.
+    ends = {"train.epochs", "train.minutes"}
+    free = _MAY_CHANGE if config.train.schedule == "constant" else _MAY_CHANGE - ends
+    changed = differences(record.config, config, free)
+    if not changed:
+        return
+    way_out = "start a new run without --resume"
+    if {one.name for one in changed} <= ends and folder is not None:
+        command = quote(["vggnet", "train", "--init", str(folder / MODEL)])
+        way_out = f"start a new run from its weights: {command}"
+    raise ConfigError(
+        f"{'; '.join(map(str, changed))}: after {record.step} steps that would be another "
+        f"training. Leave it as it was, or {way_out}"
+    )
 
 
 def _check_images(record: CheckpointRecord, sha256: str) -> None:
@@ -164,13 +194,22 @@ def _check_images(record: CheckpointRecord, sha256: str) -> None:
 
 
 def _check_unfinished(plan: Plan) -> None:
-    step, total, folder = plan.first_step, plan.total_steps, plan.folder
+    step, total, folder, train = plan.first_step, plan.total_steps, plan.folder, plan.config.train
     assert folder is not None
-    if step > total:
+    assert plan.start.checkpoint is not None
+    record = plan.start.checkpoint.record
+    if train.minutes:
+        is_over = record.elapsed >= 60 * train.minutes
+    elif step > total:
         raise ConfigError(f"{folder} has taken {step} steps, more than the {total} requested")
-    if step == total and plan.start.finished:
+    else:
+        is_over = step == total
+    since_best = epochs_since_best([epoch.validation for epoch in record.epochs])
+    if train.patience is not None and since_best >= train.patience:
+        is_over = True
+    if is_over and plan.start.finished:
         raise RunFinishedError(
-            f"{folder} is finished: all {total} steps are taken, and the model is in "
+            f"{folder} is finished: all {step} steps are taken, and the model is in "
             f"{folder / MODEL}; nothing was changed"
         )
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
 
 from vggnet.artifacts.run_folder import RunFolder
 from vggnet.data.batches import Batches
@@ -19,7 +22,8 @@ from vggnet.inference.predict import BATCH_SIZE
 from vggnet.kernels import accelerate, kernels_of
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.vgg import VGG, build_network
-from vggnet.run.checkpointing import CheckpointSchedule, stop_requests
+from vggnet.run.calibration import calibrate
+from vggnet.run.checkpointing import CheckpointSchedule, epochs_since_best, stop_requests
 from vggnet.run.plan import Plan, Reporter, resume_command
 from vggnet.run.results import Trained, save_weights_so_far
 from vggnet.run.resume import describe_circumstances, restore
@@ -41,11 +45,18 @@ class Training:
         self._plan, self._schedule, self._reporter = plan, schedule, reporter
         config = plan.config
         network = build_network(config.model, config.train.seed)
+        resumed = plan.start.checkpoint
+        self._pretrained = resumed.record.pretrained if resumed else ()
         if plan.initial:
-            for note in plan.initial.transfer(network, plan.dataset.classes):
+            transfer = plan.initial.transfer(network, plan.dataset.classes)
+            self._pretrained = transfer.pretrained
+            for note in transfer.notes:
                 reporter.warned(f"{plan.initial.name}: {note}")
+        assert isinstance(config.train.freeze, int)  # `complete_training` has counted them
         network.freeze(config.train.freeze)
-        self._state = build_state(network, config.train, plan.device, plan.session)
+        self._state = build_state(
+            network, config.train, plan.device, plan.session, self._pretrained
+        )
         self._circumstances = describe_circumstances(plan, kernels_of(self._state.replica))
         self._history = restore(plan, self._state, self._circumstances, reporter.warned)
         schedule.start_from(self._state.step)
@@ -55,8 +66,9 @@ class Training:
         )
         self._agreement = Agreement(plan.session)
         self._folder: RunFolder | None = None
+        self._last_good: dict[str, Tensor] = {}
         self._stop_requested: Callable[[], bool] = bool
-        self._stopping = False
+        self._stopping = self._is_due = False
         self._saved_step = plan.first_step
 
     def run(self, folder: RunFolder | None) -> Trained:
@@ -72,39 +84,48 @@ class Training:
         """
         self._folder = folder
         self._train()
+        if self._history.best:
+            self._state.eval_model.load_state_dict(self._history.best)
         network = fold_batch_norm(self._state.eval_model.eval())
+        trust = calibrate(network, self._plan, self._reporter.warned) if folder else None
         batches = self._build_batches(self._plan.dataset.test, BATCH_SIZE)
         evaluation = self._evaluate(network, batches, self._history.epochs[-1])
-        return Trained(network, evaluation, self._history)
+        if trust:
+            evaluation = replace(evaluation, calibration=trust.calibration)
+        return Trained(network, evaluation, self._history, trust and trust.typicality)
 
     def _train(self) -> None:
-        last_good = None
         with stop_requests() as self._stop_requested:
             self._plan.session.barrier()  # from now on, every process can be asked to stop
             self._reporter.started(self._plan)
             try:
-                for result in fit(self._state, self._batches, self._on_step):
+                epochs = fit(self._state, self._batches, self._on_step)
+                while not self._lacks_patience and (result := next(epochs, None)):
                     self._end_epoch(result)
-                    weights = self._state.eval_model.state_dict()
-                    last_good = {name: tensor.clone() for name, tensor in weights.items()}
             except TrainingDivergedError as error:
-                if last_good and self._folder:
-                    self._state.eval_model.load_state_dict(last_good)
+                if self._last_good and self._folder:
+                    self._state.eval_model.load_state_dict(self._last_good)
                     path = save_weights_so_far(self._plan, self._state, self._folder)
                     epoch = self._history.epochs[-1].epoch
                     error.args = (f"{error}; the weights after epoch {epoch:g} are in {path}",)
                 raise
             self._agreement.conclude()
+        if self._lacks_patience:
+            self._reporter.warned(
+                f"stopped after epoch {self._history.epochs[-1].epoch:g}: no lower validation loss "
+                f"for --patience {self._plan.config.train.patience}"
+            )
 
     def _on_step(self, state: TrainState) -> None:
         """Save or stop if requested; the last step of an epoch waits for the epoch's result."""
-        self._reporter.stepped(state.step, self._plan.total_steps)
+        self._reporter.stepped(state.step, state.expected_steps)
         due = self._plan.session.is_main and self._schedule.due_by_time()
         stop, save = self._agreement.ask(self._stop_requested(), due)
         self._stopping |= stop
-        if state.step % len(self._batches) == 0 or state.step == self._plan.total_steps:
+        self._is_due |= save or self._schedule.due_by_steps(state.step)
+        if state.step % len(self._batches) == 0 or state.is_over:
             return
-        if self._stopping or save or self._schedule.due_by_steps(state.step):
+        if self._stopping or self._is_due:
             self._save_checkpoint()
         if self._stopping:
             self._stop()
@@ -116,7 +137,22 @@ class Training:
         score = Score(validation.loss, validation.accuracy) if validation else None
         self._history.epochs.append(result)
         self._history.validations.append(score)
+        weights = self._state.eval_model.state_dict()
+        self._last_good = {name: tensor.clone() for name, tensor in weights.items()}
+        keeps_best = self._plan.config.train.keep == "best"
+        if keeps_best and epochs_since_best(self._history.validations) == 0:
+            self._history.best = self._last_good
         self._reporter.epoch_ended(result, validation)
+        state = self._state
+        is_last = self._stopping or state.is_over or self._lacks_patience
+        is_due = self._is_due or self._schedule.due_after_epoch(state.step, state.expected_steps)
+        if is_last or is_due:
+            self._save_epochs()
+        if self._stopping and not state.is_over:
+            self._stop()
+
+    def _save_epochs(self) -> None:
+        """Write the table of epochs, and a checkpoint."""
         if self._folder:
             try:
                 self._restore(self._folder)
@@ -124,8 +160,12 @@ class Training:
             except OutputError as error:
                 self._reporter.warned(str(error))
         self._save_checkpoint()
-        if self._stopping and self._state.step < self._plan.total_steps:
-            self._stop()
+
+    @property
+    def _lacks_patience(self) -> bool:
+        """Whether the validation loss has not fallen for as long as the settings allow."""
+        patience = self._plan.config.train.patience
+        return patience is not None and epochs_since_best(self._history.validations) >= patience
 
     def _evaluate(self, network: VGG, batches: Batches, after: EpochResult) -> Evaluation:
         """Evaluate the weights at the end of an epoch.
@@ -147,10 +187,11 @@ class Training:
             TrainingDivergedError: A loss is not finite; such a state must not replace a good one.
         """
         started = time.perf_counter()
-        check_losses(self._state, self._plan.total_steps)
+        check_losses(self._state)
         snapshot = take_snapshot(self._state)
         if self._folder:
             self._write_checkpoint(snapshot, self._folder)
+        self._is_due = False
         self._schedule.saved(self._state.step, time.perf_counter() - started)
 
     def _write_checkpoint(self, snapshot: Snapshot, folder: RunFolder) -> None:
@@ -161,12 +202,17 @@ class Training:
             "dataset_sha256": self._plan.dataset.sha256,
             "circumstances": self._circumstances,
             "output": str(self._plan.output),
+            "init": self._plan.origin and self._plan.origin.model_dump(),
+            "pretrained": self._pretrained,
             "epochs": epochs,
+        }
+        best = {
+            f"best.{name}": tensor.cpu().contiguous() for name, tensor in self._history.best.items()
         }
         try:
             self._restore(folder)
             warnings = folder.checkpoints.save(
-                Snapshot({**snapshot.tensors, "history": steps}, values)
+                Snapshot({**snapshot.tensors, **best, "history": steps}, values)
             )
         except OutputError as error:
             if folder.is_there():  # a full disk: the last checkpoint is safe

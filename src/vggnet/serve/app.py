@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -20,7 +22,7 @@ from vggnet.serve.inference_protocol import build_router, find_model
 from vggnet.serve.intake import FORM
 from vggnet.serve.metrics import Measured
 from vggnet.serve.pixels import InputError
-from vggnet.serve.service import Answer, Model, Service
+from vggnet.serve.service import Answer, Evidence, Model, Service
 
 IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif", "image/tiff")
 
@@ -74,8 +76,20 @@ def create_app(service: Service, access: Access) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # both would load scripts from other sites
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,
     )
+
+    @lru_cache(maxsize=8)
+    def describe(root_path: str) -> bytes:
+        servers = {"servers": [{"url": root_path}]} if root_path else {}
+        return json.dumps({**app.openapi(), **servers}).encode()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def description(request: Request) -> Response:
+        # FastAPI's own would encode it for each request, in which time no other is answered.
+        content = describe(request.scope["root_path"].rstrip("/"))
+        return Response(content, media_type="application/json")
+
     add_error_handlers(app, service.limits)
     app.include_router(_predictions(service))
     app.include_router(_state(service))
@@ -122,21 +136,38 @@ def _predictions(service: Service) -> APIRouter:
         Arrays of pixels in JSON must have the size of the network's input, with light strokes on
         black from 0 to 255.
         """
-        return await answer(service.default, request)
+        return await answer(service.default, request, service.predict)
 
     @router.post("/models/{model}/predict", **options)
     async def predict_with(request: Request, model: Model = find) -> Response:
         """Classify images with a model, as /predict does."""
-        return await answer(model, request)
+        return await answer(model, request, service.predict)
 
-    async def answer(model: Model, request: Request) -> Response:
+    explained: dict[str, Any] = {**options, "response_model": Evidence}
+
+    @router.post("/explain", **explained)
+    async def explain(request: Request) -> Response:
+        """Show where in one image the evidence for the default model's prediction lies.
+
+        The body is one image, as for /predict.
+        """
+        return await answer(service.default, request, service.explain)
+
+    @router.post("/models/{model}/explain", **explained)
+    async def explain_with(request: Request, model: Model = find) -> Response:
+        """Show where in one image the evidence for a model's prediction lies, as /explain does."""
+        return await answer(model, request, service.explain)
+
+    async def answer(
+        model: Model, request: Request, ask: Callable[[Model, bytes, str], Awaitable[BaseModel]]
+    ) -> Response:
         content_type = request.headers.get("content-type", "")
         kind = content_type.partition(";")[0].strip().lower()
         if not (kind.startswith("image/") or kind.endswith("json") or kind in _GENERAL_TYPES):
             detail = f"{kind[:80]!r} is not a type of an image or of JSON"
             raise HttpError(415, f"{detail}; {_give_example(request)}")
         try:
-            found = await service.predict(model, await request.body(), content_type)
+            found = await ask(model, await request.body(), content_type)
         except InputError as error:
             example = f"; {_give_example(request)}" if error.hint else ""
             raise HttpError(422, f"{error}{example}") from None

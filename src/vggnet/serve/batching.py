@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from vggnet.inference.predict import Predictions
 from vggnet.serve.limits import Limits
 
 Images = npt.NDArray[np.uint8]
-Probabilities = npt.NDArray[np.float32]
 
 
 class OverloadedError(Exception):
@@ -50,7 +50,7 @@ class Admission:
 @dataclass(frozen=True)
 class _Request:
     images: Images
-    answer: asyncio.Future[Probabilities]
+    answer: asyncio.Future[Predictions]
 
 
 class Batcher:
@@ -60,7 +60,7 @@ class Batcher:
     asynchronous context; leaving it answers what is waiting.
 
     Args:
-        compute: (N, C, H, W) to probabilities (N, num_classes).
+        compute: Predicts images (N, C, H, W).
         thread: Runs `compute`.
         limits: Size of a batch, and how long its first image waits.
         observe: Called with the number of images in each batch.
@@ -68,7 +68,7 @@ class Batcher:
 
     def __init__(
         self,
-        compute: Callable[[Images], Probabilities],
+        compute: Callable[[Images], Predictions],
         thread: Executor,
         limits: Limits,
         observe: Callable[[float], None],
@@ -88,14 +88,11 @@ class Batcher:
         self._queue.put_nowait(None)
         await self._work
 
-    async def predict(self, images: Images) -> Probabilities:
-        """Compute the probabilities of the classes, together with images of other requests.
+    async def predict(self, images: Images) -> Predictions:
+        """Predict images, together with those of other requests.
 
         Args:
             images: uint8, (N, C, H, W).
-
-        Returns:
-            float32, (N, num_classes).
         """
         request = _Request(images, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(request)
@@ -107,7 +104,7 @@ class Batcher:
             self._observe(len(images))
             loop = asyncio.get_running_loop()
             try:
-                probabilities = await loop.run_in_executor(self._thread, self._compute, images)
+                predictions = await loop.run_in_executor(self._thread, self._compute, images)
             except Exception as error:
                 for request in batch:
                     if not request.answer.done():
@@ -117,7 +114,7 @@ class Batcher:
             for request in batch:
                 stop = start + len(request.images)
                 if not request.answer.done():  # its client may be gone
-                    request.answer.set_result(probabilities[start:stop])
+                    request.answer.set_result(predictions[start:stop])
                 start = stop
 
     async def _next_batch(self) -> list[_Request]:

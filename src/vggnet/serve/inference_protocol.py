@@ -13,7 +13,7 @@ from fastapi import Path as UrlPath
 from pydantic import BaseModel
 
 from vggnet import __version__
-from vggnet.serve.batching import Probabilities
+from vggnet.inference.predict import Predictions
 from vggnet.serve.http_errors import HttpError, ProtocolErrorBody, describe_errors
 from vggnet.serve.intake import InferRequest
 from vggnet.serve.pixels import InputError
@@ -135,10 +135,10 @@ def build_router(service: Service) -> APIRouter:
     async def infer(request: Request, model: str, found: Model = find) -> Response:
         """Classify images given as a tensor."""
         try:
-            fields, probabilities = await service.infer(found, await request.body())
+            fields, predictions = await service.infer(found, await request.body())
         except InputError as error:
             raise HttpError(422, str(error)) from None
-        tensors = _build_tensors(probabilities, found.classes)
+        tensors = _build_tensors(predictions)
         wanted = fields["outputs"] or list(tensors)
         answer = InferResponse(
             model_name=model, id=fields["id"], outputs=[tensors[name] for name in wanted]
@@ -186,20 +186,20 @@ def add_health(router: APIRouter, service: Service) -> None:
         return Ready(ready=not service.closing)
 
 
-def _build_tensors(probabilities: Probabilities, classes: tuple[str, ...]) -> dict[str, Tensor]:
+def _build_tensors(predictions: Predictions) -> dict[str, Tensor]:
     """Return the outputs for some images, by name."""
-    count, num_classes = probabilities.shape
+    count, num_classes = predictions.probabilities.shape
     return {
         "probabilities": Tensor(
             name="probabilities",
             datatype="FP32",
             shape=[count, num_classes],
-            data=probabilities.ravel().tolist(),
+            data=predictions.probabilities.ravel().tolist(),
         ),
         "classes": Tensor(
             name="classes",
             datatype="BYTES",
             shape=[count],
-            data=[classes[index] for index in probabilities.argmax(axis=1)],
+            data=predictions.classes,
         ),
     }

@@ -201,7 +201,7 @@ def _see_files(files: Sequence[tuple[str, bytes]], network: Input, limits: Limit
             raise InputError(f"{where}{error}", hint=not where) from None
     seen = [one for one in found if one is not None]
     images = np.stack(seen) if seen else np.empty((0, *network.shape), np.uint8)
-    single = _to_png(seen[0]) if len(found) == len(seen) == 1 else None
+    single = encode_png(seen[0]) if len(found) == len(seen) == 1 else None
     return Intake(images, [one is None for one in found], single)
 
 
@@ -217,7 +217,7 @@ def _see_file(data: bytes, network: Input, limits: Limits) -> Images | None:
     return seen[0] if seen else None
 
 
-def _to_png(pixels: Images) -> str:
+def encode_png(pixels: Images) -> str:
     """Return a (C, H, W) image as a PNG file in base64."""
     file = BytesIO()
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))

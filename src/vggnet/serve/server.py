@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import faulthandler
 import logging
 import os
 import signal
 import socket
 import struct
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import FrameType
@@ -18,7 +18,7 @@ from types import FrameType
 import uvicorn
 
 from vggnet.errors import ConfigError, ServeError
-from vggnet.inference.predict import Classifier
+from vggnet.inference.predict import DEFAULT_REJECT, Classifier
 from vggnet.serve.access import Access
 from vggnet.serve.app import create_app
 from vggnet.serve.connection import ACCEPTED_AT_ONCE, build_connection
@@ -64,16 +64,13 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the shutdown, or end at the second signal."""
         if self.should_exit:
-            self._end(128 + sig)
+            self._service.workers.kill()
+            os._exit(128 + sig)
         super().handle_exit(sig, frame)
-        # Also if something does not end in time, such as the batch of a large network.
-        timer = threading.Timer(self._service.limits.end_seconds, self._end, [1])
-        timer.daemon = True
-        timer.start()
-
-    def _end(self, code: int) -> None:
-        self._service.workers.kill()
-        os._exit(code)
+        # Something may not end in time, such as the batch of a large network, or block Python:
+        # this timer is none of Python's threads.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        faulthandler.dump_traceback_later(self._service.limits.end_seconds, exit=True, file=nowhere)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start; then let the kernel hold more connections than are accepted at once."""
@@ -112,6 +109,7 @@ def serve(
     port: int,
     threads: int,
     limits: Limits | None = None,
+    reject: float = DEFAULT_REJECT,
     announce: Callable[[str], None] = print,
 ) -> None:
     """Answer requests until SIGINT or SIGTERM, then finish what was accepted and exit with 0.
@@ -123,6 +121,7 @@ def serve(
         port: 0 takes a free one.
         threads: CPU threads for one batch, and worker processes.
         limits: What is accepted.
+        reject: Share of images like the training images to take for unlike ones.
         announce: Called with the address once the server listens.
 
     Raises:
@@ -133,7 +132,7 @@ def serve(
         raise ConfigError("--host is empty, which would listen on all interfaces: use 0.0.0.0")
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit(0))  # uvicorn raises the signal again at its end
-    service = Service(classifiers, limits or Limits(), threads)
+    service = Service(classifiers, limits or Limits(), threads, reject)
     with _listen(host, port) as listener:
         config = uvicorn.Config(
             create_app(service, access),

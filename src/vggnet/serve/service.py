@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,15 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from vggnet.artifacts.evidence_plot import overlay
 from vggnet.engine.device import computing
-from vggnet.inference.predict import Classifier
+from vggnet.inference.predict import DEFAULT_REJECT, Classifier, Predictions
 from vggnet.inference.read import choose_reading
-from vggnet.serve.batching import Admission, Batcher, Images, Probabilities
+from vggnet.serve.batching import Admission, Batcher, Images
+from vggnet.serve.intake import encode_png
 from vggnet.serve.limits import Limits
 from vggnet.serve.metrics import Metrics
+from vggnet.serve.pixels import InputError
 from vggnet.serve.workers import Workers
 
 _NUMBER_BYTES = 26
@@ -34,6 +38,11 @@ class Prediction(BaseModel):
     """Its probability, 0 to 1."""
     probabilities: dict[str, float] | None
     """Of all classes, in the order of the network's outputs."""
+    typicality: float | None = None
+    """Of images like the training images, the share that are as unusual as this one or more."""
+    unlike_training: bool | None = None
+    """Whether that is below the rate that the server rejects. Null, as above, if the model's file
+    has no statistics of its training images."""
 
 
 class Answer(BaseModel):
@@ -43,6 +52,20 @@ class Answer(BaseModel):
     seen: str | None = None
     """What the network sees of an image file: a PNG of the network's size, in base64. Null for
     arrays and for several files."""
+
+
+class Evidence(BaseModel):
+    """Where in an image the evidence for its prediction lies; all null if the image is blank."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    label: str | None = Field(None, alias="class")
+    """The most likely class."""
+    method: str | None = None
+    """"occlusion" or "Grad-CAM"."""
+    picture: str | None = None
+    """The network's input with the evidence painted over it, orange for the class and blue
+    against it: a PNG in base64."""
 
 
 NOTHING_DRAWN = Prediction(label=None, probability=None, probabilities=None)
@@ -55,15 +78,22 @@ class Model:
         name: In URLs.
         classifier: What predicts.
         limits: Of a request and a response.
+        reject: The rate for `unlike_training`.
     """
 
-    def __init__(self, name: str, classifier: Classifier, limits: Limits) -> None:
+    def __init__(
+        self,
+        name: str,
+        classifier: Classifier,
+        limits: Limits,
+        reject: float = DEFAULT_REJECT,
+    ) -> None:
         self.name, self.classifier = name, classifier
-        self.classes = classifier.classes
+        self.classes, self.reject = classifier.classes, reject
         self.image_shape = classifier.card.image_shape
         self.reading = choose_reading(classifier.trained_on)
         names = sum(len(json.dumps(name)) for name in self.classes)
-        size = 2 * names + _NUMBER_BYTES * (len(self.classes) + 1)
+        size = 2 * names + _NUMBER_BYTES * (len(self.classes) + 4)
         self.most_images = max(1, min(limits.request_images, limits.response_bytes // size))
         """Images of a request, so that its response does not exceed its limit either."""
 
@@ -80,13 +110,21 @@ class Service:
         classifiers: By name; the first one is the default.
         limits: What is accepted.
         threads: CPU threads for one batch, and worker processes.
+        reject: The rate for `unlike_training`.
     """
 
-    def __init__(self, classifiers: Mapping[str, Classifier], limits: Limits, threads: int) -> None:
+    def __init__(
+        self,
+        classifiers: Mapping[str, Classifier],
+        limits: Limits,
+        threads: int,
+        reject: float = DEFAULT_REJECT,
+    ) -> None:
         self.limits = limits
         self.metrics = Metrics()
         self.models = {
-            name: Model(name, classifier, limits) for name, classifier in classifiers.items()
+            name: Model(name, classifier, limits, reject)
+            for name, classifier in classifiers.items()
         }
         self.default = next(iter(self.models.values()))
         self.closing = False
@@ -99,10 +137,10 @@ class Service:
     async def __aenter__(self) -> Service:
         """Start the workers and the computing thread."""
         async with AsyncExitStack() as stack:
-            thread = stack.enter_context(ThreadPoolExecutor(1, "vggnet-compute"))
+            self._thread = stack.enter_context(ThreadPoolExecutor(1, "vggnet-compute"))
             for name, model in self.models.items():
                 batcher = Batcher(
-                    self._compute(model), thread, self.limits, self.metrics.batch_size.observe
+                    self._compute(model), self._thread, self.limits, self.metrics.batch_size.observe
                 )
                 self._batchers[name] = await stack.enter_async_context(batcher)
             await stack.enter_async_context(self.workers)
@@ -121,16 +159,43 @@ class Service:
             OverloadedError: Too much is waiting.
         """
         task = model.task(kind="predict", content_type=content_type)
-        fields, probabilities = await self._answer(model, task, body)
-        rows = iter(_describe(probabilities, model.classes))
+        fields, found = await self._answer(model, task, body)
+        rows = iter(_describe(found, model))
         predictions = [NOTHING_DRAWN if blank else next(rows) for blank in fields["blank"]]
         return Answer(predictions=predictions, seen=fields["seen"])
 
-    async def infer(self, model: Model, body: bytes) -> tuple[dict[str, Any], Probabilities]:
+    async def explain(self, model: Model, body: bytes, content_type: str) -> Evidence:
+        """Answer the body of an `/explain` request, which holds one image.
+
+        It costs as much as many predictions, and counts as a whole batch of them.
+
+        Raises:
+            InputError: The body does not hold one image for this model.
+            OverloadedError: Too much is waiting.
+        """
+        task = model.task(kind="predict", content_type=content_type)
+        with self._admission.accept(self.limits.body_weight):
+            fields, data = await self.workers.read(task, body)
+        if len(fields["blank"]) != 1:
+            raise InputError(f"send one image to explain, not {len(fields['blank'])}")
+        if fields["blank"][0]:
+            return Evidence()
+        image = np.frombuffer(data, np.uint8).reshape(fields["shape"])[0]
+        with self._admission.accept(self.limits.batch_images):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, self._explain, model, image)
+
+    def _explain(self, model: Model, image: Images) -> Evidence:
+        with computing("fp32", self._threads):
+            found = model.classifier.explain(image)
+        picture = encode_png(np.moveaxis(overlay(image, found.heat), -1, 0))
+        return Evidence(label=model.classes[found.index], method=found.method, picture=picture)
+
+    async def infer(self, model: Model, body: bytes) -> tuple[dict[str, Any], Predictions]:
         """Answer the body of an `infer` request.
 
         Returns:
-            The fields of `Intake`, and the probabilities, (N, num_classes).
+            The fields of `Intake`, and the predictions.
 
         Raises:
             InputError: The body is no request of the protocol for this model.
@@ -140,29 +205,33 @@ class Service:
 
     async def _answer(
         self, model: Model, task: dict[str, object], body: bytes
-    ) -> tuple[dict[str, Any], Probabilities]:
+    ) -> tuple[dict[str, Any], Predictions]:
         with self._admission.accept(self.limits.body_weight):
             fields, data = await self.workers.read(task, body)
         images = np.frombuffer(data, np.uint8).reshape(fields["shape"])
         if not len(images):
-            return fields, np.empty((0, len(model.classes)), np.float32)
+            nothing = np.empty((0, len(model.classes)), np.float32)
+            return fields, Predictions([], np.empty(0, np.int64), nothing)
         with self._admission.accept(len(images)):
             return fields, await self._batchers[model.name].predict(images)
 
     def _compute(self, model: Model) -> Any:
-        def compute(images: Images) -> Probabilities:
+        def compute(images: Images) -> Predictions:
             with computing("fp32", self._threads):
-                return model.classifier.predict(images).probabilities
+                return model.classifier.predict(images)
 
         return compute
 
 
-def _describe(probabilities: Probabilities, classes: tuple[str, ...]) -> list[Prediction]:
+def _describe(found: Predictions, model: Model) -> list[Prediction]:
+    unlike = found.unlike_training(model.reject)
     return [
         Prediction(
-            label=classes[row.argmax()],
+            label=label,
             probability=float(row.max()),
-            probabilities=dict(zip(classes, row.tolist(), strict=True)),
+            probabilities=dict(zip(model.classes, row.tolist(), strict=True)),
+            typicality=None if found.typicality is None else float(found.typicality[number]),
+            unlike_training=None if unlike is None else bool(unlike[number]),
         )
-        for row in probabilities
+        for number, (label, row) in enumerate(zip(found.classes, found.probabilities, strict=True))
     ]

@@ -1,15 +1,20 @@
 """A worker process: reads request bodies from standard input, writes images to standard output.
 
 Both directions carry messages of a JSON object and some bytes (`MESSAGE`). There is no pickle:
-what a worker returns is data, even if an image took the worker over. It ends with its input,
-so it outlives the server by one body at most.
+what a worker returns is data, even if an image took the worker over.
+
+A fork does the work. If a body ends it, the process answers in its place and forks again: that
+takes 1 ms, and the server's event loop, which a new process would stop for longer, knows nothing
+of it. Both end with their input, and on Linux with the server.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import logging
+import mmap
 import os
 import signal
 import struct
@@ -17,6 +22,8 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +34,13 @@ from vggnet.serve.pixels import InputError
 
 MESSAGE = struct.Struct(">II")
 """Header of a message: the bytes of its JSON object, and those that follow it."""
+
+_NICE = 5
+"""Lower priority than the server's, so that on a busy machine it still answers /healthz. Linux
+compares it within a session only."""
+
+_PR_SET_PDEATHSIG = 1
+"""Option of Linux's prctl."""
 
 
 def pack(fields: dict[str, Any], data: bytes = b"") -> bytes:
@@ -47,13 +61,13 @@ def answer(task: dict[str, Any], body: bytes, limits: Limits) -> bytes:
             raise InputError(
                 f"send at most {task['most']} images at once, not {len(intake.images)}"
             )
+        return _pack_intake(intake)
     except InputError as error:
         return pack({"error": str(error), "hint": error.hint})
     except MemoryError:
         return pack({"error": "reading it takes too much memory", "hint": False})
     except Exception as error:
         return pack({"crash": describe(error)})
-    return _pack_intake(intake)
 
 
 def _pack_intake(intake: Intake) -> bytes:
@@ -69,7 +83,10 @@ def describe(error: BaseException) -> str:
 
 
 def _limit_memory(most: int) -> None:
-    """Let this process use some bytes more than it does now; only Linux can tell how much."""
+    """Let this process use some bytes more than it does now; only Linux can tell how much.
+
+    Nor may it leave its memory on the disk, as SIGXCPU does where that is configured.
+    """
     if sys.platform == "win32":
         return
     try:
@@ -77,42 +94,97 @@ def _limit_memory(most: int) -> None:
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         used = pages * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (used + most, used + most))
     except (ImportError, OSError, ValueError):
         return
 
 
-def _limit_cpu(seconds: int) -> None:
-    """Let this process be ended by SIGXCPU once it has computed some seconds more."""
+@contextmanager
+def _limited_cpu(seconds: int) -> Iterator[None]:
+    """Let this process be ended by SIGXCPU if the context takes more processor time."""
     if sys.platform == "win32":
+        yield
         return
-    try:
-        import resource
+    import resource
 
-        _, most = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 1 + seconds, most))
-    except (ImportError, OSError, ValueError):
-        return
+    _, most = resource.getrlimit(resource.RLIMIT_CPU)
+    limit = int(time.process_time()) + 1 + seconds
+    limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, most))
+    yield
+    resource.setrlimit(resource.RLIMIT_CPU, (most, most))
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when its parent ends; only Linux does."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class Worker:
+    """Answers tasks until the input ends.
+
+    Args:
+        limits: For each body.
+        received: Where tasks come from.
+        sent: Where answers go.
+    """
+
+    def __init__(self, limits: Limits, received: IO[bytes], sent: IO[bytes]) -> None:
+        self._limits, self._received, self._sent = limits, received, sent
+        self._reading = mmap.mmap(-1, 1)
+        """Shared with forks: whether a task was received and not yet answered."""
+
+    def run(self) -> None:
+        """Answer tasks in a fork of this process, or where there is no fork, in it."""
+        _end_with_parent()
+        self._send(pack({}))  # it is ready
+        if sys.platform == "win32":
+            self._work()
+            return
+        while True:
+            fork = os.fork()
+            if not fork:
+                try:
+                    _end_with_parent()
+                    self._work()
+                finally:
+                    os._exit(0)
+            _, status = os.waitpid(fork, 0)
+            if not self._reading[0]:
+                return
+            self._reading[0] = 0
+            self._send(pack({"ended": os.waitstatus_to_exitcode(status)}))
+
+    def _work(self) -> None:
+        while task := _receive(self._received):
+            self._reading[0] = 1
+            with _limited_cpu(self._limits.worker_cpu_seconds):
+                message = answer(*task, self._limits)
+            self._reading[0] = 0
+            self._send(message)
+
+    def _send(self, message: bytes) -> None:
+        self._sent.write(message)
+        self._sent.flush()
 
 
 def main() -> None:
-    """Answer tasks until the input ends."""
+    """Answer the tasks of the server that started this process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the server decides when its workers end
+    if sys.platform != "win32":
+        os.nice(_NICE)
     warnings.simplefilter("ignore")  # Pillow warns of each damaged tag
     logging.disable()
     gc.set_threshold(1_000_000)  # else a body of many lists takes five times as long to parse
     limits = Limits(**json.loads(sys.argv[1]))
     _limit_memory(limits.worker_bytes)
-    received, sent = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    sent = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print shall not be a message
-    message: bytes | None = pack({})  # it is ready
-    while message:
-        sent.write(message)
-        sent.flush()
-        task = _receive(received)
-        _limit_cpu(limits.worker_cpu_seconds)
-        message = answer(*task, limits) if task else None
+    Worker(limits, sys.stdin.buffer, sent).run()
 
 
 def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:

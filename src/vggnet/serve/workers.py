@@ -23,7 +23,7 @@ from vggnet.serve.limits import Limits
 from vggnet.serve.pixels import InputError
 from vggnet.serve.worker import MESSAGE, pack
 
-_OUT_OF_TIME = getattr(signal, "SIGXCPU", signal.SIGTERM)
+_OUT_OF_TIME = getattr(signal, "SIGXCPU", 0)  # Windows has none
 
 LOG = logging.getLogger("vggnet.serve")
 
@@ -45,7 +45,6 @@ class Workers:
         self._processes: set[Process] = set()
         self._idle: asyncio.Queue[Process] = asyncio.Queue()
         self._restarts: set[asyncio.Task[None]] = set()
-        self._closing = False
 
     async def __aenter__(self) -> Workers:
         """Start all processes, and wait until they are ready."""
@@ -54,10 +53,14 @@ class Workers:
 
     async def __aexit__(self, *exception: object) -> None:
         """End all processes."""
-        self._closing = True
-        await asyncio.gather(*self._restarts)
+        for task in self._restarts:
+            task.cancel()
+        await asyncio.gather(*self._restarts, return_exceptions=True)
         self.kill()
-        await asyncio.gather(*(process.wait() for process in self._processes))
+        # `wait` also waits for the pipes, one of which may be full of what nobody reads.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await asyncio.gather(*(process.wait() for process in self._processes))
 
     def kill(self) -> None:
         """End all processes at once, whatever they do."""
@@ -83,17 +86,16 @@ class Workers:
             self._replace(process)
             raise InputError("reading it takes too long") from None
         except (asyncio.IncompleteReadError, OSError):
-            # Killing a process that is about to end would hide the signal that ended it.
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), self._limits.worker_seconds)
             self._replace(process)
-            if process.returncode == -_OUT_OF_TIME:
-                raise InputError("reading it takes too long") from None
             raise WorkerError("a worker process ended while it read a body") from None
         except BaseException:
             self._replace(process)
             raise
         self._idle.put_nowait(process)
+        if "ended" in fields:
+            if fields["ended"] == -_OUT_OF_TIME:
+                raise InputError("reading it takes too long")
+            raise WorkerError(f"a worker ended with {fields['ended']} while it read a body")
         if "crash" in fields:
             raise WorkerError(fields["crash"])
         if "error" in fields:
@@ -117,6 +119,7 @@ class Workers:
             stdin=PIPE,
             stdout=PIPE,
             env={**os.environ, **one, "PYTHONPATH": path},
+            process_group=0,
         )
         self._processes.add(process)
         await _receive(process)
@@ -125,14 +128,13 @@ class Workers:
     def _replace(self, process: Process) -> None:
         """End a process, and start another one in its place."""
         _kill(process)
-        task = asyncio.create_task(self._restart(process))
+        self._processes.discard(process)
+        task = asyncio.create_task(self._restart())
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
 
-    async def _restart(self, process: Process) -> None:
-        await process.wait()
-        self._processes.discard(process)
-        while not self._closing:
+    async def _restart(self) -> None:
+        while True:
             try:
                 await self._start()
                 return
@@ -142,8 +144,12 @@ class Workers:
 
 
 def _kill(process: Process) -> None:
+    """End a process and its fork."""
     with suppress(ProcessLookupError):
-        process.kill()
+        if sys.platform == "win32":
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _ask(process: Process, message: bytes) -> tuple[dict[str, Any], bytes]:

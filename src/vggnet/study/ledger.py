@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vggnet.artifacts.atomic import write_file
 from vggnet.config import differences
+from vggnet.data.files import open_regular
 from vggnet.errors import ConfigError, OutputError, ResultFileError
 from vggnet.recipes import unflatten
 from vggnet.study.plan import MAY_DIFFER, Study
@@ -85,7 +86,8 @@ class Ledger:
 
 def _load_lines(path: Path) -> list[FinishedRun]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with open_regular(path) as file:
+            lines = file.read().decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ResultFileError(f"cannot read {path}: {error}") from None
     found = []

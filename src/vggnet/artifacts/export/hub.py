@@ -16,6 +16,7 @@ from vggnet import __version__
 from vggnet.artifacts.export.program import EndToEndModel, Program, eager_program
 from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.config import ModelConfig
+from vggnet.data.files import read_text
 from vggnet.errors import ConfigError, OutputError
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -47,7 +48,7 @@ def check_hub_folder(folder: Path, source: Path) -> None:
 
 def _is_own(folder: Path) -> bool:
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = json.loads(read_text(folder / CONFIG))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("library_name") == _LIBRARY

@@ -54,7 +54,10 @@ def write_onnx(path: Path, model: EndToEndModel) -> None:
     proto.producer_name = ONNX_PRODUCER
     for node in proto.graph.node:
         node.ClearField("metadata_props")  # names folders of this machine
-    for key, value in model.card.model_dump(mode="json", exclude_none=True, by_alias=True).items():
+    described = model.card.model_dump(
+        mode="json", exclude_none=True, exclude={"typicality"}, by_alias=True
+    )
+    for key, value in described.items():
         proto.metadata_props.add(key=key, value=json.dumps(value, ensure_ascii=False))
     path.write_bytes(proto.SerializeToString())
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vggnet.artifacts.model_file import LoadedModel
 from vggnet.data.dataset import LabeledImages
+from vggnet.engine.calibration import to_probabilities
 from vggnet.errors import ExportError
 from vggnet.model.folding import fold_batch_norm
 
@@ -36,7 +37,7 @@ class Outputs(NamedTuple):
     logits: npt.NDArray[np.float32]
     """(N, num_classes)."""
     probabilities: npt.NDArray[np.float32]
-    """Softmax of the logits, (N, num_classes)."""
+    """Of all classes, calibrated if the model is, (N, num_classes)."""
 
 
 Program = Callable[[Pixels], Outputs]
@@ -44,7 +45,7 @@ Program = Callable[[Pixels], Outputs]
 
 
 class EndToEndModel(nn.Module):
-    """A network with its preprocessing and softmax, so that users need not rebuild them.
+    """A network with its preprocessing and calibrated softmax, so that users need not rebuild them.
 
     Batch norm is folded. The convolutions are PyTorch's, because the file runs on other
     machines than the compiled kernels.
@@ -65,7 +66,7 @@ class EndToEndModel(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Map pixels (N, C, H, W), uint8, to logits and probabilities, (N, num_classes) each."""
         logits = self.network(self.preprocessing.on(pixels.device)(pixels))
-        return logits, logits.softmax(1)
+        return logits, to_probabilities(logits, self.card.calibration)
 
     def measure(self, test: LabeledImages) -> None:
         """Put the accuracy and loss of these weights on the test set into the description."""

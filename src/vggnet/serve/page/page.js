@@ -18,6 +18,7 @@ let version = 0; // of the drawing
 let answered = 0; // the version that the answer shown belongs to
 let asking = false;
 let saving = -1; // the version that is being saved
+let explaining = false; // whether the evidence is shown
 
 // --- Requests -------------------------------------------------------------------------
 
@@ -47,9 +48,9 @@ async function ask() {
 }
 
 // The server's answer, or undefined after a while if there is none.
-async function request() {
+async function request(what = "predict") {
   try {
-    const response = await fetch(`models/${encodeURIComponent(find("model").value)}/predict`, {
+    const response = await fetch(`models/${encodeURIComponent(find("model").value)}/${what}`, {
       method: "POST",
       headers: { "Content-Type": "image/png" },
       body: await pad.toPng(),
@@ -68,7 +69,7 @@ async function request() {
 
 function show(answer) {
   const prediction = answer?.predictions[0] ?? {};
-  const { class: label = null, probability, probabilities } = prediction;
+  const { class: label = null, probability, probabilities, unlike_training: unlike } = prediction;
   seen = answer?.seen ?? null;
   if (probabilities) setClasses(Object.keys(probabilities));
   find("answer").textContent = label ?? "?";
@@ -77,7 +78,10 @@ function show(answer) {
   find("confidence").textContent =
     label !== null ? text.confidence(percent(probability)) : answer ? text.nothing : text.blank;
   find("seen").hidden = seen === null;
-  if (seen) find("seen").src = `data:image/png;base64,${seen}`;
+  find("explain").disabled = seen === null;
+  if (seen) showInput(seen, text.input);
+  if (seen && explaining) explain();
+  find("unlike").hidden = !unlike;
   for (const bar of find("bars").children) {
     const value = probabilities?.[bar.dataset.label] ?? 0;
     bar.classList.toggle("best", bar.dataset.label === label);
@@ -89,7 +93,25 @@ function show(answer) {
     button.classList.toggle("best", button.dataset.label === label);
   }
   if (!pad.drawing && version === answered)
-    say(label === null ? text.spokenNothing : text.spoken(label, percent(probability)));
+    say(
+      label === null
+        ? text.spokenNothing
+        : text.spoken(label, percent(probability)) + (unlike ? ` ${text.unlike}.` : ""),
+    );
+}
+
+function showInput(png, caption) {
+  find("seen").src = `data:image/png;base64,${png}`;
+  find("caption").textContent = caption;
+}
+
+// Paint the evidence over the network's input, once the drawing rests.
+async function explain() {
+  if (pad.drawing || version !== answered) return;
+  const asked = version;
+  const evidence = await request("explain");
+  if (evidence?.picture && version === asked && explaining)
+    showInput(evidence.picture, text.explained);
 }
 
 function percent(value) {
@@ -194,6 +216,13 @@ function change(act) {
 // --- Buttons and keys -----------------------------------------------------------------
 
 const actions = {
+  explain: () => {
+    explaining = !explaining;
+    find("explain").ariaPressed = String(explaining);
+    if (!seen) return;
+    if (explaining) explain();
+    else showInput(seen, text.input);
+  },
   undo: () => pad.undo(),
   clear: () => pad.clear(),
   download,

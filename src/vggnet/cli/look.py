@@ -1,0 +1,123 @@
+"""`vggnet look`: a page with the filters, feature maps and receptive fields of a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vggnet.cli import model_options as options
+from vggnet.cli.options import DataDir
+from vggnet.cli.terminal import say, warn
+from vggnet.errors import ConfigError, DataError, ImageError
+
+if TYPE_CHECKING:
+    from vggnet.data.dataset import LabeledImages
+    from vggnet.inference.look import Pixels
+    from vggnet.inference.predict import Classifier
+
+_CHANNELS = 8
+"""Channels of each stage whose most exciting images are shown."""
+
+_EXCITING = 6
+"""Images for each of them."""
+
+_SEARCHED_PIXELS = 4e6
+"""Pixels of test images that are searched: 2 s for vgg-mini, 20 s for vgg-d at 224 (2 cores)."""
+
+
+def look(
+    model: options.ModelFile,
+    image: Annotated[
+        Path | None, typer.Argument(help="Image file; default: the first test image.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Page.")] = Path("look.html"),
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="Dataset or folder in which to find the images that excite channels; default: "
+            "the one the model was trained on, if it is on this machine."
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    image_size: options.ModelImageSize = None,
+    classes: options.Classes = None,
+    force: options.Force = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Show what a network looks at: filters, feature maps, receptive fields, exciting images."""
+    from vggnet.artifacts.atomic import write_file
+    from vggnet.artifacts.model_file import load_model
+    from vggnet.artifacts.outputs import HTML, check_output
+    from vggnet.engine.device import computing
+    from vggnet.engine.processor import usable_cores
+    from vggnet.inference.look import look as run
+    from vggnet.inference.predict import Classifier
+    from vggnet.report.look import render_look
+
+    check_output(output, HTML, [model, *([image] if image else [])], force)
+    overrides = options.read_overrides(mean, std, image_size, classes)
+    classifier = Classifier(load_model(model, overrides), device, kernels="torch")
+    test = _find_test(classifier, dataset, data_dir)
+    if image is None and test is None:
+        raise ConfigError(f"the images that {model} was trained on are not here: name an IMAGE")
+    shown = _read_image(classifier, image) if image else test.images[0]  # type: ignore[union-attr]
+    others = None
+    if test:
+        count = max(1, int(_SEARCHED_PIXELS / shown[0].size))
+        others = test.images[:: -(-len(test) // count)]
+    else:
+        warn("without the model's dataset there are no images to excite channels (--dataset)")
+    with computing("fp32", threads or usable_cores()):
+        view = run(classifier, shown, others, _CHANNELS, _EXCITING)
+    name = Path(dataset or classifier.trained_on.dataset or "").name
+    source = f"{len(others):,} test images of {name}" if others is not None else ""
+    page = render_look(view, others, f"vggnet look {model.name}", source)
+    write_file(output, page.encode())
+    say(str(output))
+
+
+def _find_test(
+    classifier: Classifier, dataset: str | None, data_dir: Path | None
+) -> LabeledImages | None:
+    """Return the test images of a dataset that fits the model, if there is one here.
+
+    Raises:
+        ConfigError, DataError: The user named it, and it cannot be used.
+    """
+    from vggnet.artifacts.export.evidence import find_dataset
+    from vggnet.data.matching import load_to_evaluate
+
+    if dataset is None:
+        found = find_dataset(classifier.card, data_dir)
+        return found.test if found else None
+    test, warnings = load_to_evaluate(dataset, classifier.trained_on, data_dir, download=False)
+    for warning in warnings:
+        warn(warning)
+    return test
+
+
+def _read_image(classifier: Classifier, path: Path) -> Pixels:
+    """Return what the network sees of an image file.
+
+    Raises:
+        DataError: It has no image, or more than one.
+        ImageError: It cannot be read, or nothing is drawn in it.
+    """
+    from vggnet.inference.read import choose_bit_depth, choose_reading, find_inputs, predict_items
+
+    inputs = find_inputs([path])
+    if len(inputs.items) != 1:
+        raise DataError(f"{path} holds {len(inputs.items):,} images; name one")
+    depth = choose_bit_depth(inputs, classifier.trained_on)
+    reading = choose_reading(classifier.trained_on)
+    (found,) = predict_items(classifier, inputs.items, reading, 1, depth)
+    if found.problem:
+        raise ImageError(f"cannot read {path}: {found.problem}")
+    if not found.predictions:
+        raise ImageError(f"nothing is drawn in {path}")
+    return found.predictions[0].seen
