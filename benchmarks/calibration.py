@@ -193,13 +193,14 @@ the test images:
 def main() -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--recipe", default="fast", help="one that takes less than an epoch")
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS))
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder for the models")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     rows = [
         row
-        for dataset in DATASETS
+        for dataset in options.datasets
         for seed in range(options.seeds)
         for row in measure(dataset, seed, options)
     ]

@@ -26,6 +26,7 @@ ROOMS = (
     "report",
     "compare",
     "study",
+    "page",
     "serve",
     "cli",
 )

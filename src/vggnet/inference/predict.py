@@ -96,14 +96,7 @@ class Classifier:
     @property
     def trained_on(self) -> TrainedOn:
         """The images that the model was trained on, as far as its file says."""
-        return TrainedOn(
-            self.classes,
-            self.card.image_shape,
-            self.card.data.dataset,
-            self.card.dataset_sha256,
-            self.card.data.bit_depth,
-            self.card.data.class_folders,
-        )
+        return self.card.trained_on
 
     @torch.no_grad()
     @allow_tf32(False)
