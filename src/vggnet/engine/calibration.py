@@ -2,8 +2,8 @@
 
 A network that is trained with smoothed labels is less sure than it is right: 90 % on average
 where 99.4 % are right (MNIST, `fast`). A temperature, one factor for all logits (Guo et al.,
-arXiv 1706.04599), corrects the average. Here a second number bends the scale, which halves
-what the temperature leaves of the error; `benchmarks/calibration.py` compares them.
+arXiv 1706.04599), corrects the average. Here a second number bends the scale. On MNIST both leave
+an error of about 0.1 %, and few images mislead two numbers less: `benchmarks/calibration.py`.
 """
 
 from __future__ import annotations
