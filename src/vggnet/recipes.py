@@ -6,13 +6,13 @@ import errno
 import json
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from vggnet.config import SECTIONS, Config, suggest
+from vggnet.config import SECTIONS, Config, list_keywords, suggest
 from vggnet.errors import ConfigError
 
 _FAST: dict[str, dict[str, Any]] = {
@@ -87,6 +87,38 @@ def resolve_config(*layers: Mapping[str, Any]) -> Config:
             else:
                 raise ConfigError(f"{key}: must be a table of settings, not {value!r}")
     return build_config({**merged, "recipe": recipe})
+
+
+def nest_settings(settings: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
+    """Turn flat settings, such as `epochs=2`, into nested ones, such as `train={"epochs": 2}`.
+
+    Args:
+        settings: By the name of the flag, or of the field. Tables stay as they are, and what is
+            flat overrides them; `model` may be a table or the name of an architecture.
+        others: More names that a misspelled one may mean.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    known = {name: place for place in list_keywords().values() for name in place[1:]}
+    known |= list_keywords()
+    nested: dict[str, Any] = {
+        key: value
+        for key, value in settings.items()
+        if key in SECTIONS and (key not in known or isinstance(value, Mapping))
+    }
+    for name, value in settings.items():
+        if name in nested:
+            continue
+        if name not in known:
+            raise ConfigError(
+                f"unknown setting {name!r}; {suggest(name, [*list_keywords(), *others])}"
+            )
+        section, field = known[name]
+        table = nested.get(section, {})
+        if isinstance(table, Mapping):  # `resolve_config` refuses anything else
+            nested[section] = {**table, field: value}
+    return nested
 
 
 def build_config(values: Mapping[str, Any]) -> Config:

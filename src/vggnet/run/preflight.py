@@ -21,14 +21,23 @@ from vggnet.run.initial import load_initial
 from vggnet.run.plan import Options, Plan, Start
 
 
-def prepare(start: Start, options: Options, session: Session) -> Plan:
+def prepare(start: Start, options: Options, session: Session, given: Dataset | None = None) -> Plan:
     """Choose the device, load the data, and check everything that can be checked.
+
+    Args:
+        start: What to start from.
+        options: Where to write.
+        session: This process and the others.
+        given: The dataset, in place of the one that the configuration names.
 
     Raises:
         VggnetError: Something is missing, invalid or contradictory.
     """
     config = start.config
-    output = _choose_output(start, options)
+    if given:
+        data = config.data.model_copy(update={"dataset": given.name})
+        config = config.model_copy(update={"data": data})
+    output = _choose_output(start, config, options)
     if session.is_main:
         check_output(
             output, MODEL, [Path(config.data.dataset), Path(config.train.init or "")], options.force
@@ -40,7 +49,7 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
     device = _choose_device(config.train.device, session)
     check_precision(config.train.precision, device)
     recorded = start.checkpoint.record.dataset_sha256 if start.checkpoint else None
-    dataset = load_configured(config.data, recorded)
+    dataset = given or load_configured(config.data, recorded)
     _check_same_images(dataset, session)
     initial = None if start.checkpoint else load_initial(config)
     if initial:
@@ -133,11 +142,9 @@ def _hold_out(dataset: Dataset, config: Config) -> tuple[LabeledImages, LabeledI
     return hold_out(dataset.train, size, seed) if size else (dataset.train, dataset.validation)
 
 
-def _choose_output(start: Start, options: Options) -> Path:
+def _choose_output(start: Start, config: Config, options: Options) -> Path:
     recorded = start.checkpoint.record.output if start.checkpoint else None
-    output = options.output or Path(
-        recorded or f"{dataset_name(start.config.data.dataset)}_vggnet.pth"
-    )
+    output = options.output or Path(recorded or f"{dataset_name(config.data.dataset)}_vggnet.pth")
     try:
         check_text(str(output))
     except ValueError as error:
