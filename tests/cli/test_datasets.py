@@ -70,7 +70,7 @@ def test_a_folder_of_a_thousand_colour_images(vggnet: Command, tmp_path: Path) -
     flags = ("--stages", "16/32", "--hidden", "32", "--threads", "1", "-b", "32")
     done = vggnet("train", "--dataset", "shapes", "--epochs", "6", *flags)
     assert done.code == 0, done.err
-    assert "on shapes: recipe fast, 6 epochs of 748 images, 84 held out for validation" in done.out
+    assert "on shapes: recipe fast, 6 epochs of 748 images, 84 held out" in done.out
     card = load_model(Path("shapes_vggnet.pth")).card
     assert card.classes == CLASSES
     assert card.image_shape == (3, 32, 32)
