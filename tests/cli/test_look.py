@@ -21,7 +21,14 @@ def test_a_page(vggnet: Command, digit_model: Path) -> None:
     done = vggnet("look", digit_model)
     assert (done.code, done.out.strip()) == (0, "look.html"), done.err
     page = Path("look.html").read_text()
-    for words in ("16 filters", "16 channels of 14×14", "32 channels of 7×7", "excite", "4×4"):
+    for words in (
+        "16 filters",
+        "16 channels of 14×14",
+        "32 channels of 7×7",
+        "excite",
+        "4×4",
+        "10×10",
+    ):
         assert words in page
     assert "://" not in page
     assert page.count('class="row"') == 2 * 8
