@@ -149,7 +149,7 @@ def test_imbalanced_classes_are_shown_one_by_one(vggnet: Command) -> None:
 def test_a_time_limit_ends_the_schedule_and_survives_an_interruption() -> None:
     """The learning rate ends near zero whatever the speed; a resumed run has the rest of it."""
     limit = {"minutes": 0.01, "threads": 1, "global_batch_size": 32}
-    result = library.train("fast", model=TINY, data=VALIDATED, train=limit, name="r")
+    result = library.train(recipe="fast", model=TINY, data=VALIDATED, train=limit, name="r")
     rows = read_metrics(result.folder)
     assert max(float(row["lr"]) for row in rows) > 0.004
     assert float(rows[-1]["lr"]) < 0.001
