@@ -21,6 +21,7 @@ ROOMS = (
     "kernels",
     "engine",
     "artifacts",
+    "page",
     "inference",
     "run",
     "sklearn",

@@ -15,41 +15,29 @@ from pydantic import BaseModel, ValidationError
 from vggnet.config import SECTIONS, Config, list_keywords, suggest
 from vggnet.errors import ConfigError
 
+_FAST: dict[str, dict[str, Any]] = {
+    "model": {"dropout": 0.0},
+    "data": {"calibration_size": 2000},
+    "train": {
+        "epochs": 0.75,
+        "min_steps": 300,
+        "global_batch_size": 96,
+        "optimizer": "muon",
+        "peak_lr": 5.5e-3,
+        "betas": (0.9, 0.99),
+        "schedule": "linear",
+        "warmup_fraction": 0.2,
+        "label_smoothing": 0.1,
+    },
+}
+
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # Exactly the article's training: ten epochs of Adam with a constant learning rate.
     "article": {},
     # docs/decisions/fast-recipe.md explains the values.
-    "fast": {
-        "model": {"dropout": 0.0},
-        "data": {"calibration_size": 2000},
-        "train": {
-            "epochs": 0.75,
-            "min_steps": 300,
-            "global_batch_size": 96,
-            "optimizer": "muon",
-            "peak_lr": 5.5e-3,
-            "betas": (0.9, 0.99),
-            "schedule": "linear",
-            "warmup_fraction": 0.2,
-            "label_smoothing": 0.1,
-        },
-    },
-    # docs/decisions/finetune-recipe.md explains the values.
-    "finetune": {
-        "model": {"dropout": 0.0},
-        "train": {
-            "epochs": 0.75,
-            "min_steps": 300,
-            "init_lr": 0.3,
-            "global_batch_size": 96,
-            "optimizer": "muon",
-            "peak_lr": 5.5e-3,
-            "betas": (0.9, 0.99),
-            "schedule": "linear",
-            "warmup_fraction": 0.2,
-            "label_smoothing": 0.1,
-        },
-    },
+    "fast": _FAST,
+    # For --init: no other settings beat those of `fast`, docs/decisions/small-sets.md.
+    "finetune": _FAST,
     # docs/decisions/best-recipe.md explains the values.
     "best": {
         "model": {"batch_norm": True, "dropout": 0.0},

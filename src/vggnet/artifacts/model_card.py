@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from vggnet.config import Config, ModelConfig
+from vggnet.data.matching import TrainedOn
 from vggnet.engine.calibration import Calibration
 from vggnet.engine.typicality import Typicality
 from vggnet.errors import ModelFileError
@@ -81,6 +82,18 @@ class ModelCard(_Record):
     def data(self) -> RecordedData:
         """The images of the training."""
         return RecordedData.model_validate((self.config or {}).get("data", {}))
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """What the model was trained on, as far as its file says."""
+        return TrainedOn(
+            self.classes,
+            self.image_shape,
+            self.data.dataset,
+            self.dataset_sha256,
+            self.data.bit_depth,
+            self.data.class_folders,
+        )
 
     def without_paths(self) -> Self:
         """Remove the paths of the training data, for a file that is given away."""

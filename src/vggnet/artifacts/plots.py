@@ -44,7 +44,7 @@ def render_curves(
     ends = [epoch.step for epoch in epochs]
     held_out = [(end, one) for end, one in zip(ends, validations, strict=True) if one is not None]
     figure = build_figure(10, 4.2, layout=None)
-    figure.subplots_adjust(0.07, 0.115, 0.99, 0.92, wspace=0.18)
+    figure.subplots_adjust(0.09, 0.115, 0.99, 0.92, wspace=0.18)
     left, right = figure.subplots(1, 2)
     smoothed = f" (labels smoothed by {label_smoothing:g})" if label_smoothing else ""
     _draw_curve(left, losses, "training" + smoothed)

@@ -40,7 +40,7 @@ _MOST_THREADS = 8
 """Threads that decode; Pillow lets others run meanwhile, and they share a `MemoryBudget`."""
 
 _CHUNK = 8
-"""Files that a thread takes at a time: passing on a small image takes as long as reading it."""
+"""Files that a thread takes at a time, so that passing on small images takes little."""
 
 _IN_MEMORY = 1 << 30
 """Bytes of decoded images above which they are kept on disk by default."""

@@ -88,14 +88,7 @@ class Classifier:
     @property
     def trained_on(self) -> TrainedOn:
         """The images that the model was trained on, as far as its file says."""
-        return TrainedOn(
-            self.classes,
-            self.card.image_shape,
-            self.card.data.dataset,
-            self.card.dataset_sha256,
-            self.card.data.bit_depth,
-            self.card.data.class_folders,
-        )
+        return self.card.trained_on
 
     @torch.no_grad()
     @allow_tf32(False)
@@ -254,10 +247,10 @@ class Classifier:
         """Convert the model for other programs, check that the result computes the same.
 
         Args:
-            kind: "onnx", "pt2" (torch.export), "safetensors", or "hub": a folder for Hugging
-                Face's Hub.
+            kind: "onnx", "pt2" (torch.export), "safetensors", "hub" (a folder for Hugging Face's
+                Hub), "html" (a page with the network inside), or "c".
             output: The file or folder; default: the model's name, in the current folder.
-            int8: Quantize to 8 bits, with "onnx" only.
+            int8: Quantize to 8 bits, with "onnx" and "c" only.
             data_dir: Where the model's dataset is.
             force: Replace an existing file that vggnet did not write.
 
@@ -273,7 +266,7 @@ class Classifier:
             >>> vggnet.load("mnist_vggnet.pth").export("safetensors").name
             'mnist_vggnet.safetensors'
         """
-        from vggnet.artifacts.export.convert import Target, convert
+        from vggnet.inference.convert import Target, convert
 
         network = copy.deepcopy(self.network).cpu()
         target = Target(

@@ -173,8 +173,8 @@ class Predictions(Sequence[Prediction]):
             )
         place = range(len(self))[at]  # an IndexError ends a loop over the predictions
         (top,) = self[place : place + 1].top(len(self.class_names))
-        typical = None if self.typicality is None else float(self.typicality[place])
-        return Prediction(self.seen[place], tuple(top), typical)
+        share = None if self.typicality is None else float(self.typicality[place])
+        return Prediction(self.seen[place], tuple(top), share)
 
     def __iter__(self) -> Iterator[Prediction]:
         return (self[at] for at in range(len(self)))

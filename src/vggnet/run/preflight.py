@@ -42,7 +42,7 @@ def prepare(start: Start, options: Options, session: Session, given: Dataset | N
         check_output(
             output, MODEL, [Path(config.data.dataset), Path(config.train.init or "")], options.force
         )
-    if config.train.init is None and config.train.init_lr != 1:
+    if config.train.init is None and (config.recipe == "finetune" or config.train.init_lr != 1):
         raise ConfigError(
             "the recipe finetune and --init-lr need trained weights to start from: add --init FILE"
         )
@@ -58,6 +58,7 @@ def prepare(start: Start, options: Options, session: Session, given: Dataset | N
     train, validation = _hold_out(dataset, config)
     config = complete_training(config, len(train), validation is not None)
     train, calibration = choose_calibration_images(config, train, validation)
+    config = complete_training(config, len(train), validation is not None)  # of fewer images
     return Plan(
         start=start,
         config=config,

@@ -6,14 +6,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vggnet.artifacts.export import FORMATS, check_target, export_model
+from vggnet.artifacts.export import TARGETS, check_target, export_model
+from vggnet.artifacts.export.c_file import export_c
 from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
 from vggnet.artifacts.export.int8 import export_int8
 from vggnet.artifacts.export.program import EndToEndModel
 from vggnet.artifacts.model_file import LoadedModel
 from vggnet.config import suggest
+from vggnet.data.dataset import Dataset
 from vggnet.engine.device import computing
 from vggnet.errors import ConfigError
+from vggnet.inference.read import choose_reading
+from vggnet.inference.reading import Reading
+from vggnet.page.export import export_page
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class Target:
     """What to write."""
 
     kind: str
-    """A key of `FORMATS`."""
+    """A key of `TARGETS`."""
     output: Path | None = None
     """Default: the model's name, in the current folder."""
     int8: bool = False
@@ -57,13 +62,13 @@ def convert(loaded: LoadedModel, source: Path | None, target: Target, threads: i
         OutputError: The file cannot be written; an existing file is unchanged.
     """
     kind, int8 = target.kind, target.int8
-    if kind not in FORMATS:
-        raise ConfigError(f"unknown format {kind!r}; {suggest(kind, FORMATS)}")
-    if int8 and kind != "onnx":
-        raise ConfigError(f"--int8 works with --format onnx, not with {kind}")
+    if kind not in TARGETS:
+        raise ConfigError(f"unknown format {kind!r}; {suggest(kind, TARGETS)}")
+    if int8 and kind not in ("onnx", "c"):
+        raise ConfigError(f"--int8 works with --format onnx or c, not with {kind}")
     source = source or Path("model.pth")
     stem = source.resolve().name if source.is_dir() else source.stem
-    file = FORMATS[kind].kind
+    file = TARGETS[kind].kind
     path = target.output or Path(f"{stem}{'_int8' * int8}{file.suffixes[0] if file else '_hub'}")
     check_target(kind, path, source, target.force)
     with computing("fp32", threads):
@@ -72,12 +77,23 @@ def convert(loaded: LoadedModel, source: Path | None, target: Target, threads: i
         network = EndToEndModel(shown, dataset.name if dataset else None)
         if dataset and kind == "hub":
             network.measure(dataset.test)
-        pixels, images = choose_pixels(dataset, loaded.card.image_shape)
-        facts: dict[str, Any] = {"images": len(pixels), "source": images}
-        if int8:
-            facts |= asdict(export_int8(network, path, dataset, (pixels, images), threads))
-        else:
-            facts["worst"] = export_model(network, kind, path, pixels, images, threads)
+        facts = _write(network, target, path, dataset, threads)
     size = sum(one.stat().st_size for one in (path.rglob("*") if path.is_dir() else [path]))
     facts |= {"path": str(path), "format": kind, "bytes": size}
-    return Exported(path, facts, FORMATS[kind].usage(path, loaded.card.image_shape))
+    return Exported(path, facts, TARGETS[kind].usage(path, loaded.card.image_shape))
+
+
+def _write(
+    network: EndToEndModel, target: Target, path: Path, dataset: Dataset | None, threads: int
+) -> dict[str, Any]:
+    """Export, and return what was measured."""
+    pixels, source = choose_pixels(dataset, network.card.image_shape)
+    facts: dict[str, Any] = {"images": len(pixels), "source": source}
+    if target.kind == "html":
+        drawn = choose_reading(network.card.trained_on) is Reading.DRAWN
+        return facts | asdict(export_page(network, path, dataset, drawn))
+    if target.kind == "c":
+        return facts | asdict(export_c(network, path, 8 if target.int8 else 32, pixels, source))
+    if target.int8:
+        return facts | asdict(export_int8(network, path, dataset, (pixels, source), threads))
+    return facts | {"worst": export_model(network, target.kind, path, pixels, source, threads)}
