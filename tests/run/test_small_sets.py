@@ -94,7 +94,7 @@ TINY = {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.0}
 def test_the_best_weights_are_kept_also_when_a_run_resumes() -> None:
     """The saved model has the lowest validation loss of all epochs, which was not the last."""
     result = library.train(
-        "article", model=TINY, data=VALIDATED, train={**TRAIN, "keep": "best"}, name="r"
+        recipe="article", model=TINY, data=VALIDATED, train={**TRAIN, "keep": "best"}, name="r"
     )
     losses = [score.loss for score in result.validations if score]
     assert min(losses) < losses[-1]
@@ -109,7 +109,7 @@ def test_the_best_weights_are_kept_also_when_a_run_resumes() -> None:
 def test_patience_ends_a_run() -> None:
     """It stops so many epochs after the lowest validation loss, and is finished then."""
     result = library.train(
-        "article", model=TINY, data=VALIDATED, train={**TRAIN, "patience": 2}, name="r"
+        recipe="article", model=TINY, data=VALIDATED, train={**TRAIN, "patience": 2}, name="r"
     )
     losses = [score.loss for score in result.validations if score]
     assert len(losses) < 12
