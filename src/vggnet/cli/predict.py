@@ -15,7 +15,8 @@ from vggnet.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from vggnet.inference.predict import Classifier
-    from vggnet.inference.read import FileResult, Prediction
+    from vggnet.inference.predictions import Prediction
+    from vggnet.inference.read import FileResult
 
 NOTHING = "nothing drawn"
 

@@ -172,6 +172,16 @@ def load_image(
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def convert_image(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Convert a Pillow image: uint8, (H, W) or (H, W, 3), upright and without transparency.
+
+    Raises:
+        ImageError: It is damaged, or its values are not those of an image.
+    """
+    with _image_errors(MAX_PIXELS):
+        return np.asarray(_flatten(ImageOps.exif_transpose(image), None))
+
+
 def load_fitted(
     file: File, channels: int, side: int, bit_depth: int | None, budget: MemoryBudget
 ) -> npt.NDArray[np.uint8]:
