@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -16,13 +15,11 @@ import pytest
 from PIL import Image
 
 from conftest import Outcome
+from handwriting import CHROMIUM, DIGITS, Stroke, chromium, draw, settled
 
 from .conftest import TOKEN, Running, as_file, proxy
-from .handwriting import DIGITS, Stroke
 
 Command = Callable[..., Outcome]
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
@@ -31,11 +28,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium h
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A browser without a window."""
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield browser
-        browser.close()
+    with chromium() as one:
+        yield one
 
 
 @pytest.fixture(params=[390, 1280])
@@ -49,26 +43,6 @@ def page(browser: Any, server: Running, request: pytest.FixtureRequest) -> Itera
     yield page
     page.close()
     assert said == []
-
-
-def draw(page: Any, strokes: list[Stroke]) -> None:
-    """Draw with the mouse."""
-    page.locator("#pad").scroll_into_view_if_needed()
-    box = page.locator("#pad").bounding_box()
-    for stroke in strokes:
-        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
-        page.mouse.move(*points[0])
-        page.mouse.down()
-        for point in points[1:]:
-            page.mouse.move(*point)
-        page.mouse.up()
-
-
-def settled(page: Any) -> str:
-    """Return the answer once it belongs to the finished drawing."""
-    page.locator("#reading[aria-busy=false]").wait_for()
-    answer: str = page.locator("#answer").text_content()
-    return answer
 
 
 def test_ten_digits_are_read_saved_and_downloaded(

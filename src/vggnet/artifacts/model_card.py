@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from vggnet.config import Config, ModelConfig
+from vggnet.data.matching import TrainedOn
 from vggnet.engine.calibration import Calibration
 from vggnet.engine.typicality import Typicality
 from vggnet.errors import ModelFileError
@@ -71,10 +72,28 @@ class ModelCard(_Record):
     typicality: Typicality | None = None
     """Statistics of the training images, to tell others from them."""
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.image_shape))
+        return f"ModelCard({len(self.classes):,} classes, {shape} images, {self.data.dataset})"
+
+    __str__ = __repr__
+
     @property
     def data(self) -> RecordedData:
         """The images of the training."""
         return RecordedData.model_validate((self.config or {}).get("data", {}))
+
+    @property
+    def trained_on(self) -> TrainedOn:
+        """What the model was trained on, as far as its file says."""
+        return TrainedOn(
+            self.classes,
+            self.image_shape,
+            self.data.dataset,
+            self.dataset_sha256,
+            self.data.bit_depth,
+            self.data.class_folders,
+        )
 
     def without_paths(self) -> Self:
         """Remove the paths of the training data, for a file that is given away."""

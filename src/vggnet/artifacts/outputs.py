@@ -47,6 +47,8 @@ PNG = Kind((".png",), partial(_contains, b"Software\0" + PNG_SOFTWARE.encode()))
 ONNX = Kind((".onnx",), partial(_contains, b"\x12\x06" + ONNX_PRODUCER.encode()))
 RESULT = Kind((".json",), partial(_contains, b'"schema_version":'))
 HTML = Kind((".html",), partial(_contains, b'<p class="kicker">vggnet '))
+PAGE = Kind((".html",), partial(_contains, b'<meta name="generator" content="vggnet">'))
+C = Kind((".c",), partial(_contains, b"exported by vggnet."))
 CSV = Kind((".csv",), partial(_contains, b"fault,image,label,description"))
 # Written together with the page, and without a mark of its own.
 MARKDOWN = Kind((".md",), lambda path: HTML.is_own(path.with_suffix(".html")))

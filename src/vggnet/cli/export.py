@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +10,6 @@ import typer
 from vggnet.cli import model_options as options
 from vggnet.cli.options import DataDir
 from vggnet.cli.terminal import say, warn
-from vggnet.errors import ConfigError
 
 _NOTABLE_LOSS = 0.1
 """Percentage points of accuracy that quantization may cost without a warning."""
@@ -20,11 +18,18 @@ _NOTABLE_LOSS = 0.1
 def export(
     model: options.ModelFile,
     kind: Annotated[
-        Literal["onnx", "pt2", "safetensors", "hub"],
-        typer.Option("--format", help="hub: a folder for Hugging Face's Hub."),
+        Literal["onnx", "pt2", "safetensors", "hub", "html", "c"],
+        typer.Option(
+            "--format",
+            help="hub: a folder for Hugging Face's Hub; html: a page to draw on, in one file.",
+        ),
     ] = "onnx",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantize to 8 bits, calibrated on training images.")
+        bool,
+        typer.Option(
+            "--int8",
+            help="Quantize to 8 bits: ONNX, calibrated on training images, or the weights of C.",
+        ),
     ] = False,
     output: Annotated[
         Path | None,
@@ -39,57 +44,26 @@ def export(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Export a model to ONNX, PyTorch, safetensors or a folder for the Hub.
+    """Export a model to ONNX, PyTorch, safetensors, a folder for the Hub, a web page or C.
 
-    The file takes images as uint8 (N, C, H, W) and returns logits and probabilities. It is
-    kept only if its outputs equal the network's on 1,000 test images, at batch sizes 1 to 256.
+    The file is kept only if its outputs equal the network's on 1,000 test images. All but the
+    page and C take images as uint8 (N, C, H, W), at any batch size.
     """
-    from vggnet.artifacts.export import FORMATS, check_target, export_model
-    from vggnet.artifacts.export.evidence import choose_pixels, find_dataset
-    from vggnet.artifacts.export.int8 import export_int8
-    from vggnet.artifacts.export.program import EndToEndModel
-    from vggnet.artifacts.model_file import LoadedModel, load_model
-    from vggnet.engine.device import computing
+    from vggnet.artifacts.model_file import load_model
     from vggnet.engine.processor import usable_cores
+    from vggnet.inference.convert import Target, convert
 
-    if int8 and kind != "onnx":
-        raise ConfigError(f"--int8 works with --format onnx, not with {kind}")
-    file = FORMATS[kind].kind
     overrides = options.read_overrides(mean, std, image_size, classes)
-    loaded = load_model(model, overrides)
-    stem = model.resolve().name if model.is_dir() else model.stem
-    path = output or Path(f"{stem}{'_int8' * int8}{file.suffixes[0] if file else '_hub'}")
-    check_target(kind, path, model, force)
-    count = threads or usable_cores()
-    with computing("fp32", count):
-        dataset = find_dataset(loaded.card, data_dir)
-        shown = LoadedModel(loaded.network, loaded.card.without_paths())
-        network = EndToEndModel(shown, dataset.name if dataset else None)
-        if dataset and kind == "hub":
-            network.measure(dataset.test)
-        pixels, source = choose_pixels(dataset, loaded.card.image_shape)
-        found: dict[str, Any] = {"images": len(pixels), "source": source}
-        if int8:
-            quantized = export_int8(network, path, dataset, (pixels, source), count)
-            found |= asdict(quantized)
-        else:
-            found["worst"] = export_model(network, kind, path, pixels, source, count)
-    size = sum(one.stat().st_size for one in (path.rglob("*") if path.is_dir() else [path]))
-    found |= {"path": str(path), "format": kind, "bytes": size}
-    _print(found, FORMATS[kind].usage(path, loaded.card.image_shape), as_json)
+    target = Target(kind, output, int8, data_dir, force)
+    found = convert(load_model(model, overrides), model, target, threads or usable_cores())
+    _print(found.facts, found.usage, as_json)
 
 
 def _print(found: dict[str, Any], usage: str, as_json: bool) -> None:
     import json
 
-    from vggnet.artifacts.export.program import BATCH_SIZES
-
-    lines = [
-        f"checked  {found['images']:,} {found['source']} "
-        f"at batch sizes {', '.join(map(str, BATCH_SIZES))}: "
-        f"same classes, largest difference {found['worst']:.1e}",
-        f"file     {found['path']} ({found['bytes'] / 1e6:.2f} MB)",
-    ]
+    lines = [f"checked  {_describe_check(found)}"]
+    lines.append(f"file     {found['path']} ({found['bytes'] / 1e6:.2f} MB)")
     lost = 0.0
     if "accuracy_int8" in found:
         before, after = 100 * found["accuracy_float"], 100 * found["accuracy_int8"]
@@ -98,9 +72,28 @@ def _print(found: dict[str, Any], usage: str, as_json: bool) -> None:
             f"float    {before:.2f} % of the test set, {found['bytes_float'] / 1e6:.2f} MB",
             f"int8     {after:.2f} %, {found['bytes'] / 1e6:.2f} MB",
         ]
+    if found.get("accuracy_page") is not None:
+        before, after = 100 * found["accuracy_float"], 100 * found["accuracy_page"]
+        lines.append(f"accuracy {after:.2f} % of these images, {before:.2f} % in float")
     if as_json:
         print(json.dumps(found))
     else:
         say("\n".join([*lines, "", usage]))
     if lost > _NOTABLE_LOSS:
         warn(f"8 bits cost {lost:.2f} percentage points of accuracy")
+
+
+def _describe_check(found: dict[str, Any]) -> str:
+    from vggnet.artifacts.export.program import BATCH_SIZES
+
+    images = f"{found['images']:,} {found['source']}"
+    worst = f"largest difference {found['worst'] or 0:.1e}"
+    if "runtime" not in found:
+        sizes = ", ".join(map(str, BATCH_SIZES))
+        return f"{images} at batch sizes {sizes}: same classes, {worst}"
+    weights = {32: "weights in float", 16: "weights in 16 bits", 8: "weights in 8 bits"}
+    if found["runtime"] is None:
+        missing = "C compiler" if found["format"] == "c" else "Node.js or browser"
+        return f"not measured: no {missing} here; {weights[found['bits']]}"
+    same = f"{found['same']:,} with the network's class"
+    return f"{images}, run by {found['runtime']}: {same}, {worst}; {weights[found['bits']]}"

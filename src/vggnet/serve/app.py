@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -29,16 +30,8 @@ IMAGE_TYPES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/gif"
 _GENERAL_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded", FORM)
 """What clients send that do not know, or do not say, what they send. The second one is curl's."""
 
-PAGE = {
-    "": ("index.html", "text/html"),
-    "page.css": ("page.css", "text/css"),
-    **{
-        name: (name, "text/javascript")
-        for name in ("page.js", "pad.js", "collection.js", "zip.js", "text.js")
-    },
-    "icon.svg": ("icon.svg", "image/svg+xml"),
-}
-"""Path to file and type. The page loads nothing else."""
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+"""Of the files that the page loads."""
 
 
 class Status(BaseModel):
@@ -234,13 +227,15 @@ def _state(service: Service) -> APIRouter:
 
 def _page() -> APIRouter:
     router = APIRouter(include_in_schema=False)
-    folder = files("vggnet.serve").joinpath("page")
+    folder = files("vggnet.page")
 
     def add(path: str, content: bytes, kind: str) -> None:
         @router.get(f"/{path}")
         async def part() -> Response:
             return Response(content, media_type=kind)
 
-    for path, (name, kind) in PAGE.items():
-        add(path, folder.joinpath(name).read_bytes(), kind)
+    add("", folder.joinpath("index.html").read_bytes(), "text/html")
+    for file in folder.iterdir():
+        if kind := _TYPES.get(Path(file.name).suffix):
+            add(file.name, file.read_bytes(), kind)
     return router

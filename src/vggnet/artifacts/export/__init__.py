@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from vggnet.artifacts.atomic import put_in_place
+from vggnet.artifacts.export.c_file import c_usage
+from vggnet.artifacts.export.checked import write_checked
 from vggnet.artifacts.export.hub import (
     check_hub_folder,
     hub_usage,
@@ -28,31 +26,42 @@ from vggnet.artifacts.export.program import (
     eager_program,
 )
 from vggnet.artifacts.export.torch_program import open_program, program_usage, write_program
-from vggnet.artifacts.outputs import ONNX, PT2, WEIGHTS, Kind, check_output
-from vggnet.errors import ConfigError, OutputError
-
-T = TypeVar("T")
+from vggnet.artifacts.outputs import ONNX, PAGE, PT2, WEIGHTS, C, Kind, check_output
+from vggnet.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Format:
-    """A format of exported files."""
+class Target:
+    """What an export makes."""
 
     kind: Kind | None
     """The kind of file; None for a folder."""
+    usage: Callable[[Path, tuple[int, int, int]], str]
+    """Return how to run it, such as Python code."""
+
+
+@dataclass(frozen=True)
+class Format(Target):
+    """A format that `export_model` writes."""
+
     write: Callable[[Path, EndToEndModel], None]
     open: Callable[[Path, int], Program]
     """Load a written file, to run on a number of threads."""
-    usage: Callable[[Path, tuple[int, int, int]], str]
-    """Return Python code that runs the file."""
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(ONNX, write_onnx, open_onnx, onnx_usage),
-    "pt2": Format(PT2, write_program, open_program, program_usage),
-    "safetensors": Format(WEIGHTS, write_weights, open_weights, weights_usage),
-    "hub": Format(None, write_hub, open_hub, hub_usage),
+    "onnx": Format(ONNX, onnx_usage, write_onnx, open_onnx),
+    "pt2": Format(PT2, program_usage, write_program, open_program),
+    "safetensors": Format(WEIGHTS, weights_usage, write_weights, open_weights),
+    "hub": Format(None, hub_usage, write_hub, open_hub),
 }
+
+TARGETS: Mapping[str, Target] = {
+    **FORMATS,
+    "html": Target(PAGE, lambda path, _: f"Open {path} in a browser; it needs no connection."),
+    "c": Target(C, c_usage),
+}
+"""With those that have a function of their own: `vggnet.page.export`, `export_c`."""
 
 
 def check_target(kind: str, path: Path, source: Path, force: bool = False) -> None:
@@ -63,7 +72,7 @@ def check_target(kind: str, path: Path, source: Path, force: bool = False) -> No
             something that vggnet did not write.
         OutputError: It cannot be written.
     """
-    if file := FORMATS[kind].kind:
+    if file := TARGETS[kind].kind:
         if path.suffix.lower() not in file.suffixes:
             raise ConfigError(f"{path}: this output must end with {file.suffixes[0]}")
         check_output(path, file, [source], force)
@@ -100,31 +109,3 @@ def export_model(
         return check_parity(form.open(made, threads), eager_program(model), pixels, source)
 
     return write_checked(path, lambda made: form.write(made, model), check)
-
-
-def write_checked(path: Path, write: Callable[[Path], object], check: Callable[[Path], T]) -> T:
-    """Write a file or folder next to its path, check it, and only then move it there.
-
-    Raises:
-        OutputError: It cannot be written; an existing file is unchanged.
-    """
-    place = Path(os.path.realpath(path))
-    try:
-        home = place if place.is_dir() else place.parent  # on the same disk, for the rename
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=home) as folder:
-            made = Path(folder, path.name)
-            write(made)
-            found = check(made)
-            _put(made, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
-    return found
-
-
-def _put(made: Path, path: Path) -> None:
-    if not made.is_dir():
-        put_in_place(made, path)
-        return
-    path.mkdir(exist_ok=True)
-    for file in made.iterdir():
-        put_in_place(file, path / file.name)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from vggnet.artifacts.export.program import Pixels
 from vggnet.artifacts.model_card import ModelCard
 from vggnet.data.dataset import Dataset
 from vggnet.data.storage import load_dataset
 from vggnet.errors import ConfigError, DataError
+
+T = TypeVar("T", bound=np.generic)
 
 IMAGES = 1_000
 
@@ -48,6 +52,6 @@ def choose_pixels(dataset: Dataset | None, image_shape: tuple[int, int, int]) ->
     return noise, "images of noise (the dataset was not found)"
 
 
-def every_nth(images: Pixels, count: int) -> Pixels:
+def every_nth(images: npt.NDArray[T], count: int) -> npt.NDArray[T]:
     """Return at most `count` images at equal distances: folders are sorted by class."""
     return images[:: max(1, len(images) // count)][:count]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vggnet.artifacts.export import export_model, write_checked
+from vggnet.artifacts.export import export_model
+from vggnet.artifacts.export.checked import write_checked
 from vggnet.artifacts.export.evidence import every_nth
 from vggnet.artifacts.export.onnx_file import INPUT, open_onnx
 from vggnet.artifacts.export.program import EndToEndModel, Pixels, quiet, score

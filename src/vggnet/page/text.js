@@ -3,12 +3,18 @@
 const TEXTS = {
   en: {
     title: "Draw a digit",
+    titleCharacter: "Draw a character",
+    titleImage: "Open an image",
     lead: "A neural network classifies it as you draw.",
     model: "Model",
     drawing: "Drawing",
     pad: "Draw here with mouse, finger or pen. With the keyboard: arrow keys move the pen, space puts it down or lifts it.",
     area: "drawing area",
     hint: "Draw here",
+    drop: "Or drop an image file on the drawing area.",
+    open: "Open image",
+    notAnImage: (name) => `${name} is not an image that this browser can read.`,
+    opened: (name) => `${name} is open.`,
     undo: "Undo",
     clear: "Clear",
     prediction: "Prediction",
@@ -40,6 +46,21 @@ const TEXTS = {
     keyMove: "move the pen, in the drawing area",
     keySpace: "put the pen down or lift it, in the drawing area",
     keySwitch: "Use single-key shortcuts",
+    inside: "Inside the network",
+    insideLead: "Point at a feature map, or move through it with the arrow keys: you see one unit and the pixels that it sees.",
+    legend: "Filter: violet weights add, orange ones subtract. Max pooling: each 2 × 2 window keeps its largest value, with a dot. Evidence: covering the violet parts lowers the probability of the prediction, covering the orange ones raises it.",
+    field: "Receptive field",
+    crop: "Its pixels",
+    filter: "Filter",
+    picks: "Max pooling",
+    evidence: "Evidence",
+    layer: (name, count, side) => `${name} · ${count} map${count === 1 ? "" : "s"} of ${side} × ${side}`,
+    shown: (shown) => `, the first ${shown} shown`,
+    kinds: { convolution: "Convolution", pool: "Max pool", normalization: "Response normalization" },
+    unit: (name, { channel, y, x }, value, { width, height }) =>
+      `${name}, map ${channel + 1}, row ${y + 1}, column ${x + 1}: ${value}. It sees ${width} × ${height} pixels.`,
+    maps: (name) => `Feature maps of ${name}. The arrow keys move to another unit.`,
+    privacyFile: "Everything runs in this file. Nothing leaves your device.",
     privacy: "Your drawings are sent to this server only.",
     api: "API",
     metrics: "Metrics",
@@ -52,12 +73,18 @@ const TEXTS = {
   },
   zh: {
     title: "写一个数字",
+    titleCharacter: "写一个字符",
+    titleImage: "打开一张图像",
     lead: "边写边看神经网络的识别结果。",
     model: "模型",
     drawing: "手写",
     pad: "用鼠标、手指或触控笔在此书写。键盘操作：方向键移动画笔，空格键落笔或抬笔。",
     area: "书写区",
     hint: "在此书写",
+    drop: "也可以把图像文件拖到书写区。",
+    open: "打开图像",
+    notAnImage: (name) => `${name} 不是本浏览器能读取的图像。`,
+    opened: (name) => `已打开 ${name}。`,
     undo: "撤销",
     clear: "清除",
     prediction: "识别结果",
@@ -89,6 +116,21 @@ const TEXTS = {
     keyMove: "在书写区移动画笔",
     keySpace: "在书写区落笔或抬笔",
     keySwitch: "启用单键快捷键",
+    inside: "网络内部",
+    insideLead: "用鼠标指向特征图，或用方向键在图中移动，即可查看一个单元及其看到的像素。",
+    legend: "卷积核：紫色为正权重，橙色为负权重。最大池化：每个 2 × 2 窗口只保留最大值（圆点）。依据：遮住紫色部分，识别结果的概率下降；遮住橙色部分，概率上升。",
+    field: "感受野",
+    crop: "其中的像素",
+    filter: "卷积核",
+    picks: "最大池化",
+    evidence: "依据",
+    layer: (name, count, side) => `${name} · ${count} 张特征图，${side} × ${side}`,
+    shown: (shown) => `，显示前 ${shown} 张`,
+    kinds: { convolution: "卷积", pool: "最大池化", normalization: "响应归一化" },
+    unit: (name, { channel, y, x }, value, { width, height }) =>
+      `${name}，第 ${channel + 1} 张特征图，第 ${y + 1} 行第 ${x + 1} 列：${value}。它看到 ${width} × ${height} 个像素。`,
+    maps: (name) => `${name}的特征图。用方向键移动到其他单元。`,
+    privacyFile: "一切都在本文件中运行，数据不会离开您的设备。",
     privacy: "图像只发送到本服务器。",
     api: "API",
     metrics: "运行指标",
@@ -107,9 +149,10 @@ const language = codes.find((code) => code in TEXTS) ?? "en";
 export const text = TEXTS[language];
 
 // Put the texts into the elements that name one: data-text is their content, data-label their
-// label and data-alt the description of an image.
-export function translate() {
+// label and data-alt the description of an image. `title` is the key of the page's title.
+export function translate(title) {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
+  text.title = text[title];
   document.title = `${text.title} · vggnet`;
   for (const element of document.querySelectorAll("[data-text]"))
     element.textContent = text[element.dataset.text];

@@ -1,13 +1,23 @@
-// The page sends the drawing to the server as it changes, and shows the predictions.
+// The page asks an engine about the drawing as it changes, and shows the predictions. The engine
+// is the server, or in a single file the file's own network.
 
 import { Collection } from "./collection.js";
+import { find, make } from "./dom.js";
+import { Inside } from "./inside.js";
+import { OwnEngine } from "./own.js";
 import { Pad } from "./pad.js";
+import { ServerEngine } from "./server.js";
 import { text, translate } from "./text.js";
 
 const PAUSE_MS = 60; // between two requests; bars that change faster cannot be read
 const DIGITS = [..."0123456789"];
+const MOST_BARS = 16; // with more classes, there are bars for the most probable ones
 
-const find = (id) => document.getElementById(id);
+const own = find("model-data") !== null;
+const engine = own
+  ? new OwnEngine(find("model-data").textContent, find("worker-source").textContent)
+  : new ServerEngine(text.busy);
+const inside = own ? new Inside(engine, say) : null;
 const pad = new Pad(find("pad"));
 const collection = new Collection(() => showCollection());
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -37,7 +47,7 @@ async function ask() {
   while (answered !== version) {
     const asked = version;
     const answer = pad.empty ? null : await request();
-    if (answer === undefined) continue; // the server was busy or away; request() has waited
+    if (answer === undefined) continue; // the engine was busy or away; request() has waited
     if (version !== asked && pad.empty) continue; // cleared meanwhile: the answer is outdated
     answered = asked;
     show(answer);
@@ -47,21 +57,13 @@ async function ask() {
   find("reading").ariaBusy = "false";
 }
 
-// The server's answer, or undefined after a while if there is none.
+// The answer, or undefined after a while if there is none.
 async function request(what = "predict") {
   try {
-    const response = await fetch(`models/${encodeURIComponent(find("model").value)}/${what}`, {
-      method: "POST",
-      headers: { "Content-Type": "image/png" },
-      body: await pad.toPng(),
-    });
-    if (response.ok) return await response.json();
-    const { detail } = await response.json();
-    complain(detail);
-    await wait(1000 * (Number(response.headers.get("Retry-After")) || 1));
-  } catch {
-    complain(text.busy);
-    await wait(1000);
+    return await engine[what](pad.toCanvas(), find("model").value);
+  } catch (error) {
+    complain(error.message);
+    await wait(1000 * (error.seconds ?? 1));
   }
 }
 
@@ -72,6 +74,7 @@ function show(answer) {
   const { class: label = null, probability, probabilities, unlike_training: unlike } = prediction;
   seen = answer?.seen ?? null;
   if (probabilities) setClasses(Object.keys(probabilities));
+  if (probabilities && classes.length > MOST_BARS) showBars(mostProbable(probabilities));
   find("answer").textContent = label ?? "?";
   find("answer").classList.toggle("empty", label === null);
   find("confidence").classList.remove("trouble");
@@ -98,6 +101,12 @@ function show(answer) {
         ? text.spokenNothing
         : text.spoken(label, percent(probability)) + (unlike ? ` ${text.unlike}.` : ""),
     );
+  inside?.show(answer, () => version === answered);
+}
+
+function mostProbable(probabilities) {
+  const byShare = Object.entries(probabilities).sort(([, one], [, other]) => other - one);
+  return byShare.slice(0, MOST_BARS).map(([name]) => name);
 }
 
 function showInput(png, caption) {
@@ -131,12 +140,16 @@ function say(message) {
 
 // Make a bar and a button for each class, unless the page has them.
 function setClasses(names) {
-  if (names.join() === classes.join()) return;
+  if (names.length === classes.length && names.every((name) => classes.includes(name))) return;
   classes = names;
-  find("bars").replaceChildren(...names.map(makeBar));
+  showBars(names.slice(0, MOST_BARS));
   find("labels").replaceChildren(...names.map(makeButton));
   const long = names.some((name) => name.length > 2);
   for (const id of ["bars", "labels"]) find(id).classList.toggle("long", long);
+}
+
+function showBars(names) {
+  find("bars").replaceChildren(...names.map(makeBar));
 }
 
 function makeBar(label) {
@@ -158,13 +171,6 @@ function makeButton(label) {
   if (key) button.setAttribute("aria-keyshortcuts", key);
   button.addEventListener("click", () => save(label));
   return button;
-}
-
-function make(kind, name, content = "") {
-  const element = document.createElement(kind);
-  if (name) element.className = name;
-  element.textContent = content;
-  return element;
 }
 
 // --- Saved drawings -------------------------------------------------------------------
@@ -216,6 +222,7 @@ function change(act) {
 // --- Buttons and keys -----------------------------------------------------------------
 
 const actions = {
+  open: () => find("file").click(),
   explain: () => {
     explaining = !explaining;
     find("explain").ariaPressed = String(explaining);
@@ -255,12 +262,32 @@ document.addEventListener("keydown", (event) => {
   act();
 });
 
+// --- Image files ----------------------------------------------------------------------
+
+async function open(file) {
+  if (!file) return;
+  try {
+    await pad.open(file);
+    say(text.opened(file.name));
+  } catch {
+    complain(text.notAnImage(file.name));
+  }
+}
+
+find("file").addEventListener("change", ({ target }) => {
+  open(target.files[0]);
+  target.value = ""; // the same file can be opened again
+});
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", (event) => {
+  event.preventDefault(); // else the browser would leave the page for the file
+  open(event.dataTransfer.files[0]);
+});
+
 // --- Models ---------------------------------------------------------------------------
 
 async function listModels() {
-  const response = await fetch("models");
-  if (!response.ok) return;
-  const models = await response.json();
+  const models = await engine.list();
   find("model").replaceChildren(...models.map(({ name }) => new Option(name, name)));
   find("choice").hidden = models.length < 2;
   const choose = () => {
@@ -272,10 +299,19 @@ async function listModels() {
   if (models.length > 0) choose();
 }
 
-translate();
+// What the page asks for: a digit, another character, or an image of anything.
+function chooseTitle() {
+  if (!own || engine.classes.every((name) => DIGITS.includes(name))) return "title";
+  return engine.drawn ? "titleCharacter" : "titleImage";
+}
+
+for (const part of document.querySelectorAll("[data-engine]"))
+  if (part.dataset.engine !== (own ? "own" : "server")) part.remove();
+find("explain").hidden = own; // the panels show the evidence
+find("model").append(new Option("vggnet", "vggnet")); // the default model
+translate(chooseTitle());
 find("pad").setAttribute("aria-roledescription", text.area);
 find("size").textContent = text.size(28, 28);
-find("model").append(new Option("vggnet", "vggnet")); // the default model
-setClasses(DIGITS);
+setClasses(own ? engine.classes : DIGITS);
 showCollection();
-listModels().catch(() => complain(text.busy));
+listModels().catch(({ message }) => complain(message));

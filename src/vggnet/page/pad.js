@@ -3,10 +3,12 @@
 
 const INK_WIDTH = 0.06; // like a thick marker; MNIST's strokes are about a tenth of a digit wide
 const STEP = 0.025; // of the pen moved by the keyboard
+const MOST_SIDE = 1024; // pixels of an opened image; larger ones are scaled down
 
 export class Pad extends EventTarget {
   #canvas;
   #strokes = [];
+  #picture = null; // an image that was opened instead of drawn, on a canvas
   #current = null; // the stroke being drawn
   #pointer = null; // the pointer that draws it
   #pen = { x: 0.5, y: 0.3, shown: false };
@@ -29,7 +31,7 @@ export class Pad extends EventTarget {
   }
 
   get empty() {
-    return this.#strokes.length === 0;
+    return this.#strokes.length === 0 && this.#picture === null;
   }
 
   get drawing() {
@@ -39,23 +41,41 @@ export class Pad extends EventTarget {
   undo() {
     this.#lift();
     this.#strokes.pop();
+    this.#picture = null;
     this.#changed();
   }
 
   clear() {
     this.#lift();
     this.#strokes = [];
+    this.#picture = null;
     this.#changed();
   }
 
-  // The drawing as a PNG file, black on white in any color scheme.
-  toPng(side = 280) {
+  // Open an image file in place of the drawing.
+  async open(file) {
+    const image = await createImageBitmap(file);
+    const by = Math.min(1, MOST_SIDE / Math.max(image.width, image.height));
+    const [width, height] = [image.width, image.height].map((n) => Math.max(1, Math.round(n * by)));
+    const canvas = new OffscreenCanvas(width, height);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(image, 0, 0, width, height);
+    layOnPaper(context, width, height);
+    this.#lift();
+    this.#strokes = [];
+    this.#picture = canvas;
+    this.#changed();
+  }
+
+  // A canvas with the image, or with the drawing, black on white in any color scheme.
+  toCanvas(side = 280) {
+    if (this.#picture) return this.#picture;
     const canvas = new OffscreenCanvas(side, side);
-    const context = canvas.getContext("2d");
+    const context = canvas.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "white";
     context.fillRect(0, 0, side, side);
     this.#ink(context, side, "black");
-    return canvas.convertToBlob({ type: "image/png" });
+    return canvas;
   }
 
   #start(event) {
@@ -120,6 +140,7 @@ export class Pad extends EventTarget {
   }
 
   #begin(point) {
+    this.#picture = null;
     this.#current = [point];
     this.#strokes.push(this.#current);
     this.#changed();
@@ -143,6 +164,12 @@ export class Pad extends EventTarget {
     const context = this.#canvas.getContext("2d");
     const colour = getComputedStyle(this.#canvas);
     context.clearRect(0, 0, side, side);
+    if (this.#picture) {
+      const { width, height } = this.#picture;
+      const by = side / Math.max(width, height);
+      const place = [(side - by * width) / 2, (side - by * height) / 2, by * width, by * height];
+      context.drawImage(this.#picture, ...place);
+    }
     this.#ink(context, side, colour.color);
     if (!this.#pen.shown) return;
     context.beginPath();
@@ -180,4 +207,18 @@ function inkStroke(context, side, points) {
     context.stroke();
     start = end;
   }
+}
+
+// Transparent pixels become white, or black if the image has only light strokes.
+function layOnPaper(context, width, height) {
+  const { data } = context.getImageData(0, 0, width, height);
+  let [drawn, weight] = [0, 0];
+  for (let at = 0; at < data.length; at += 4) {
+    drawn += data[at + 3] / 255;
+    weight += ((data[at] + data[at + 1] + data[at + 2]) * data[at + 3]) / 255;
+  }
+  const isLight = drawn > 0 && weight / (3 * drawn) > 127.5 && drawn < (width * height) / 2;
+  context.globalCompositeOperation = "destination-over";
+  context.fillStyle = isLight ? "black" : "white";
+  context.fillRect(0, 0, width, height);
 }

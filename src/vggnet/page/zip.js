@@ -42,7 +42,7 @@ function fields(pairs) {
 }
 
 // The checksum of ITU-T V.42, bit by bit: a saved image has only 300 bytes.
-function crc32(bytes) {
+export function crc32(bytes) {
   let crc = ~0;
   for (const byte of bytes) {
     crc ^= byte;

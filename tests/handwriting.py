@@ -1,10 +1,17 @@
-"""Ten digits as a hand draws them: strokes of points, as shares of the pad's side."""
+"""Ten digits as a hand draws them, and a browser to draw them in."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import cos, radians, sin
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 Stroke = list[tuple[float, float]]
+"""Points, as shares of the pad's side."""
 
 
 def arc(x: float, y: float, rx: float, ry: float, start: float, stop: float) -> Stroke:
@@ -41,3 +48,35 @@ DIGITS: dict[str, list[Stroke]] = {
         [*arc(0.49, 0.37, 0.15, 0.15, -20, -370), (0.63, 0.5), (0.6, 0.66), (0.57, 0.8)],
     ],
 }
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """Run a browser without a window."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+def draw(page: Any, strokes: list[Stroke]) -> None:
+    """Draw with the mouse."""
+    page.locator("#pad").scroll_into_view_if_needed()
+    box = page.locator("#pad").bounding_box()
+    for stroke in strokes:
+        points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in stroke]
+        page.mouse.move(*points[0])
+        page.mouse.down()
+        for point in points[1:]:
+            page.mouse.move(*point)
+        page.mouse.up()
+
+
+def settled(page: Any) -> str:
+    """Return the answer once it belongs to the finished drawing."""
+    page.locator("#reading[aria-busy=false]").wait_for()
+    answer: str = page.locator("#answer").text_content()
+    return answer

@@ -1,0 +1,1 @@
+"""Tests of the page's modules, and of the page as one file."""
