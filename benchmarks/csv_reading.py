@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -39,11 +38,17 @@ def write_table(path: Path) -> None:
     path.with_name("train.csv.gz").write_bytes(gzip.compress(content, 6))
 
 
+def peak_mib() -> float:
+    """Return the most memory that this process has had (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def read(path: str) -> dict[str, Any]:
     """Read a table, and return figures of this process."""
     from vggnet.data.storage import load_dataset
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_mib()
     started, used = time.perf_counter(), time.process_time()
     found = load_dataset(path)
     return {
@@ -51,7 +56,7 @@ def read(path: str) -> dict[str, Any]:
         "cpu_seconds": time.process_time() - used,
         "images": len(found.train) + len(found.test),
         "before_mib": before,
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak_mib(),
     }
 
 

@@ -32,10 +32,10 @@ WORKERS = min(8, os.cpu_count() or 1)
 """What vggnet uses."""
 
 CASES = (
-    ("png", 28, 28, 3_000, (28,)),
-    ("jpg", 96, 96, 2_000, (32, 96)),
-    ("jpg", 500, 375, 400, (32, 96, 224)),
-    ("jpg", 1600, 1200, 50, (32, 224)),
+    ("png", 28, 28, 1_000, (28,)),
+    ("jpg", 96, 96, 800, (32, 96)),
+    ("jpg", 500, 375, 120, (32, 96, 224)),
+    ("jpg", 1600, 1200, 20, (32, 224)),
 )
 """Format, width, height, number of files, and the sizes that they are fitted to."""
 

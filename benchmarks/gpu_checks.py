@@ -192,9 +192,6 @@ def waits(context: Context) -> Iterator[Line]:
     for recipe in RECIPES:
         for precision in ("fp32", "fp16"):
             what = f"waits within an epoch: {recipe}, {precision}"
-            if not context.is_cuda:
-                yield line(what, "needs CUDA", "skipped")
-                continue
             state, batches = _begin(context, recipe, precision=precision)
             given = batches.shuffled(0, 0)
             with computing(precision, 1), own_random_numbers(context.device):
@@ -271,8 +268,8 @@ def onnx(context: Context) -> Iterator[Line]:
 def article(context: Context) -> Iterator[Line]:
     """Time the article's GPU script and `vggnet train` in turn, as whole processes."""
     what = "the article's GPU script against vggnet train"
-    if not context.is_cuda or not context.article:
-        yield line(what, "needs CUDA and --article vggnet_gpu.py", "skipped")
+    if not context.article:
+        yield line(what, "needs --article vggnet_gpu.py", "skipped")
         return
     if not importlib.util.find_spec("torchvision"):
         yield line(what, "needs torchvision", "skipped")
@@ -294,9 +291,6 @@ def article(context: Context) -> Iterator[Line]:
 def compare(context: Context) -> Iterator[Line]:
     """Run `vggnet compare --to-accuracy`, CPU against GPU; a deadline keeps what is done."""
     what = "vggnet compare --to-accuracy 99, CPU against GPU"
-    if not context.is_cuda:
-        yield line(what, "needs CUDA", "skipped")
-        return
     options = ["--to-accuracy", "99", "--seeds", "2", "--steps", "50", "--repeats", "3"]
     with tempfile.TemporaryDirectory() as name:
         process = subprocess.Popen(
@@ -318,9 +312,6 @@ def compare(context: Context) -> Iterator[Line]:
 
 def timeline(context: Context) -> Iterator[Line]:
     """Record the kernels of 20 steps of each recipe, and keep the timeline of `fast`."""
-    if not context.is_cuda:
-        yield line("kernels of a step", "needs CUDA", "skipped")
-        return
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     for recipe in RECIPES:
         state, batches = _begin(context, recipe)

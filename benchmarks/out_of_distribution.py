@@ -10,7 +10,7 @@ kept in `--runs` and are not trained again.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,28 +35,27 @@ from vggnet.inference.predict import DEFAULT_REJECT
 
 Scores = npt.NDArray[np.floating]
 
-SCORES: dict[str, Callable[[vggnet.Classifier, Pixels], Scores]] = {
-    "typicality": lambda model, images: -typicality(model, images),
-    "largest probability": lambda model, images: -model.predict(images).probabilities.max(axis=1),
-    "largest logit": lambda model, images: -model.logits(images).amax(1).numpy(),
-    "energy": lambda model, images: -model.logits(images).logsumexp(1).numpy(),
-}
-"""Higher is less like the training images. The last two: arXiv 1911.11132 and 2010.03759."""
+SCORES = ("typicality", "largest probability", "largest logit", "energy")
+"""The last two: arXiv 1911.11132 and 2010.03759."""
 
 
-def typicality(model: vggnet.Classifier, images: Pixels) -> Scores:
-    """Return what `predict` compares with the rate of `--reject`."""
-    found = model.predict(images).typicality
-    assert found is not None
-    return found
+def score(model: vggnet.Classifier, images: Pixels) -> dict[str, Scores]:
+    """Return each score, (N,): higher is less like the training images."""
+    found, logits = model.predict(images), model.logits(images)
+    assert found.typicality is not None
+    values = (
+        *(found.typicality, found.probabilities.max(axis=1)),
+        *(logits.amax(1).numpy(), logits.logsumexp(1).numpy()),
+    )
+    return {name: -one for name, one in zip(SCORES, values, strict=True)}
 
 
 def load_kinds(half: Half) -> dict[str, Pixels]:
     """Return the images that are no digits, by kind."""
     fashion = load_dataset("fashion-mnist")
-    images = fashion.test.images if half == "test" else fashion.train.images[:2_000]
+    split = fashion.test if half == "test" else fashion.train
     return {
-        "Fashion-MNIST": images,
+        "Fashion-MNIST": split.images[:2_000],
         **unlike_digits(half),
         f"letters {ALSO_SIMILAR}": prepare(draw_letters(half, ALSO_SIMILAR)),
     }
@@ -72,19 +71,23 @@ def auroc(digits: Scores, others: Scores) -> float:
 def measure(seed: int, kinds: dict[str, Pixels], options: argparse.Namespace) -> list[Any]:
     """Return the figures of one model, for each score and kind."""
     model = load_or_train("fast", "mnist", seed, options.runs)
-    digits = load_dataset("mnist").test.images
+    digits = score(model, load_dataset("mnist").test.images)
+    found = {kind: score(model, images) for kind, images in kinds.items()}
     rows = []
-    for name, score in SCORES.items():
-        of_digits = score(model, digits)
+    for name in SCORES:
         # Typicality comes with its threshold; the others get the one that they would need.
-        limit = -DEFAULT_REJECT if name == "typicality" else np.quantile(of_digits, 0.99)
-        flagged = {"digits": float((of_digits > limit).mean())}
-        areas = {}
-        for kind, images in kinds.items():
-            found = score(model, images)
-            flagged[kind] = float((found > limit).mean())
-            areas[kind] = auroc(of_digits, found)
-        rows.append({"seed": seed, "score": name, "flagged": flagged, "auroc": areas})
+        limit = -DEFAULT_REJECT if name == "typicality" else np.quantile(digits[name], 0.99)
+        flagged = {"digits": digits, **found}
+        rows.append(
+            {
+                "seed": seed,
+                "score": name,
+                "flagged": {
+                    kind: float((one[name] > limit).mean()) for kind, one in flagged.items()
+                },
+                "auroc": {kind: auroc(digits[name], one[name]) for kind, one in found.items()},
+            }
+        )
     return rows
 
 

@@ -63,7 +63,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
     if page.file.src_uri == "reference/cli.md":
         markdown = markdown.replace("<!-- cli -->", _render_cli())
     if page.file.src_uri == "reference/python.md":
-        names = [f"::: vggnet.{name}" for name in vggnet.__all__ if not name.startswith("_")]
+        public = [name for name in vggnet.__all__ if not name.startswith("_")]
+        names = [f"::: vggnet.{name}" for name in (*public, "sklearn.VGGClassifier")]
         markdown = markdown.replace("<!-- python -->", "\n\n".join(names))
     source = Path(page.file.abs_src_path or "").relative_to(ROOT)
     places = {

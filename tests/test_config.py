@@ -7,13 +7,22 @@ import json
 from pathlib import Path
 
 import pytest
+import typer.main
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vggnet.architectures import ARCHITECTURES
-from vggnet.config import SECTIONS, Config, ModelConfig, differences, flatten
+from vggnet.cli import app
+from vggnet.config import SECTIONS, Config, ModelConfig, differences, flatten, list_keywords
 from vggnet.errors import ConfigError
-from vggnet.recipes import RECIPES, build_config, load_overrides, resolve_config, unflatten
+from vggnet.recipes import (
+    RECIPES,
+    build_config,
+    load_overrides,
+    nest_settings,
+    resolve_config,
+    unflatten,
+)
 
 
 def test_article_recipe_is_the_articles_training() -> None:
@@ -27,6 +36,49 @@ def test_article_recipe_is_the_articles_training() -> None:
     assert (train.epochs, train.global_batch_size) == (10, 128)
     assert (train.optimizer, train.peak_lr, train.betas) == ("adam", 1e-3, (0.9, 0.999))
     assert (train.schedule, train.weight_decay, train.label_smoothing) == ("constant", 0, 0)
+
+
+def test_every_setting_is_a_keyword_with_the_name_of_its_flag() -> None:
+    """What the command line spells `--batch-size` is `batch_size`; tables work beside it."""
+    command = typer.main.get_command(app).commands["train"]  # type: ignore[attr-defined]
+    flags = {
+        one.opts[0].removeprefix("--").replace("-", "_")
+        for one in command.params
+        if str(one.rich_help_panel).startswith("Settings: ")
+    }
+    assert list_keywords().keys() == flags
+    nested = {
+        "model": {"architecture": "vgg-a", "width": 0.5},
+        "train": {"epochs": 2, "global_batch_size": 64, "seed": 1},
+    }
+    flat = {"model": "vgg-a", "width": 0.5, "epochs": 2, "batch_size": 64, "seed": 1}
+    assert nest_settings(flat) == nested
+    assert nest_settings(nested) == nested
+    assert nest_settings({"train": {"epochs": 5, "seed": 1}, "epochs": 2}) == {
+        "train": {"epochs": 2, "seed": 1}
+    }
+    assert nest_settings({"global_batch_size": 64}) == nest_settings({"batch_size": 64})
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("epoch", "epochs"),
+        ("batchsize", "batch_size"),
+        ("learning_rate", "lr"),
+        ("ouput", "output"),
+    ],
+)
+def test_an_unknown_keyword_names_the_nearest(name: str, nearest: str) -> None:
+    """A typing error in a notebook costs no search in the documentation."""
+    with pytest.raises(ConfigError, match=rf"unknown setting '{name}'; .*'?{nearest}"):
+        nest_settings({name: 1}, ["output"])
+
+
+def test_a_configuration_shows_what_differs_from_the_defaults() -> None:
+    """One line, with the names that `vggnet.train` takes."""
+    found = Config.model_validate({"train": {"epochs": 2}, "model": {"architecture": "vgg-a"}})
+    assert repr(found) == "Config(recipe='fast', model='vgg-a', epochs=2.0)"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

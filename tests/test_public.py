@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import doctest
+import inspect
 import subprocess
 import sys
+from operator import attrgetter
+from pathlib import Path
 
 import pytest
 
 import vggnet
+from vggnet import recipes
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digit_model: Path) -> Path:
+    """A folder with the files that the examples of the docstrings name."""
+    monkeypatch.chdir(tmp_path)
+    Path("mnist_vggnet.pth").write_bytes(digit_model.read_bytes())
+    Path("digit.jpg").write_bytes((Path(__file__).parent.parent / "docs/digit.jpg").read_bytes())
+    return tmp_path
 
 
 def test_public_names_are_these() -> None:
@@ -15,6 +29,7 @@ def test_public_names_are_these() -> None:
     assert vggnet.__all__ == [
         "Classifier",
         "Config",
+        "Dataset",
         "Predictions",
         "Reporter",
         "TrainResult",
@@ -26,6 +41,37 @@ def test_public_names_are_these() -> None:
     ]
     for name in vggnet.__all__:
         assert getattr(vggnet, name) is not None
+
+
+def _documented() -> dict[str, object]:
+    """Return every public name and estimator, and the public methods of the classes."""
+    from vggnet.sklearn import VGGClassifier
+
+    methods = [f"Classifier.{name}" for name in ("predict", "evaluate", "export", "save")]
+    names = [*vggnet.__all__, *methods, "Dataset.from_arrays"]
+    names.remove("__version__")
+    return {name: attrgetter(name)(vggnet) for name in names} | {"VGGClassifier": VGGClassifier}
+
+
+@pytest.mark.parametrize(("name", "documented"), _documented().items(), ids=_documented())
+def test_every_docstring_has_an_example_that_runs(
+    name: str, documented: object, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the reference shows is what a reader gets, with a model and MNIST at hand."""
+    # Each example trains for a few steps; a smaller network makes that quick.
+    monkeypatch.setitem(recipes.RECIPES["fast"], "model", {"stages": ((4,), (4,)), "hidden": (4,)})
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    docstring = inspect.getdoc(documented) or ""
+    test = parser.get_doctest(docstring, {"vggnet": vggnet}, name, None, 0)
+    assert test.examples
+    report: list[str] = []
+    runner.run(test, out=report.append)
+    assert not runner.failures, "".join(report)
+
+
+def test_type_hints_are_visible() -> None:
+    """The package is marked as typed, so that mypy and pyright read it."""
+    assert (Path(vggnet.__file__).parent / "py.typed").exists()
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,7 @@ def test_a_run_leaves_everything_it_promises(here: Path, mnist: Dataset) -> None
         "metrics.csv",
         "mistakes.png",
         "model.safetensors",
+        "reliability.png",
         "steps.csv",
         "test.json",
     }
@@ -128,7 +130,7 @@ class ArticleNetwork(nn.Module):
 
 def test_the_articles_class_loads_what_best_leaves() -> None:
     """Strictly, and fed pixels scaled to [-1, 1] it gives the logits that the run judged."""
-    result = vggnet.train("best", train=SHORT, data=SMALL, output="mnist_vggnet.pth")
+    result = vggnet.train(recipe="best", train=SHORT, data=SMALL, output="mnist_vggnet.pth")
     network = ArticleNetwork().eval()
     network.load_state_dict(torch.load("mnist_vggnet.pth", weights_only=True), strict=True)
     test = vggnet.load_dataset("digits").test
@@ -223,9 +225,67 @@ def test_a_diverging_run_keeps_what_was_good(here: Path) -> None:
     assert all(parameter.isfinite().all() for parameter in kept.network.parameters())
 
 
+def test_a_run_on_arrays_goes_on_with_the_same_arrays(here: Path, mnist: Dataset) -> None:
+    """Arrays train like a dataset on disk, and a resumed run checks that they are the same."""
+    images, labels = mnist.train.images[:300, 0] / 255, mnist.train.labels[:300]
+    test = (mnist.test.images[:20], mnist.test.labels[:20])
+    settings = {"recipe": "article", "model": TINY, "batch_size": 100, "threads": 1}
+    result = vggnet.train((images, labels), test=test, epochs=1, name="a", **settings)
+    assert result.output == Path("arrays_vggnet.pth")
+    assert result.evaluation.count == 20
+    assert len(result.epochs[0].step_losses) == 3
+    assert vggnet.load(result.output).evaluate(test).correct == result.evaluation.correct
+    more = vggnet.train((images, labels), test=test, resume=here / "runs/a", epochs=2)
+    assert more.epochs[-1].step == 6
+    with pytest.raises(ConfigError, match="the dataset has changed"):
+        vggnet.train((images, labels[::-1]), test=test, resume=here / "runs/a", epochs=3)
+    with pytest.raises(ConfigError, match=r"pass them again, as in vggnet.train\(\(images"):
+        vggnet.train(resume=here / "runs/a", epochs=3)
+
+
+def test_arguments_that_do_not_go_together_are_refused(mnist: Dataset) -> None:
+    """Before any training, and with the way to say what is meant."""
+    with pytest.raises(ConfigError, match="unknown setting 'epoch'; did you mean 'epochs'"):
+        vggnet.train(epoch=1)
+    with pytest.raises(ConfigError, match=r"'best' is a recipe.* recipe='best'"):
+        vggnet.train("best")
+    with pytest.raises(ConfigError, match="to train on, too"):
+        vggnet.train("mnist", test=(mnist.test.images, mnist.test.labels))
+
+
+def test_a_run_shows_its_progress_and_result(capsys: pytest.CaptureFixture[str]) -> None:
+    """Outside of a notebook: lines. The result is one line, and its page shows three figures."""
+    result = vggnet.train("digits", model=TINY, epochs=1, batch_size=128, threads=1)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("custom on digits: recipe fast, 1 epoch of 1,280 images")
+    assert shown[1].startswith("epoch 1 · loss")
+    assert shown[2] == f"test {result.evaluation.describe()} in {result.seconds:.1f} s"
+    assert "digits_vggnet.pth" in shown[3]
+    assert repr(result).startswith(f"TrainResult({result.evaluation.describe()}, custom on digits")
+    assert len(repr(result)) < 300
+    assert "\n" not in repr(result)
+    assert result._repr_html_().count("<img") == 3
+    vggnet.train("digits", model=TINY, epochs=1, threads=1, reporter=Reporter())
+    assert not capsys.readouterr().out
+
+
+def test_a_reporter_can_read_the_losses_so_far() -> None:
+    """What a curve shows during an epoch is what the epoch's result says in the end."""
+    seen: list[list[float]] = []
+
+    class Watch(Recorder):
+        def watched(self, losses: Callable[[], list[float]]) -> None:
+            seen.append(losses())
+
+    recorder = Watch()
+    vggnet.train("digits", model=TINY, epochs=1, batch_size=500, threads=1, reporter=recorder)
+    assert [len(one) for one in seen] == [1, 2, 3]
+    assert seen[-1] == pytest.approx(recorder.epochs[0].step_losses)
+
+
 def test_a_run_that_goes_on_is_not_finished(here: Path) -> None:
     """More epochs of a finished run, stopped on the way: nothing calls it finished meanwhile."""
-    vggnet.train("article", model=TINY, train={**SHORT, "epochs": 0.5}, data=SMALL, name="a")
+    vggnet.train(recipe="article", model=TINY, train={**SHORT, "epochs": 0.5}, data=SMALL, name="a")
     assert (here / "runs/a/test.json").exists()
 
     class Stop(Reporter):

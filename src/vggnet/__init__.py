@@ -1,7 +1,8 @@
 """Train, use and benchmark VGG networks on MNIST, similar datasets and your own images.
 
-`vggnet.train()` trains and saves a model; `vggnet.load(path)` returns a `Classifier` with
-`predict(images)`. The command line, `vggnet.cli`, does the same.
+`vggnet.train()` trains and saves a model; `vggnet.load(path)` returns a `Classifier`, which
+predicts, evaluates and exports. `vggnet.sklearn.VGGClassifier` does the same as an estimator of
+scikit-learn. The command line, `vggnet.cli`, has the same settings under the same names.
 """
 
 from importlib import import_module
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vggnet.config import Config
+    from vggnet.data.dataset import Dataset
     from vggnet.data.storage import load_dataset
     from vggnet.errors import VggnetError
-    from vggnet.inference.predict import Classifier, Predictions, load
+    from vggnet.inference.predict import Classifier, load
+    from vggnet.inference.predictions import Predictions
     from vggnet.run import Reporter, TrainResult, train
 
 __version__ = "0.1.0"
@@ -19,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Classifier",
     "Config",
+    "Dataset",
     "Predictions",
     "Reporter",
     "TrainResult",
@@ -32,7 +36,8 @@ __all__ = [
 _HOMES = {
     "Classifier": "vggnet.inference.predict",
     "Config": "vggnet.config",
-    "Predictions": "vggnet.inference.predict",
+    "Dataset": "vggnet.data.dataset",
+    "Predictions": "vggnet.inference.predictions",
     "Reporter": "vggnet.run",
     "TrainResult": "vggnet.run",
     "VggnetError": "vggnet.errors",

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -198,13 +198,16 @@ class DataConfig(_Section):
     """Training images to hold out for calibrating the probabilities, if every image would be
     trained on, there is no validation, and they are at most a tenth of all."""
 
-    mean: tuple[float, ...] = Field((0.5,), min_length=1, json_schema_extra=_flag())
-    """Subtracted from pixels in [0, 1]: one value, or one per channel."""
+    mean: tuple[float, ...] = Field((0.5,), min_length=1)
+    """Subtracted from pixels in [0, 1]: one value, or one per channel, such as 0.5,0.4,0.4."""
 
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (0.5,), min_length=1, json_schema_extra=_flag()
-    )
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5,), min_length=1)
     """Divides the difference; mean 0.5 and std 0.5 give [-1, 1], as in the article."""
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _read_channels(cls, value: object) -> object:
+        return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 class AugmentConfig(_Section):
@@ -326,7 +329,12 @@ class TrainConfig(_Section):
 
 
 class Config(_Section):
-    """Everything that decides the result of a run."""
+    """Everything that decides the result of a run.
+
+    Examples:
+        >>> vggnet.Config(train={"epochs": 2, "seed": 1})
+        Config(recipe='fast', epochs=2.0, seed=1)
+    """
 
     recipe: str = "fast"
     """Name of the recipe that the other values started from."""
@@ -335,6 +343,12 @@ class Config(_Section):
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+
+    def __repr__(self) -> str:
+        changed = "".join(f", {name}={one!r}" for name, one in _changes(self).items())
+        return f"Config(recipe={self.recipe!r}{changed})"
+
+    __str__ = __repr__
 
 
 SECTIONS: dict[str, type[_Section]] = {
@@ -345,12 +359,42 @@ SECTIONS: dict[str, type[_Section]] = {
 }
 
 
+def spell_flag(name: str, field: Any) -> list[str]:
+    """Return the spellings of a field's flag; an empty list means that it has none."""
+    extra = field.json_schema_extra or {}
+    flag = name.replace("_", "-")
+    if bool in (field.annotation, *get_args(field.annotation)):
+        return [f"--{flag}/--no-{flag}"]
+    spelling: list[str] = extra.get("flag", [f"--{flag}"])
+    return spelling
+
+
+def list_keywords() -> dict[str, tuple[str, str]]:
+    """Return section and field of each setting by its flag as a keyword, such as `batch_size`."""
+    return {
+        spelling[0].partition("/")[0].lstrip("-").replace("-", "_"): (section, name)
+        for section, fields in SECTIONS.items()
+        for name, field in fields.model_fields.items()
+        if (spelling := spell_flag(name, field))
+    }
+
+
 def flatten(config: Config) -> dict[str, Any]:
     """Return all settings by dotted name, such as "train.epochs", as plain values for JSON."""
     values = config.model_dump(mode="json")
     for section in SECTIONS:
         values |= {f"{section}.{name}": value for name, value in values.pop(section).items()}
     return values
+
+
+def _changes(config: Config) -> dict[str, Any]:
+    """Return the settings that are not the defaults, by keyword."""
+    values, defaults = flatten(config), flatten(Config())
+    return {
+        keyword: values[name]
+        for keyword, place in list_keywords().items()
+        if values[name := ".".join(place)] != defaults[name]
+    }
 
 
 class Difference(NamedTuple):

@@ -18,9 +18,21 @@ def quote(words: Sequence[str]) -> str:
 
 
 class VggnetError(Exception):
-    """Base class of all errors that a user can cause and fix."""
+    """Base class of all errors that a user can cause and fix.
+
+    Examples:
+        >>> try:
+        ...     vggnet.load("missing.pth")
+        ... except vggnet.VggnetError as error:
+        ...     print(type(error).__name__)
+        ModelFileError
+    """
 
     exit_code = 1
+
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the message, as the command line does."""
+        return [f"{type(self).__name__}: {self}"]
 
 
 class ConfigError(VggnetError):

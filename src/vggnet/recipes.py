@@ -6,50 +6,38 @@ import errno
 import json
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from vggnet.config import SECTIONS, Config, suggest
+from vggnet.config import SECTIONS, Config, list_keywords, suggest
 from vggnet.errors import ConfigError
+
+_FAST: dict[str, dict[str, Any]] = {
+    "model": {"dropout": 0.0},
+    "data": {"calibration_size": 2000},
+    "train": {
+        "epochs": 0.75,
+        "min_steps": 300,
+        "global_batch_size": 96,
+        "optimizer": "muon",
+        "peak_lr": 5.5e-3,
+        "betas": (0.9, 0.99),
+        "schedule": "linear",
+        "warmup_fraction": 0.2,
+        "label_smoothing": 0.1,
+    },
+}
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # Exactly the article's training: ten epochs of Adam with a constant learning rate.
     "article": {},
     # docs/decisions/fast-recipe.md explains the values.
-    "fast": {
-        "model": {"dropout": 0.0},
-        "data": {"calibration_size": 2000},
-        "train": {
-            "epochs": 0.75,
-            "min_steps": 300,
-            "global_batch_size": 96,
-            "optimizer": "muon",
-            "peak_lr": 5.5e-3,
-            "betas": (0.9, 0.99),
-            "schedule": "linear",
-            "warmup_fraction": 0.2,
-            "label_smoothing": 0.1,
-        },
-    },
-    # docs/decisions/finetune-recipe.md explains the values.
-    "finetune": {
-        "model": {"dropout": 0.0},
-        "train": {
-            "epochs": 0.75,
-            "min_steps": 300,
-            "init_lr": 0.3,
-            "global_batch_size": 96,
-            "optimizer": "muon",
-            "peak_lr": 5.5e-3,
-            "betas": (0.9, 0.99),
-            "schedule": "linear",
-            "warmup_fraction": 0.2,
-            "label_smoothing": 0.1,
-        },
-    },
+    "fast": _FAST,
+    # For --init: no other settings beat those of `fast`, docs/decisions/small-sets.md.
+    "finetune": _FAST,
     # docs/decisions/best-recipe.md explains the values.
     "best": {
         "model": {"batch_norm": True, "dropout": 0.0},
@@ -99,6 +87,38 @@ def resolve_config(*layers: Mapping[str, Any]) -> Config:
             else:
                 raise ConfigError(f"{key}: must be a table of settings, not {value!r}")
     return build_config({**merged, "recipe": recipe})
+
+
+def nest_settings(settings: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
+    """Turn flat settings, such as `epochs=2`, into nested ones, such as `train={"epochs": 2}`.
+
+    Args:
+        settings: By the name of the flag, or of the field. Tables stay as they are, and what is
+            flat overrides them; `model` may be a table or the name of an architecture.
+        others: More names that a misspelled one may mean.
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    known = {name: place for place in list_keywords().values() for name in place[1:]}
+    known |= list_keywords()
+    nested: dict[str, Any] = {
+        key: value
+        for key, value in settings.items()
+        if key in SECTIONS and (key not in known or isinstance(value, Mapping))
+    }
+    for name, value in settings.items():
+        if name in nested:
+            continue
+        if name not in known:
+            raise ConfigError(
+                f"unknown setting {name!r}; {suggest(name, [*list_keywords(), *others])}"
+            )
+        section, field = known[name]
+        table = nested.get(section, {})
+        if isinstance(table, Mapping):  # `resolve_config` refuses anything else
+            nested[section] = {**table, field: value}
+    return nested
 
 
 def build_config(values: Mapping[str, Any]) -> Config:

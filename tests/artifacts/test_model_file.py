@@ -11,18 +11,21 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vggnet.artifacts.atomic import check_writable, write_file
 from vggnet.artifacts.model_card import ModelCard
-from vggnet.artifacts.model_file import check_suffix, load_model, save_model
+from vggnet.artifacts.model_file import Overrides, check_suffix, load_model, save_model
 from vggnet.config import ModelConfig
 from vggnet.engine.calibration import Calibration
+from vggnet.engine.features import trace
+from vggnet.engine.typicality import fit_typicality, layer_values
 from vggnet.errors import ConfigError, ModelFileError, OutputError
 from vggnet.model.vgg import VGG, build_network
 
@@ -85,6 +88,39 @@ def test_a_pth_is_a_plain_state_dict(tmp_path: Path) -> None:
     assert list(state) == list(network.state_dict())
     twin = VGG(ModelConfig())
     twin.load_state_dict(state, strict=True)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_statistics_of_the_training_images_are_no_weights(
+    tmp_path: Path, network: VGG, suffix: str
+) -> None:
+    """They are in the description, so other classes still load the file; a wrong one is refused."""
+    images = torch.randn(600, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        values = layer_values(trace(network, images))
+    typicality = fit_typicality(values, np.arange(600) % 10, values)
+    card = CARD.model_copy(update={"typicality": typicality})
+    path = tmp_path / f"model{suffix}"
+    save_model(path, network, card)
+    found = load_model(path)
+    assert found.card == card
+    assert found.card.typicality is not None
+    assert np.array_equal(found.card.typicality.rank(values), typicality.rank(values))
+    state = load_file(path) if suffix == ".safetensors" else torch.load(path, weights_only=True)
+    assert set(state) == set(network.state_dict())
+    VGG(SMALL).load_state_dict(state, strict=True)
+    save_model(path, build_network(SMALL.model_copy(update={"hidden": (5,)}), 0), card)
+    with pytest.raises(ModelFileError, match="statistics of another network's layers"):
+        load_model(path)
+
+
+def test_other_inputs_end_the_calibration(tmp_path: Path, network: VGG) -> None:
+    """With another normalization the file's numbers do not hold; other names change nothing."""
+    path = tmp_path / "model.pth"
+    save_model(path, network, CARD)
+    assert load_model(path, Overrides(mean=(0.1,))).card.calibration is None
+    names = tuple("klmnopqrst")
+    assert load_model(path, Overrides(classes=names)).card.calibration == CARD.calibration
 
 
 def test_files_of_version_01_load(tmp_path: Path, network: VGG) -> None:

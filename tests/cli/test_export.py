@@ -72,7 +72,7 @@ def test_the_larger_networks(vggnet: Command, digits: Path, name: str, kind: str
     network = {"architecture": name, "width": 0.05}
     settings = {"epochs": 0.1, "threads": 1, "kernels": "torch"}
     data = {"dataset": str(digits)}
-    package.train("article", model=network, train=settings, data=data, output="large.pth")
+    package.train(recipe="article", model=network, train=settings, data=data, output="large.pth")
     done = vggnet("export", "large.pth", "--format", kind, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["worst"] <= 1e-4

@@ -183,7 +183,7 @@ def test_a_worker_that_ends_is_replaced() -> None:
 
 def test_a_body_may_not_compute_for_long() -> None:
     """A worker that computes beyond its limit ends, and the body is an error for its client."""
-    numbers = b'{"images": [' + b"0," * 12_000_000 + b"0]}"
+    numbers = b'{"images": [' + b"0," * 20_000_000 + b"0]}"
 
     async def run() -> None:
         async with Workers(1, Limits(worker_cpu_seconds=0, worker_seconds=300)) as workers:

@@ -72,6 +72,12 @@ class ModelCard(_Record):
     typicality: Typicality | None = None
     """Statistics of the training images, to tell others from them."""
 
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.image_shape))
+        return f"ModelCard({len(self.classes):,} classes, {shape} images, {self.data.dataset})"
+
+    __str__ = __repr__
+
     @property
     def data(self) -> RecordedData:
         """The images of the training."""

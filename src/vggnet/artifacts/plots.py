@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,8 @@ def render_curves(
     accuracies = np.concatenate([epoch.step_accuracies for epoch in epochs])
     ends = [epoch.step for epoch in epochs]
     held_out = [(end, one) for end, one in zip(ends, validations, strict=True) if one is not None]
-    figure = build_figure(10, 4.2)
+    figure = build_figure(10, 4.2, layout=None)
+    figure.subplots_adjust(0.09, 0.115, 0.99, 0.92, wspace=0.18)
     left, right = figure.subplots(1, 2)
     smoothed = f" (labels smoothed by {label_smoothing:g})" if label_smoothing else ""
     _draw_curve(left, losses, "training" + smoothed)
@@ -75,7 +76,14 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
     np.fill_diagonal(mistakes, 0)
     many = len(classes)
     side = min(20.0, 2.2 + 0.55 * many)
-    figure = build_figure(side, side)
+    fonts = Fonts("".join(classes))
+    shown = [
+        name if fonts.can_draw(name) else f"no. {number}" for number, name in enumerate(classes)
+    ]
+    turned = 90 if max(map(len, shown)) > 3 else 0
+    figure = build_figure(side, side, layout="constrained" if turned else None)
+    if not turned:
+        figure.subplots_adjust(0.9 / side, 0.65 / side, 1 - 0.15 / side, 1 - 0.6 / side)
     axes = figure.subplots()
     axes.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1.0, mistakes.max() * 1.4))
     size = 10 if many <= 12 else 6
@@ -94,11 +102,6 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
                     color=color,
                     weight=weight,
                 )
-    fonts = Fonts("".join(classes))
-    shown = [
-        name if fonts.can_draw(name) else f"no. {number}" for number, name in enumerate(classes)
-    ]
-    turned = 90 if max(map(len, shown)) > 3 else 0
     axes.set_xticks(range(many), shown, rotation=turned, fontsize=size, **fonts.style)
     axes.set_yticks(range(many), shown, fontsize=size, **fonts.style)
     title = f"{evaluation.count - evaluation.correct:,} errors in {evaluation.count:,} images"
@@ -122,14 +125,14 @@ def render_reliability(path: Path, evaluation: Evaluation) -> None:
         _draw_reliability(axes, one.reliability, name, color, marker)
     axes.set(
         title=f"Confidence and accuracy of {evaluation.count:,} predictions",
-        xlabel="mean confidence of a tenth of the scale, %",
+        xlabel="mean confidence of the predictions in a tenth of the scale, %",
         ylabel="of these, correct, % (95 % interval)",
         xlim=(0, 102),
         ylim=(0, 102),
     )
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="upper left", title="mean difference (ECE)", alignment="left")
+    axes.legend(loc="lower right", title="mean difference (ECE)", alignment="left")
     save_figure(figure, path)
 
 
@@ -186,9 +189,9 @@ def render_sheet(
 ) -> None:
     """Draw images (N, C, H, W) in a grid, each with its caption."""
     rows = max(1, -(-len(images) // columns))
-    figure = build_figure(1.5 * columns, 1.85 * rows + 0.5)
-    # One Axes for all images: with one for each of 40, the layout takes a second.
-    axes = figure.subplots()
+    figure = build_figure(1.5 * columns, 1.85 * rows + 0.5, layout=None)
+    # One Axes for all images: 40 of them would take a second.
+    axes = figure.add_axes((0, 0, 1, 1.85 * rows / (1.85 * rows + 0.5)))
     axes.set(xlim=(0, columns), ylim=(rows, -0.02))
     fonts = Fonts("".join((title, *captions)))
     axes.set_title(fonts.replace(title), **fonts.style)
@@ -256,12 +259,19 @@ def _characters(path: str) -> set[str]:
     return set(map(chr, FT2Font(path).get_charmap()))
 
 
-def build_figure(width: float, height: float) -> Figure:
-    """Return an empty figure; sizes are in inches of 110 pixels."""
+def build_figure(
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> Figure:
+    """Return an empty figure.
+
+    Args:
+        width, height: In inches of 110 pixels.
+        layout: "constrained" makes room for any text, which takes as long as the drawing.
+    """
     # Imported here because it takes 0.3 s, and most commands draw nothing.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=110, layout="constrained")
+    return Figure(figsize=(width, height), dpi=110, layout=layout)
 
 
 def _draw_curve(axes: Axes, values: npt.NDArray[np.float64], label: str) -> None:

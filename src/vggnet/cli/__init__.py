@@ -12,7 +12,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from vggnet import __version__
-from vggnet.cli import compare, data, env, evaluate, export, look, predict, serve, study, train
+from vggnet.cli import (
+    compare,
+    data,
+    env,
+    evaluate,
+    export,
+    info,
+    look,
+    predict,
+    serve,
+    study,
+    train,
+)
 from vggnet.cli.terminal import print_logged_warnings, say
 from vggnet.errors import VggnetError
 
@@ -30,6 +42,7 @@ app = typer.Typer(
 app.command(cls=train.TrainCommand)(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(info.info)
 app.command()(look.look)
 app.command()(export.export)
 app.command()(compare.compare)

@@ -117,12 +117,8 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-    low, high = found.accuracy_interval
     console.print(
-        f"accuracy {100 * found.accuracy:.2f} % ({found.correct:,} of {found.count:,}; "
-        f"95 % interval {100 * low:.2f} to {100 * high:.2f} %)\n"
-        f"{_describe_probabilities(found)}\n"
-        f"data     {printable(source)}"
+        f"{found.describe()}\n{_describe_probabilities(found)}\ndata     {printable(source)}"
     )
     if found.is_imbalanced:
         console.print(

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from vggnet.cli import model_options as options
 from vggnet.cli.options import DataDir
 from vggnet.cli.terminal import say, warn
-from vggnet.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vggnet.artifacts.export.program import EndToEndModel
-    from vggnet.data.dataset import Dataset
 
 _NOTABLE_LOSS = 0.1
 """Percentage points of accuracy that quantization may cost without a warning."""
@@ -55,56 +49,14 @@ def export(
     The file is kept only if its outputs equal the network's on 1,000 test images. All but the
     page and C take images as uint8 (N, C, H, W), at any batch size.
     """
-    from vggnet.artifacts.export import TARGETS, check_target
-    from vggnet.artifacts.export.evidence import find_dataset
-    from vggnet.artifacts.export.program import EndToEndModel
-    from vggnet.artifacts.model_file import LoadedModel, load_model
-    from vggnet.engine.device import computing
+    from vggnet.artifacts.model_file import load_model
     from vggnet.engine.processor import usable_cores
+    from vggnet.inference.convert import Target, convert
 
-    if int8 and kind not in ("onnx", "c"):
-        raise ConfigError(f"--int8 works with --format onnx or c, not with {kind}")
-    file = TARGETS[kind].kind
     overrides = options.read_overrides(mean, std, image_size, classes)
-    loaded = load_model(model, overrides)
-    stem = model.resolve().name if model.is_dir() else model.stem
-    path = output or Path(f"{stem}{'_int8' * int8}{file.suffixes[0] if file else '_hub'}")
-    check_target(kind, path, model, force)
-    count = threads or usable_cores()
-    with computing("fp32", count):
-        dataset = find_dataset(loaded.card, data_dir)
-        shown = LoadedModel(loaded.network, loaded.card.without_paths())
-        network = EndToEndModel(shown, dataset.name if dataset else None)
-        if dataset and kind == "hub":
-            network.measure(dataset.test)
-        found = _write(network, kind, int8, path, dataset, count)
-    size = sum(one.stat().st_size for one in (path.rglob("*") if path.is_dir() else [path]))
-    found |= {"path": str(path), "format": kind, "bytes": size}
-    _print(found, TARGETS[kind].usage(path, loaded.card.image_shape), as_json)
-
-
-def _write(
-    network: EndToEndModel, kind: str, int8: bool, path: Path, dataset: Dataset | None, threads: int
-) -> dict[str, Any]:
-    """Export, and return what was measured."""
-    from vggnet.artifacts.export import export_model
-    from vggnet.artifacts.export.c_file import export_c
-    from vggnet.artifacts.export.evidence import choose_pixels
-    from vggnet.artifacts.export.int8 import export_int8
-    from vggnet.inference.read import choose_reading
-    from vggnet.inference.reading import Reading
-    from vggnet.page.export import export_page
-
-    pixels, source = choose_pixels(dataset, network.card.image_shape)
-    found: dict[str, Any] = {"images": len(pixels), "source": source}
-    if kind == "html":
-        drawn = choose_reading(network.card.trained_on) is Reading.DRAWN
-        return found | asdict(export_page(network, path, dataset, drawn))
-    if kind == "c":
-        return found | asdict(export_c(network, path, 8 if int8 else 32, pixels, source))
-    if int8:
-        return found | asdict(export_int8(network, path, dataset, (pixels, source), threads))
-    return found | {"worst": export_model(network, kind, path, pixels, source, threads)}
+    target = Target(kind, output, int8, data_dir, force)
+    found = convert(load_model(model, overrides), model, target, threads or usable_cores())
+    _print(found.facts, found.usage, as_json)
 
 
 def _print(found: dict[str, Any], usage: str, as_json: bool) -> None:

@@ -74,7 +74,8 @@ def look(
         warn("without the model's dataset there are no images to excite channels (--dataset)")
     with computing("fp32", threads or usable_cores()):
         view = run(classifier, shown, others, _CHANNELS, _EXCITING)
-    source = f"{len(others):,} of {test.source}" if test and others is not None else ""
+    name = Path(dataset or classifier.trained_on.dataset or "").name
+    source = f"{len(others):,} test images of {name}" if others is not None else ""
     page = render_look(view, others, f"vggnet look {model.name}", source)
     write_file(output, page.encode())
     say(str(output))

@@ -85,7 +85,7 @@ def read_reject(text: str | None, models: Mapping[Path, ModelCard]) -> float:
         ConfigError: It is not a share, or so small that no image would be flagged.
     """
     from vggnet.cli.terminal import warn
-    from vggnet.inference.predict import DEFAULT_REJECT
+    from vggnet.inference.predictions import DEFAULT_REJECT
 
     if text is None:
         return DEFAULT_REJECT

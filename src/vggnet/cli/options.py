@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from vggnet.config import SECTIONS, DataConfig
+from vggnet.config import SECTIONS, DataConfig, spell_flag
 from vggnet.recipes import load_overrides
 
 
@@ -49,7 +49,7 @@ def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Ca
             annotation=Annotated[
                 _plain_type(field.annotation) | None,
                 typer.Option(
-                    *_spell(name, field),
+                    *spell_flag(name, field),
                     help=field.description,
                     rich_help_panel=f"Settings: {section}",
                     show_default=False,
@@ -58,7 +58,7 @@ def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Ca
         )
         for section, fields in SECTIONS.items()
         for name, field in fields.model_fields.items()
-        if _spell(name, field) and f"{section}_{name}" not in omit
+        if spell_flag(name, field) and f"{section}_{name}" not in omit
     ]
     command.__signature__ = signature.replace(parameters=[*own, *derived])  # type: ignore[attr-defined]
     return command
@@ -89,16 +89,6 @@ def nest_flags(flags: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _spell(name: str, field: Any) -> list[str]:
-    """Return the spellings of a field's flag; an empty list means that it has none."""
-    extra = field.json_schema_extra or {}
-    flag = name.replace("_", "-")
-    if bool in (field.annotation, *get_args(field.annotation)):
-        return [f"--{flag}/--no-{flag}"]
-    spelling: list[str] = extra.get("flag", [f"--{flag}"])
-    return spelling
-
-
 def _plain_type(annotation: Any) -> Any:
     """Return the type that the command line reads; the configuration checks the value."""
     parts = get_args(annotation)
@@ -107,6 +97,8 @@ def _plain_type(annotation: Any) -> Any:
     if get_origin(annotation) is Literal:
         return annotation
     if any(get_origin(part) is Literal for part in parts):
+        return str
+    if get_origin(annotation) is tuple and Ellipsis in parts:
         return str
     if get_origin(annotation) is tuple and Ellipsis not in parts:
         return types.GenericAlias(tuple, tuple(_plain_type(part) for part in parts))

@@ -15,7 +15,8 @@ from vggnet.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from vggnet.inference.predict import Classifier
-    from vggnet.inference.read import FileResult, Prediction
+    from vggnet.inference.predictions import Prediction
+    from vggnet.inference.read import FileResult
 
 NOTHING = "nothing drawn"
 
@@ -128,6 +129,8 @@ def predict(
             "MNIST's form: 28×28 pixels in grey, each class named by one character"
         )
     bit_depth = choose_bit_depth(inputs, classifier.trained_on)
+    if bit_depth and bit_depth != classifier.trained_on.bit_depth:
+        warn(f"of images with more than 8 bits, {2**bit_depth - 1:,} counts as white")
     sheet = _Sheet(rate)
     problems: list[str] = []
 

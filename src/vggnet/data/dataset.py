@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from vggnet.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+ARRAYS = "arrays"
+"""Default name of a dataset that a program holds."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,10 @@ class LabeledImages:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        images = f"{len(self):,} images, {describe_shape(self.images.shape[1:])}"
+        return f"LabeledImages({images}, {self.num_classes} classes: {self.source})"
 
     def take(self, indices: npt.NDArray[np.int64], source: str) -> LabeledImages:
         """Return the chosen images, in the given order; mapped images stay in their file."""
@@ -105,7 +116,13 @@ class SelectedImages:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All images that a run uses."""
+    """All images that a run uses; a notebook shows some of each class.
+
+    Examples:
+        >>> dataset = vggnet.load_dataset("mnist")
+        >>> dataset.classes[:3], dataset.shape, dataset.test.images.shape
+        (('0', '1', '2'), (1, 28, 28), (10000, 1, 28, 28))
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -127,6 +144,67 @@ class Dataset:
         """Channels, height and width of an image."""
         _, channels, height, width = self.train.images.shape
         return channels, height, width
+
+    @classmethod
+    def from_arrays(
+        cls,
+        train: tuple[Any, Any],
+        test: tuple[Any, Any] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        name: str = ARRAYS,
+        image_size: int | None = None,
+        common_classes: bool = False,
+    ) -> Self:
+        """Build a dataset from images and labels that a program holds.
+
+        Images are a NumPy array or a tensor: (N, H, W), (N, C, H, W), (N, H, W, C) with one or
+        three channels, or (N, values) of square images. They are whole numbers from 0 to 255, or
+        fractions from 0 to 1, which are rounded to multiples of 1/255. Or they are a list of
+        such images or of Pillow images.
+
+        Args:
+            train: Images and labels, (N,): whole numbers or names.
+            test: The same for the test; default: a sixth of each class is held out.
+            classes: The names of labels 0, 1, …; default: the labels themselves.
+            name: What to call the dataset, and the files of a run on it.
+            image_size: Height and width to fit the images to; needed if they have several sizes.
+            common_classes: Skip classes that are not in both splits.
+
+        Raises:
+            DataError: The images or labels are something else; the message says what.
+
+        Examples:
+            >>> import numpy as np
+            >>> images = np.random.default_rng(0).random((12, 16, 16))
+            >>> vggnet.Dataset.from_arrays((images, ["cat", "dog"] * 6))
+            Dataset(arrays: 10 training and 2 test images, grey 16×16, 2 classes)
+        """
+        from vggnet.data.collection import Request
+        from vggnet.data.sources.objects import build_dataset
+
+        request = Request(image_size=image_size, common_classes=common_classes)
+        return cast("Self", build_dataset(train, test, classes, name, request))
+
+    def __repr__(self) -> str:
+        validation = f", {len(self.validation):,} validation" if self.validation else ""
+        return (
+            f"Dataset({self.name}: {len(self.train):,} training{validation} and "
+            f"{len(self.test):,} test images, {describe_shape(self.shape)}, "
+            f"{len(self.classes)} classes)"
+        )
+
+    def _repr_html_(self) -> str:
+        from vggnet.data.sheet import render_dataset
+
+        return render_dataset(self)
+
+
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """Describe the shape (C, H, W) of an image, such as "grey 28×28"."""
+    channels, height, width = shape
+    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
+    return f"{kind} {width}×{height}"
 
 
 def is_imbalanced(counts: npt.NDArray[np.int64]) -> bool:

@@ -118,7 +118,7 @@ def read_header(file: File) -> Header:
 
 
 def _read_jpeg_header(start: bytes) -> Header | None:
-    """Read a JPEG's header in 13 µs, where Pillow takes 35; None if it is not all in `start`."""
+    """Read a JPEG's header in half of Pillow's time; None if it is not all in `start`."""
     try:
         frame = read_jpeg_frame(start)
     except (ImageError, struct.error, LookupError, ArithmeticError):
@@ -170,6 +170,16 @@ def load_image(
     """Read and decode a file; as `decode_image`."""
     with _decoded(file, max_pixels, side, bit_depth, budget or MemoryBudget()) as image:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def convert_image(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """Convert a Pillow image: uint8, (H, W) or (H, W, 3), upright and without transparency.
+
+    Raises:
+        ImageError: It is damaged, or its values are not those of an image.
+    """
+    with _image_errors(MAX_PIXELS):
+        return np.asarray(_flatten(ImageOps.exif_transpose(image), None))
 
 
 def load_fitted(

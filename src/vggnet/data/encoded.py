@@ -40,7 +40,7 @@ _MOST_THREADS = 8
 """Threads that decode; Pillow lets others run meanwhile, and they share a `MemoryBudget`."""
 
 _CHUNK = 8
-"""Files that a thread takes at a time: passing on a small image takes as long as reading it."""
+"""Files that a thread takes at a time, so that passing on small images takes little."""
 
 _IN_MEMORY = 1 << 30
 """Bytes of decoded images above which they are kept on disk by default."""
@@ -214,7 +214,7 @@ def _make_plan(found: LabelledFiles, source: Path, request: Request) -> _Plan:
         bit_depth = request.bit_depth or _choose_bit_depth(files, deep, bad)
         if request.bit_depth is None:
             warnings.append(
-                f"{len(deep):,} images have more than 8 bits; the largest value is within "
+                f"images with more than 8 bits: {len(deep):,}; the largest value is within "
                 f"{bit_depth}, so {2**bit_depth - 1:,} counts as white; choose with --bit-depth"
             )
     if cut := sum(header.cut for header in good.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from vggnet.data.catalog import CATALOG
 from vggnet.data.collection import TEST, Request
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.known import load_test
+from vggnet.data.sources.arrays import fit_images
+from vggnet.data.sources.objects import as_array, read_images
 from vggnet.data.storage import find_entry, is_path, load_path
 from vggnet.errors import ConfigError, DataError
 
@@ -65,7 +68,7 @@ def load_to_evaluate(
             )
         entry = find_entry(name)
         test, warnings = load_test(entry, data_dir, download=download)
-        return _relabel(test, entry.classes, trained_on), warnings
+        return relabel(test, entry.classes, trained_on), warnings
     channels, *sides = trained_on.image_shape
     request = Request(
         image_size=max(sides),
@@ -81,21 +84,51 @@ def load_to_evaluate(
     trained_on_it = found.digest.sha256 == trained_on.sha256
     if rows.own_test or trained_on_it:
         test = found.part(TEST, f"{name}, {'test set' if rows.own_test else 'held-out sixth'}")
-        return _relabel(test, rows.classes, trained_on), warnings
+        return relabel(test, rows.classes, trained_on), warnings
     if trained_on.dataset is not None and _is_same_place(name, trained_on.dataset):
         warnings += (
             f"{name} has changed since the model was trained on it, so some of these images may "
             "be its training images",
         )
     everything = LabeledImages(found.images, rows.labels, len(rows.classes), f"{name}, all of it")
-    return _relabel(everything, rows.classes, trained_on), warnings
+    return relabel(everything, rows.classes, trained_on), warnings
+
+
+def read_examples(examples: tuple[Any, Any], trained_on: TrainedOn) -> LabeledImages:
+    """Read images and labels that a program holds, and fit them to what a model takes.
+
+    Labels are names of the model's classes, or, if they are whole numbers and no such names,
+    the numbers of its outputs.
+
+    Raises:
+        DataError: They cannot be used, or a class is not one of the model's.
+    """
+    source = "the images"
+    if len(examples) != 2:
+        raise DataError(f"pass two things, (images, labels), not {len(examples)}")
+    images = read_images(examples[0], source, max(trained_on.image_shape[1:]))
+    labels = as_array(examples[1], f"{source}, labels")
+    if labels.ndim != 1:
+        raise DataError(f"{source} have labels of shape {labels.shape}; pass one for each image")
+    names = {name: number for number, name in enumerate(trained_on.classes)}
+    if labels.dtype.kind == "U" or set(map(str, labels.tolist())) <= names.keys():
+        if strange := sorted(set(map(str, labels.tolist())) - names.keys()):
+            raise DataError(
+                f"{source} have classes that the model does not know: {', '.join(strange)}; "
+                f"it knows {', '.join(trained_on.classes)}"
+            )
+        labels = np.array([names[str(label)] for label in labels.tolist()], np.int64)
+    elif labels.dtype.kind not in "iu":
+        raise DataError(f"{source} have labels that are neither whole numbers nor names")
+    fitted = fit_images(images, trained_on.image_shape)
+    return LabeledImages(fitted, labels, len(trained_on.classes), source)
 
 
 def _is_same_place(one: str, other: str) -> bool:
     return other not in CATALOG and Path(one).resolve() == Path(other).resolve()
 
 
-def _relabel(
+def relabel(
     examples: LabeledImages, classes: Sequence[str], trained_on: TrainedOn
 ) -> LabeledImages:
     """Number the labels as the model does."""

@@ -10,13 +10,13 @@ from typing import Any
 from vggnet.config import DataConfig, suggest
 from vggnet.data.catalog import CATALOG
 from vggnet.data.collection import Collection, Request, to_dataset
-from vggnet.data.dataset import Dataset
+from vggnet.data.dataset import ARRAYS, Dataset
 from vggnet.data.files import check_name, file_mode
 from vggnet.data.known import load_entry
 from vggnet.data.published import CatalogEntry
 from vggnet.data.sources import KINDS, load_collection
 from vggnet.errors import ConfigError
-from vggnet.recipes import build_config
+from vggnet.recipes import RECIPES, build_config
 
 
 def load_dataset(
@@ -33,6 +33,10 @@ def load_dataset(
     Raises:
         ConfigError: The name is unknown, or a setting does not fit.
         DataError: A file is missing, damaged, or not the published one.
+
+    Examples:
+        >>> vggnet.load_dataset("mnist")
+        Dataset(mnist: 60,000 training and 10,000 test images, grey 28×28, 10 classes)
     """
     data = {"dataset": str(dataset), "data_dir": data_dir, **settings}
     return load_configured(build_config({"data": data}).data)
@@ -103,6 +107,13 @@ def find_entry(name: str) -> CatalogEntry:
     Raises:
         ConfigError: There is none of that name.
     """
+    if name in RECIPES:
+        raise ConfigError(f"{name!r} is a recipe, not a dataset: pass recipe={name!r}, or --recipe")
+    if name == ARRAYS:
+        raise ConfigError(
+            "the images were arrays of a program: pass them again, as in "
+            "vggnet.train((images, labels), resume=...)"
+        )
     if name not in CATALOG:
         raise ConfigError(
             f"unknown dataset {name!r}, and no file or folder is called so; "

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from vggnet.engine.optimizer import eager
 from vggnet.errors import DataError
 
 MIN_IMAGES = 200
@@ -29,6 +30,8 @@ BINS = 15
 """Bins of the calibration error, as in the literature."""
 
 _RESAMPLES = 1_000
+
+_LBFGS = eager(torch.optim.LBFGS)
 
 
 class Calibration(BaseModel):
@@ -79,16 +82,16 @@ def fit_calibration(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int6
     targets = torch.full((count, num_classes), 1 / (count + 2) / num_classes).double()
     targets[torch.arange(count), torch.from_numpy(labels)] += (count + 1) / (count + 2)
     logarithms = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([logarithms], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = _LBFGS([logarithms], max_iter=100, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
+    def loss() -> float:
         optimizer.zero_grad()
         scale, curvature = logarithms.exp()
         value = F.cross_entropy(-distances * (scale + curvature * distances), targets)
         value.backward()  # type: ignore[no-untyped-call]
-        return value
+        return value.item()
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     scale, curvature = (logarithms.detach().exp() * torch.stack([unit, unit**2])).tolist()
     if not (math.isfinite(scale + curvature) and scale > 0):
         raise DataError("the fit did not converge")

@@ -93,6 +93,17 @@ class Evaluation:
         """95 % confidence interval of the accuracy."""
         return wilson_interval(self.correct, self.count)
 
+    def describe(self) -> str:
+        """Return the accuracy with its interval, for people."""
+        low, high = self.accuracy_interval
+        return (
+            f"accuracy {100 * self.accuracy:.2f} % ({self.correct:,} of {self.count:,}; "
+            f"95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.describe()}, loss {self.loss:.4f})"
+
     @cached_property
     def loss(self) -> float:
         """Mean negative log-likelihood in nats, without label smoothing."""

@@ -28,7 +28,7 @@ batch size) times as much as training the layer: for VGG D, with 512 channels an
 16 pixels, 1.1 s per step at batch 64 on two cores, more than everything else."""
 
 
-def _eager(rule: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+def eager(rule: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
     """Return an optimizer class without torch's decorators for torch.compile.
 
     The first call of a decorated method imports torch._dynamo: 800 modules, 1.2 to 2 s, 100 to
@@ -39,7 +39,7 @@ def _eager(rule: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optim
     return type(rule.__name__, (rule,), plain)
 
 
-_Adam, _AdamW = _eager(torch.optim.Adam), _eager(torch.optim.AdamW)
+_Adam, _AdamW = eager(torch.optim.Adam), eager(torch.optim.AdamW)
 
 
 class _Muon(torch.optim.Optimizer):
@@ -185,7 +185,7 @@ def _iterate_gram(gram: Tensor) -> Tensor:
     return product
 
 
-_EagerMuon = _eager(_Muon)
+_EagerMuon = eager(_Muon)
 
 
 def build_optimizer(

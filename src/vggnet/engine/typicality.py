@@ -40,6 +40,9 @@ _SHARED = 0.1
 _LEAST_PER_CLASS = 100
 """Training images per class; with fewer, all classes share one covariance."""
 
+_MOST = 6e4
+"""Largest score, which 16 bits can hold."""
+
 _RIDGE = 1e-4
 """Added to a covariance, relative to its mean variance."""
 
@@ -180,7 +183,7 @@ class Typicality(BaseModel):
         distances = _distances(self.layers, values)
         scores = _standardize(distances, self.offsets, self.scales).numpy()
         # Rounded as the stored ones are: else an image would not be as unusual as itself.
-        rounded = scores.clip(-6e4, 6e4).astype(np.float16).astype(np.float32)
+        rounded = scores.astype(np.float16).astype(np.float32)
         below = np.searchsorted(self.scores.tensor.numpy(), rounded, side="left")
         shares = (self.images - below + 1) / (self.images + 1)
         return shares.astype(np.float32)
@@ -236,7 +239,7 @@ def fit_typicality(
         offsets, scales = distances.mean(0).tolist(), distances.std(0).clamp(min=1e-3).tolist()
         scores = EncodedArray.encode(_standardize(distances, offsets, scales).sort().values)
         return Typicality(layers=layers, offsets=offsets, scales=scales, scores=scores)
-    except (torch.linalg.LinAlgError, ValidationError):
+    except (RuntimeError, ValidationError):  # torch's LinAlgError is a RuntimeError
         raise DataError("the values of a layer do not vary, or are not finite") from None
 
 
@@ -246,7 +249,7 @@ def _fit_layer(values: Tensor, labels: Tensor, own: bool) -> LayerStatistics:
     Args:
         own: Whether each class gets its own covariance.
     """
-    unit = values.std().clamp(min=1e-12)
+    unit = values.std().clamp(min=1e-3)
     values = values / unit
     center = values.mean(0)
     centered = values - center
@@ -261,7 +264,7 @@ def _fit_layer(values: Tensor, labels: Tensor, own: bool) -> LayerStatistics:
     if own:
         parts = [rest[labels == one] for one in range(len(means))]
         covariances = [(1 - _SHARED) * (one.T @ one) / len(one) + _SHARED * shared for one in parts]
-    ridge = _RIDGE * shared.diagonal().mean() * torch.eye(count, dtype=torch.float64)
+    ridge = _RIDGE * (shared.diagonal().mean() + 1e-2) * torch.eye(count, dtype=torch.float64)
     factors = torch.linalg.inv(torch.linalg.cholesky(torch.stack(covariances) + ridge))
     rows, columns = torch.tril_indices(count, count)
     return LayerStatistics(
@@ -281,4 +284,5 @@ def _distances(layers: Sequence[LayerStatistics], values: Sequence[Tensor]) -> T
 
 def _standardize(distances: Tensor, offsets: Sequence[float], scales: Sequence[float]) -> Tensor:
     """Return the sum of the distances in standard deviations, (N,)."""
-    return ((distances - torch.tensor(offsets)) / torch.tensor(scales)).sum(1)
+    scores = ((distances - torch.tensor(offsets)) / torch.tensor(scales)).sum(1)
+    return scores.nan_to_num(nan=_MOST).clamp(-_MOST, _MOST)

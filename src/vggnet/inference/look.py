@@ -116,7 +116,7 @@ def look(
     return View(
         first.weight.cpu().numpy(),
         image,
-        classifier.predict(image[np.newaxis]).classes[0],
+        str(classifier.predict(image[np.newaxis])[0].label),
         ((size - height) // 2, (size - width) // 2),
         tuple(
             StageView(one.numpy(), field, excited)

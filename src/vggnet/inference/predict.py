@@ -1,11 +1,13 @@
-"""Load a model file and predict: uint8 images to classes and probabilities."""
+"""Load a model file, and use the model: predict, evaluate, export, save."""
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,75 +15,65 @@ import torch
 from torch import Tensor
 
 from vggnet.artifacts.model_card import ModelCard
-from vggnet.artifacts.model_file import LoadedModel, Overrides, load_model
+from vggnet.artifacts.model_file import (
+    LoadedModel,
+    Overrides,
+    check_suffix,
+    load_model,
+    save_model,
+)
+from vggnet.artifacts.model_page import render_model
+from vggnet.artifacts.outputs import MODEL, check_output
 from vggnet.data.batches import Batches
-from vggnet.data.dataset import LabeledImages
-from vggnet.data.matching import TrainedOn
+from vggnet.data.dataset import Dataset, LabeledImages, describe_shape
+from vggnet.data.matching import TrainedOn, load_to_evaluate, read_examples, relabel
 from vggnet.engine.calibration import to_probabilities
 from vggnet.engine.device import allow_tf32, choose_device, place
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.features import trace
 from vggnet.engine.session import Session
 from vggnet.engine.typicality import layer_values
-from vggnet.errors import ConfigError, DataError, ModelFileError
+from vggnet.errors import ConfigError, DataError, ImageError, ModelFileError
+from vggnet.inference.evaluation import ModelEvaluation
 from vggnet.inference.explain import Explanation, explain
+from vggnet.inference.inputs import see_images
+from vggnet.inference.predictions import Predictions
 from vggnet.kernels import accelerate
 
-DEFAULT_REJECT = 0.01
-"""Share of images like the training images that are flagged as unlike them."""
+_log = logging.getLogger(__name__)
 
 BATCH_SIZE = 128
 """Images per batch; on two cores the fastest of 64 to 1,000, because it fits into the caches."""
 
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predictions for N images."""
-
-    classes: list[str]
-    """Name of the most probable class of each image."""
-    indices: npt.NDArray[np.int64]
-    """Index of that class, (N,)."""
-    probabilities: npt.NDArray[np.float32]
-    """Of every class, (N, num_classes); each row sums to 1."""
-    typicality: npt.NDArray[np.float32] | None = None
-    """Of images like the training images, the share that are as unusual as this one or more,
-    (N,); None if the model's file has no statistics of its training images."""
-
-    def __getitem__(self, rows: slice) -> Predictions:
-        """Return the predictions for some of the images."""
-        typicality = None if self.typicality is None else self.typicality[rows]
-        return Predictions(
-            self.classes[rows], self.indices[rows], self.probabilities[rows], typicality
-        )
-
-    def unlike_training(self, rate: float = DEFAULT_REJECT) -> npt.NDArray[np.bool_] | None:
-        """Return which images are unlike the training images, (N,).
-
-        Args:
-            rate: The share of images like the training images that are taken for unlike ones.
-        """
-        return None if self.typicality is None else self.typicality < rate
-
-
 class Classifier:
-    """A trained network that predicts from uint8 arrays.
+    """A trained network, which predicts, and its description.
 
     Args:
         model: The network and its description.
         device: Where to compute; see `choose_device`.
         kernels: Convolutions on a CPU: "auto", "winograd" or "torch".
+        path: Where the model is from.
+
+    Examples:
+        >>> vggnet.load("mnist_vggnet.pth", device="cpu")
+        Classifier(..., 10 classes, grey 28×28, ... parameters, cpu)
     """
 
-    def __init__(self, model: LoadedModel, device: str = "auto", kernels: str = "auto") -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        device: str = "auto",
+        kernels: str = "auto",
+        path: Path | None = None,
+    ) -> None:
         self.device = choose_device(device)
         self.card: ModelCard = model.card
         if not self.card.calibration:
             _log.info("the model's file has no calibration: probabilities are a plain softmax")
         self.network = model.network
+        self.path = path
+        self._kernels = kernels
         place(self.network, self.device)
         self._replica = accelerate(self.network, kernels).eval()
         self._preprocessing = model.preprocessing
@@ -100,70 +92,114 @@ class Classifier:
 
     @torch.no_grad()
     @allow_tf32(False)
-    def predict(self, images: npt.NDArray[np.uint8]) -> Predictions:
-        """Classify images of the same size and kind as the training data.
+    def predict(self, images: Any, *, prepare: bool | None = None) -> Predictions:
+        """Classify images of any kind.
+
+        Images are prepared as `vggnet predict` does: a digit on any paper is redrawn in MNIST's
+        style, if that is what the model was trained on; other images are resized and centered.
 
         Args:
-            images: uint8; one gray image (H, W), several (N, H, W), or (N, C, H, W).
-                For MNIST: white strokes on black, 28×28.
+            images: The path of an image, a folder, a zip or a file of digits, or a list of
+                paths; a Pillow image; an array or a tensor, (H, W), (C, H, W) or (H, W, C), or
+                several, (N, …), or (N, values); or a list of images. Values are whole numbers
+                from 0 to 255, or fractions from 0 to 1. For MNIST: white strokes on black.
+            prepare: Prepare the images, or use them unchanged; default: use the rows of data
+                files, and arrays of the model's own size, unchanged, and prepare all others.
 
         Raises:
-            DataError: They are not uint8, or do not have the model's size and channels.
+            DataError: They are none that can be read; the message says why.
+            ImageError: A file cannot be read, or is not prepared and not of the model's size.
             ModelFileError: The network's outputs are not finite.
+
+        Examples:
+            >>> model = vggnet.load("mnist_vggnet.pth")
+            >>> predictions = model.predict("digit.jpg")
+            >>> len(predictions), predictions[0].seen.shape
+            (1, (1, 28, 28))
         """
-        parts = torch.split(self._as_pixels(images), BATCH_SIZE)
+        seen = see_images(images, self.trained_on, prepare)
+        parts = torch.split(torch.tensor(seen.images, device=self.device), BATCH_SIZE)
         found = [self._run(part) for part in parts]
         logits = torch.cat([one for one, _ in found])
         _check_finite(logits.numpy())
         probabilities = to_probabilities(logits, self.card.calibration).numpy()
-        indices = probabilities.argmax(axis=1)
-        typicality = [one for _, one in found if one is not None]
-        return Predictions(
-            [self.classes[index] for index in indices],
-            indices,
-            probabilities,
-            np.concatenate(typicality) if typicality else None,
-        )
+        ranks = [one for _, one in found if one is not None]
+        typicality = np.concatenate(ranks) if ranks else None
+        for values in (probabilities, typicality):
+            if values is not None:
+                values[~seen.drawn] = np.nan
+        return Predictions(self.classes, probabilities, seen.images, seen.names, typicality)
+
+    __call__ = predict
 
     @allow_tf32(False)
     @torch.no_grad()
-    def logits(self, images: npt.NDArray[np.uint8]) -> Tensor:
+    def logits(self, images: Any) -> Tensor:
         """Return the network's outputs for images as in `predict`, (N, num_classes), on the CPU.
 
         Raises:
-            DataError, ModelFileError: As `predict`.
+            DataError, ImageError, ModelFileError: As `predict`.
         """
-        parts = torch.split(self._as_pixels(images), BATCH_SIZE)
+        seen = see_images(images, self.trained_on, None).images
+        parts = torch.split(torch.tensor(seen, device=self.device), BATCH_SIZE)
         logits = torch.cat([self._replica(self.preprocess(part)) for part in parts]).cpu()
         _check_finite(logits.numpy())
         return logits
 
     @allow_tf32(False)
-    def explain(self, image: npt.NDArray[np.uint8], label: str | None = None) -> Explanation:
+    def explain(self, image: Any, label: str | None = None) -> Explanation:
         """Say where in an image the evidence for a class lies.
 
         Args:
-            image: uint8, (H, W) or (C, H, W), as in `predict`.
+            image: An image of any kind; see `predict`.
             label: The class; default: the predicted one.
 
         Raises:
             ConfigError: There is no such class.
+            ImageError: Nothing is drawn in the image.
             DataError, ModelFileError: As `predict`.
+
+        Examples:
+            >>> model = vggnet.load("mnist_vggnet.pth")
+            >>> model.explain("digit.jpg").heat.shape
+            (28, 28)
         """
         if label is not None and label not in self.classes:
             raise ConfigError(f"no class {label!r}; there are {', '.join(self.classes[:20])}")
         index = None if label is None else self.classes.index(label)
-        return explain(self, self._as_batch(image[np.newaxis])[0], index)
+        seen = see_images(image, self.trained_on, None)
+        if not seen.drawn[0]:
+            raise ImageError("nothing is drawn in the image, so there is nothing to explain")
+        return explain(self, seen.images[0], index)
 
     @allow_tf32(False)
-    def evaluate(self, examples: LabeledImages) -> Evaluation:
+    def evaluate(
+        self, dataset: str | Path | LabeledImages | Dataset | tuple[Any, Any] | None = None
+    ) -> Evaluation:
         """Compare the predictions with the labels.
 
+        Args:
+            dataset: A name or a path, whose test images count; a `Dataset`, likewise; images and
+                labels, as `Dataset.from_arrays` takes them; default: what the model was trained
+                on. Images of other sizes are fitted to the model's.
+
         Raises:
+            ConfigError: The dataset is unknown.
             DataError: The images or classes are not the model's.
             ModelFileError: The network's outputs are not finite.
+
+        Examples:
+            >>> model = vggnet.load("mnist_vggnet.pth")
+            >>> found = model.evaluate("mnist")
+            >>> found.accuracy > 0.9, found.confusion_matrix.shape
+            (True, (10, 10))
         """
-        self._as_batch(examples.images)
+        examples = self._find_examples(dataset)
+        if examples.images.shape[1:] != self.card.image_shape:
+            raise DataError(
+                f"{examples.source} has images of shape {examples.images.shape[1:]}, "
+                f"and the model takes {self.card.image_shape}"
+            )
         if examples.num_classes != len(self.classes):
             raise DataError(
                 f"{examples.source} has {examples.num_classes} classes, "
@@ -172,7 +208,8 @@ class Classifier:
         batches = Batches(examples, self.device, self._preprocessing, batch_size=BATCH_SIZE)
         found = evaluate(self._replica, batches, Session())
         _check_finite(found.logits)
-        return replace(found, calibration=self.card.calibration)
+        found = replace(found, calibration=self.card.calibration)
+        return ModelEvaluation.of(found, self.classes, examples.images)
 
     def _run(self, pixels: Tensor) -> tuple[Tensor, npt.NDArray[np.float32] | None]:
         """Return logits and typicality of a batch."""
@@ -181,25 +218,102 @@ class Classifier:
         ranks = typicality.rank(layer_values(found)) if typicality else None
         return found.logits.cpu(), ranks
 
-    def _as_pixels(self, images: npt.NDArray[np.uint8]) -> Tensor:
-        return torch.tensor(self._as_batch(images), device=self.device)
+    def _find_examples(
+        self, dataset: str | Path | LabeledImages | Dataset | tuple[Any, Any] | None
+    ) -> LabeledImages:
+        """Return the images to evaluate on, with the labels numbered as the model's."""
+        if isinstance(dataset, LabeledImages):
+            return dataset
+        trained_on = self.trained_on
+        if isinstance(dataset, Dataset):
+            return relabel(dataset.test, dataset.classes, trained_on)
+        if isinstance(dataset, tuple):
+            return read_examples(dataset, trained_on)
+        name = trained_on.dataset or "mnist" if dataset is None else str(dataset)
+        test, warnings = load_to_evaluate(name, trained_on)
+        for warning in warnings:
+            _log.warning("%s", warning)
+        return test
 
-    def _as_batch(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return images as (N, C, H, W)."""
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-            found = getattr(images, "dtype", type(images).__name__)
-            raise DataError(f"images must be a NumPy array of uint8, 0 to 255, not {found}")
-        shape = images.shape
-        if images.ndim == 2:
-            images = images[np.newaxis]
-        if images.ndim == 3:
-            images = images[:, np.newaxis]
-        if images.shape[1:] != self.card.image_shape or not len(images):
-            raise DataError(
-                f"images have the shape {shape}; this model takes "
-                f"(N, {', '.join(map(str, self.card.image_shape))})"
-            )
-        return images
+    def export(
+        self,
+        kind: str = "onnx",
+        output: str | Path | None = None,
+        *,
+        int8: bool = False,
+        data_dir: str | Path | None = None,
+        force: bool = False,
+    ) -> Path:
+        """Convert the model for other programs, check that the result computes the same.
+
+        Args:
+            kind: "onnx", "pt2" (torch.export), "safetensors", "hub" (a folder for Hugging Face's
+                Hub), "html" (a page with the network inside), or "c".
+            output: The file or folder; default: the model's name, in the current folder.
+            int8: Quantize to 8 bits, with "onnx" and "c" only.
+            data_dir: Where the model's dataset is.
+            force: Replace an existing file that vggnet did not write.
+
+        Returns:
+            The file or folder.
+
+        Raises:
+            ConfigError: The kind is unknown, or a package is missing.
+            ExportError: The results differ; no file is left.
+            OutputError: The file cannot be written.
+
+        Examples:
+            >>> vggnet.load("mnist_vggnet.pth").export("safetensors").name
+            'mnist_vggnet.safetensors'
+        """
+        from vggnet.inference.convert import Target, convert
+
+        network = copy.deepcopy(self.network).cpu()
+        target = Target(
+            kind=kind,
+            output=Path(output) if output else None,
+            int8=int8,
+            data_dir=Path(data_dir) if data_dir else None,
+            force=force,
+        )
+        threads = torch.get_num_threads()
+        return convert(LoadedModel(network, self.card), self.path, target, threads).path
+
+    def save(self, path: str | Path, *, force: bool = False) -> Path:
+        """Write the model to a file, `.pth` or `.safetensors`, and return its path.
+
+        Args:
+            path: The file.
+            force: Replace an existing file that vggnet did not write.
+
+        Raises:
+            ConfigError: The suffix is another, or the file is not vggnet's.
+            OutputError: The file cannot be written; an existing file is unchanged.
+
+        Examples:
+            >>> vggnet.load("mnist_vggnet.pth").save("copy.safetensors").name
+            'copy.safetensors'
+        """
+        path = Path(path)
+        check_suffix(path)
+        check_output(path, MODEL, force=force)
+        save_model(path, self.network, self.card)
+        return path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Compiled kernels cannot be pickled; they are loaded again.
+        loaded = LoadedModel(self.network, self.card)
+        return type(self), (loaded, str(self.device), self._kernels, self.path)
+
+    def __repr__(self) -> str:
+        count = sum(one.numel() for one in self.network.parameters())
+        return (
+            f"Classifier({self.network.config.name}, {len(self.classes)} classes, "
+            f"{describe_shape(self.card.image_shape)}, {count:,} parameters, {self.device})"
+        )
+
+    def _repr_html_(self) -> str:
+        return render_model(self.network, self.card)
 
 
 def load(
@@ -230,6 +344,10 @@ def load(
         ModelFileError: The file is missing, damaged, or not a VGG.
         ConfigError: One of the last four does not fit the network.
         DeviceError: The device is not available.
+
+    Examples:
+        >>> vggnet.load("mnist_vggnet.pth").classes
+        ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
     """
     overrides = Overrides(
         mean=_as_tuple(mean),
@@ -237,7 +355,7 @@ def load(
         image_size=image_size,
         classes=None if classes is None else tuple(classes),
     )
-    return Classifier(load_model(Path(path), overrides), device, kernels)
+    return Classifier(load_model(Path(path), overrides), device, kernels, Path(path))
 
 
 def _as_tuple(values: float | Sequence[float] | None) -> tuple[float, ...] | None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,19 @@ from vggnet.data.sources.archive import is_archive
 from vggnet.data.sources.arrays import ArraySplit, fit_images
 from vggnet.data.sources.images import find_candidates
 from vggnet.errors import DataError, ImageError
-from vggnet.inference.predict import BATCH_SIZE, Classifier
+from vggnet.inference.predictions import Prediction
 from vggnet.inference.reading import Reading, decoding_side, see
+
+if TYPE_CHECKING:
+    from vggnet.inference.predict import Classifier
 
 Pixels = npt.NDArray[np.uint8]
 
 _DIGIT_SHAPE = (1, 28, 28)
 """Channels, height and width of MNIST's images, and of drawings on the page."""
+
+_CHUNK = 128
+"""Images that are prepared before they are classified."""
 
 _MOST_STDIN = 1 << 28
 """Bytes of an image that are read from standard input."""
@@ -63,32 +70,6 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What one image, or one digit of a row, shows."""
-
-    seen: Pixels
-    """The network's input before normalization, (C, H, W)."""
-    top: tuple[tuple[str, float], ...]
-    """Classes and probabilities, the most probable first."""
-    typicality: float | None = None
-    """As in `Predictions`."""
-
-    def is_unlike_training(self, rate: float) -> bool | None:
-        """Return whether `typicality` is below a rate; None if it is unknown."""
-        return None if self.typicality is None else self.typicality < rate
-
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return self.top[0][0]
-
-    @property
-    def probability(self) -> float:
-        """Its probability."""
-        return self.top[0][1]
-
-
-@dataclass(frozen=True)
 class FileResult:
     """What was found in one image."""
 
@@ -101,7 +82,7 @@ class FileResult:
     @property
     def number(self) -> str:
         """The digits of a row, from left to right."""
-        return "".join(one.label for one in self.predictions)
+        return "".join(one.label or "" for one in self.predictions)
 
     @property
     def least_confident(self) -> int:
@@ -189,7 +170,8 @@ def predict_items(
         bit_depth: As `choose_bit_depth` returns it.
     """
     for batch in _batched(items):
-        prepared = [_prepare(classifier, item, reading, bit_depth) for item in batch]
+        shape = classifier.card.image_shape
+        prepared = [prepare_item(item, reading, shape, bit_depth) for item in batch]
         seen = [one for found in prepared if not isinstance(found, str) for one in found]
         predictions = _classify(classifier, seen, top)
         for item, found in zip(batch, prepared, strict=True):
@@ -253,11 +235,10 @@ def _read_header(file: File) -> Header | ImageError:
         return error
 
 
-def _prepare(
-    classifier: Classifier, item: Item, reading: Reading, bit_depth: int | None
+def prepare_item(
+    item: Item, reading: Reading, shape: tuple[int, int, int], bit_depth: int | None
 ) -> list[Pixels] | str:
-    """Return what the network sees of an item, or why that is nothing."""
-    shape = classifier.card.image_shape
+    """Return what a network sees of an item, as `see` does, or why that is nothing."""
     if isinstance(item.content, str):
         return item.content
     if not isinstance(item.content, File):
@@ -271,7 +252,7 @@ def _prepare(
 
 def _batched(items: Iterable[Item]) -> Iterator[list[Item]]:
     rest = iter(items)
-    while batch := list(itertools.islice(rest, BATCH_SIZE)):
+    while batch := list(itertools.islice(rest, _CHUNK)):
         yield batch
 
 

@@ -47,7 +47,8 @@ def see(image: Pixels, reading: Reading, shape: tuple[int, int, int]) -> list[Pi
     if reading is Reading.AS_IT_IS and image.shape[:2] != (height, width):
         rows, columns = image.shape[:2]
         raise ImageError(
-            f"{columns} × {rows} pixels, not {width} × {height}; leave out --no-prepare"
+            f"{columns} × {rows} pixels, not {width} × {height}; leave out --no-prepare, or "
+            "prepare=False"
         )
     if reading is Reading.ROW:
         found = split_digits(image)

@@ -29,7 +29,7 @@ p { margin: .2em 0 .8em; max-width: 46em; color: #4a4c55 }
 .tiles { display: grid; gap: 4px; grid-template-columns: repeat(auto-fill, minmax(52px, 1fr)) }
 .small { grid-template-columns: repeat(auto-fill, minmax(36px, 1fr)) }
 .tile { position: relative; break-inside: avoid }
-.tile img { display: block; width: 100%; image-rendering: pixelated }
+.tile img { display: block; width: 100%; image-rendering: pixelated; outline: 1px solid #dededa }
 .box { position: absolute; border: 2px solid #d55e00; box-sizing: border-box }
 .rows { display: grid; gap: 8px 28px; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)) }
 .row { display: flex; gap: 4px; align-items: center; break-inside: avoid }
@@ -121,7 +121,7 @@ def _render_excited(view: View, stage: StageView, others: Pixels, source: str) -
         )
         rows.append(f'<div class="row"><span>no. {one.channel}</span>{tiles}</div>')
     return (
-        f"<p>The images that excite some of these channels most, of {escape(source)}, and where."
+        f"<p>Of {escape(source)}: those that excite some of these channels most, and where."
         f'</p><div class="rows">{"".join(rows)}</div>'
     )
 

@@ -14,9 +14,8 @@ from vggnet.data.dataset import LabeledImages
 from vggnet.data.preprocessing import Preprocessing
 from vggnet.engine.device import choose_device
 from vggnet.engine.evaluate import evaluate
-from vggnet.engine.fit import build_state, fit
 from vggnet.engine.session import Session
-from vggnet.model.vgg import build_network
+from vggnet.run.in_memory import train_in_memory
 
 _BATCH_SIZE = 128
 
@@ -40,20 +39,10 @@ def cross_validate(
     for number in range(folds):
         held = np.sort(order[number::folds])
         kept = np.setdiff1d(order, held)
-        network = build_network(config.model, config.train.seed)
-        state = build_state(network, config.train, device, Session())
-        batches = Batches(
-            examples.take(kept, examples.source),
-            device,
-            preprocessing,
-            batch_size=config.train.global_batch_size,
-            augment=config.augment,
-        )
-        for _ in fit(state, batches):
-            pass
+        network = train_in_memory(examples.take(kept, examples.source), config, device)
         fold = Batches(
             examples.take(held, examples.source), device, preprocessing, batch_size=_BATCH_SIZE
         )
         with torch.no_grad():
-            found = evaluate(state.eval_model, fold, Session())
+            found = evaluate(network, fold, Session())
         yield held, found.probabilities.astype(np.float32)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +18,9 @@ from vggnet.engine.session import TIMEOUT, Session
 from vggnet.errors import quote
 from vggnet.run.checkpointing import Checkpoint, Origin
 from vggnet.run.initial import Initial
+
+if TYPE_CHECKING:
+    from vggnet.run.results import TrainResult
 
 FEW_IMAGES, FEW_STEPS, ENOUGH_STEPS = 20_000, 200, 300
 """Recipes assume about 60,000 images; `fast` then takes 469 steps."""
@@ -123,7 +128,18 @@ class Plan:
 
 
 class Reporter:
-    """Is told of a run's progress; this one ignores it. Subclass it to show the progress."""
+    """Is told of a run's progress; this one ignores it. Subclass it to show the progress.
+
+    Examples:
+        >>> class Losses(vggnet.Reporter):
+        ...     def epoch_ended(self, result, validation):
+        ...         print(f"epoch {result.epoch:g}, step {result.step}")
+        >>> import numpy as np
+        >>> images = np.random.default_rng(0).random((60, 8, 8))
+        >>> result = vggnet.train((images, [0, 1] * 30), epochs=2, reporter=Losses())
+        epoch 1, step 1
+        epoch 2, step 2
+    """
 
     def started(self, plan: Plan) -> None:
         """Everything is loaded, and training starts."""
@@ -131,18 +147,27 @@ class Reporter:
     def stepped(self, step: int, total: int) -> None:
         """A step was given to the device."""
 
+    def watched(self, losses: Callable[[], list[float]]) -> None:
+        """A step was given to the device; `losses()` waits for it.
+
+        It returns the mean loss of each step of the epoch in progress, over this process's images.
+        """
+
     def epoch_ended(self, result: EpochResult, validation: Evaluation | None) -> None:
         """An epoch is complete."""
 
     def warned(self, message: str) -> None:
         """Something is lost or has changed, but the run continues."""
 
+    def finished(self, result: TrainResult) -> None:
+        """All files are written; `train` calls this, `run` and `resume_run` do not."""
+
 
 def resume_command(folder: Path, session: Session) -> str:
     """Return the command that resumes the run in `folder`."""
     resume = f"train --resume {quote([str(folder)])}"
     if session.world_size == 1:
-        return f"vggnet {resume}"
+        return f"vggnet {resume} (in Python: vggnet.train(resume={str(folder)!r}))"
     if session.world_size == session.local_world_size:
         return f"vggnet {resume} --nproc {session.world_size}"
     return f"torchrun … -m vggnet {resume}, on every machine"

@@ -21,26 +21,35 @@ from vggnet.run.initial import load_initial
 from vggnet.run.plan import Options, Plan, Start
 
 
-def prepare(start: Start, options: Options, session: Session) -> Plan:
+def prepare(start: Start, options: Options, session: Session, given: Dataset | None = None) -> Plan:
     """Choose the device, load the data, and check everything that can be checked.
+
+    Args:
+        start: What to start from.
+        options: Where to write.
+        session: This process and the others.
+        given: The dataset, in place of the one that the configuration names.
 
     Raises:
         VggnetError: Something is missing, invalid or contradictory.
     """
     config = start.config
-    output = _choose_output(start, options)
+    if given:
+        data = config.data.model_copy(update={"dataset": given.name})
+        config = config.model_copy(update={"data": data})
+    output = _choose_output(start, config, options)
     if session.is_main:
         check_output(
             output, MODEL, [Path(config.data.dataset), Path(config.train.init or "")], options.force
         )
-    if config.train.init is None and config.train.init_lr != 1:
+    if config.train.init is None and (config.recipe == "finetune" or config.train.init_lr != 1):
         raise ConfigError(
             "the recipe finetune and --init-lr need trained weights to start from: add --init FILE"
         )
     device = _choose_device(config.train.device, session)
     check_precision(config.train.precision, device)
     recorded = start.checkpoint.record.dataset_sha256 if start.checkpoint else None
-    dataset = load_configured(config.data, recorded)
+    dataset = given or load_configured(config.data, recorded)
     _check_same_images(dataset, session)
     initial = None if start.checkpoint else load_initial(config)
     if initial:
@@ -49,6 +58,7 @@ def prepare(start: Start, options: Options, session: Session) -> Plan:
     train, validation = _hold_out(dataset, config)
     config = complete_training(config, len(train), validation is not None)
     train, calibration = choose_calibration_images(config, train, validation)
+    config = complete_training(config, len(train), validation is not None)  # of fewer images
     return Plan(
         start=start,
         config=config,
@@ -132,11 +142,9 @@ def _hold_out(dataset: Dataset, config: Config) -> tuple[LabeledImages, LabeledI
     return hold_out(dataset.train, size, seed) if size else (dataset.train, dataset.validation)
 
 
-def _choose_output(start: Start, options: Options) -> Path:
+def _choose_output(start: Start, config: Config, options: Options) -> Path:
     recorded = start.checkpoint.record.output if start.checkpoint else None
-    output = options.output or Path(
-        recorded or f"{dataset_name(start.config.data.dataset)}_vggnet.pth"
-    )
+    output = options.output or Path(recorded or f"{dataset_name(config.data.dataset)}_vggnet.pth")
     try:
         check_text(str(output))
     except ValueError as error:

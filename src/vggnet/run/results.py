@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
+from vggnet.artifacts.inline import inline_png
 from vggnet.artifacts.model_card import ModelCard, build_card
 from vggnet.artifacts.model_file import save_model
 from vggnet.artifacts.plots import (
@@ -28,10 +30,26 @@ from vggnet.model.vgg import VGG
 from vggnet.run.checkpointing import History
 from vggnet.run.plan import Plan
 
+_CURVES, _CONFUSION, _MISTAKES = "curves.png", "confusion_matrix.png", "mistakes.png"
+_FIGURES = {
+    _CURVES: "Loss and accuracy",
+    _CONFUSION: "Confusion matrix",
+    _MISTAKES: "The most confident errors",
+}
+"""What a notebook shows of a result."""
+
 
 @dataclass(frozen=True)
 class TrainResult:
-    """The result of a run."""
+    """The result of a run.
+
+    Examples:
+        >>> import numpy as np
+        >>> images = np.random.default_rng(0).random((60, 8, 8))
+        >>> result = vggnet.train((images, [0, 1] * 30), epochs=2, reporter=vggnet.Reporter())
+        >>> result.evaluation.count, len(result.epochs), result.output.name
+        (10, 2, 'arrays_vggnet.pth')
+    """
 
     evaluation: Evaluation
     """Of the saved weights on the test set, which a run reads only once."""
@@ -43,6 +61,8 @@ class TrainResult:
     """The model file."""
     folder: Path
     """The run folder, with everything else."""
+    classes: tuple[str, ...]
+    """Names of the classes, in the order of the network's outputs."""
     seconds: float
     """From the call until the last file was written."""
 
@@ -50,6 +70,21 @@ class TrainResult:
     def accuracy(self) -> float:
         """Fraction of the test images that are classified correctly."""
         return self.evaluation.accuracy
+
+    def __repr__(self) -> str:
+        epochs = self.config.train.epochs
+        return (
+            f"TrainResult({self.evaluation.describe()}, {self.config.model.name} on "
+            f"{Path(self.config.data.dataset).name}, {epochs:g} epoch{'s' * (epochs != 1)} in "
+            f"{self.seconds:.1f} s, {self.output})"
+        )
+
+    def _repr_html_(self) -> str:
+        parts = [f"<p>{escape(repr(self))}</p>"]
+        for name, title in _FIGURES.items():
+            with suppress(OSError):  # the run folder may be gone
+                parts.append(inline_png(self.folder / name, title))
+        return "".join(parts)
 
 
 @dataclass(frozen=True)
@@ -129,15 +164,15 @@ def _writers(plan: Plan, trained: Trained, folder: RunFolder) -> list[Callable[[
     smoothing = plan.config.train.label_smoothing
     return [
         lambda: render_curves(
-            path / "curves.png",
+            path / _CURVES,
             history.epochs,
             history.validations,
             evaluation.uncalibrated,
             smoothing,
         ),
-        lambda: render_confusion_matrix(path / "confusion_matrix.png", evaluation, classes),
+        lambda: render_confusion_matrix(path / _CONFUSION, evaluation, classes),
         lambda: render_reliability(path / "reliability.png", evaluation),
-        lambda: render_mistakes(path / "mistakes.png", images, evaluation, classes),
+        lambda: render_mistakes(path / _MISTAKES, images, evaluation, classes),
         lambda: folder.write_json(FINISHED, summarize(evaluation, classes)),
     ]
 

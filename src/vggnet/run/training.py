@@ -119,6 +119,7 @@ class Training:
     def _on_step(self, state: TrainState) -> None:
         """Save or stop if requested; the last step of an epoch waits for the epoch's result."""
         self._reporter.stepped(state.step, state.expected_steps)
+        self._reporter.watched(self._read_losses)
         due = self._plan.session.is_main and self._schedule.due_by_time()
         stop, save = self._agreement.ask(self._stop_requested(), due)
         self._stopping |= stop
@@ -129,6 +130,15 @@ class Training:
             self._save_checkpoint()
         if self._stopping:
             self._stop()
+
+    def _read_losses(self) -> list[float]:
+        """Return the mean loss of each step of the epoch, over this process's images."""
+        first, size = self._state.sums_from, self._plan.session.world_size
+        sums = self._state.sums[: self._state.step - first, 0].tolist()
+        return [
+            size * loss / self._batches.size_of(step % len(self._batches))
+            for step, loss in enumerate(sums, first)
+        ]
 
     def _end_epoch(self, result: EpochResult) -> None:
         validation = None

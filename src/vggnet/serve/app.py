@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,20 @@ def create_app(service: Service, access: Access) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # both would load scripts from other sites
         redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url=None,
     )
+
+    @lru_cache(maxsize=8)
+    def describe(root_path: str) -> bytes:
+        servers = {"servers": [{"url": root_path}]} if root_path else {}
+        return json.dumps({**app.openapi(), **servers}).encode()
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def description(request: Request) -> Response:
+        # FastAPI's own would encode it for each request, in which time no other is answered.
+        content = describe(request.scope["root_path"].rstrip("/"))
+        return Response(content, media_type="application/json")
+
     add_error_handlers(app, service.limits)
     app.include_router(_predictions(service))
     app.include_router(_state(service))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vggnet.inference.predict import Predictions
+from vggnet.inference.predictions import Predictions
 from vggnet.serve.limits import Limits
 
 Images = npt.NDArray[np.uint8]

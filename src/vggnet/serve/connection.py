@@ -24,7 +24,7 @@ _RESERVE = 64
 ACCEPTED_AT_ONCE = 16
 """Connections that the event loop accepts before it looks at the first; see `_RESERVE`."""
 
-_READ_BYTES = 16_384
+_READ_BYTES = 4_096
 """Bytes of a connection that are read and parsed at a time. asyncio's own 256 KiB would stop all
 others for 0.1 s if they are headers, and for 0.2 s if they are chunks of one byte."""
 

@@ -13,7 +13,7 @@ from fastapi import Path as UrlPath
 from pydantic import BaseModel
 
 from vggnet import __version__
-from vggnet.inference.predict import Predictions
+from vggnet.inference.predictions import Predictions
 from vggnet.serve.http_errors import HttpError, ProtocolErrorBody, describe_errors
 from vggnet.serve.intake import InferRequest
 from vggnet.serve.pixels import InputError

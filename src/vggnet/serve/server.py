@@ -18,7 +18,8 @@ from types import FrameType
 import uvicorn
 
 from vggnet.errors import ConfigError, ServeError
-from vggnet.inference.predict import DEFAULT_REJECT, Classifier
+from vggnet.inference.predict import Classifier
+from vggnet.inference.predictions import DEFAULT_REJECT
 from vggnet.serve.access import Access
 from vggnet.serve.app import create_app
 from vggnet.serve.connection import ACCEPTED_AT_ONCE, build_connection

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from vggnet.artifacts.evidence_plot import overlay
 from vggnet.engine.device import computing
-from vggnet.inference.predict import DEFAULT_REJECT, Classifier, Predictions
+from vggnet.inference.predict import Classifier
+from vggnet.inference.predictions import DEFAULT_REJECT, Predictions
 from vggnet.inference.read import choose_reading
 from vggnet.serve.batching import Admission, Batcher, Images
 from vggnet.serve.intake import encode_png
@@ -211,7 +212,7 @@ class Service:
         images = np.frombuffer(data, np.uint8).reshape(fields["shape"])
         if not len(images):
             nothing = np.empty((0, len(model.classes)), np.float32)
-            return fields, Predictions([], np.empty(0, np.int64), nothing)
+            return fields, Predictions(model.classes, nothing, images)
         with self._admission.accept(len(images)):
             return fields, await self._batchers[model.name].predict(images)
 

@@ -36,7 +36,8 @@ MESSAGE = struct.Struct(">II")
 """Header of a message: the bytes of its JSON object, and those that follow it."""
 
 _NICE = 5
-"""Lower priority than the server's, so that on a busy machine it still answers /healthz."""
+"""Lower priority than the server's, so that on a busy machine it still answers /healthz. Linux
+compares it within a session only."""
 
 _PR_SET_PDEATHSIG = 1
 """Option of Linux's prctl."""

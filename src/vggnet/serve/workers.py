@@ -119,7 +119,7 @@ class Workers:
             stdin=PIPE,
             stdout=PIPE,
             env={**os.environ, **one, "PYTHONPATH": path},
-            start_new_session=True,
+            process_group=0,
         )
         self._processes.add(process)
         await _receive(process)

@@ -82,7 +82,7 @@ def collect(
     Raises:
         DataError: Labels are missing, or there are not as many as images.
     """
-    labels, classes = _number_labels(splits, source)
+    labels, classes = _number_labels(splits, source, request.class_order)
     numbers = sorted(splits)
     counts = [len(splits[number].images) for number in numbers]
     rows = arrange(
@@ -198,7 +198,7 @@ def scale_pixels(array: Numbers, source: str) -> Pixels:
     if not (lowest >= 0 and highest <= most):
         raise DataError(
             f"{source} has values from {lowest:g} to {highest:g}; pixels are whole numbers from 0 "
-            "to 255, or fractions from 0 to 1"
+            "to 255, or fractions from 0 to 1 (divide by the value of white)"
         )
     scaled = np.empty(array.shape, np.uint8)
     for at in range(0, len(array), _CHUNK):
@@ -208,11 +208,12 @@ def scale_pixels(array: Numbers, source: str) -> Pixels:
 
 
 def _number_labels(
-    splits: ArraySplits, source: str
+    splits: ArraySplits, source: str, order: Sequence[str]
 ) -> tuple[dict[int, npt.NDArray[np.int64]], tuple[str, ...]]:
-    """Return labels as positions in the list of classes, and that list in natural order.
+    """Return labels as positions in the list of classes, and that list.
 
-    The classes are the labels that occur: 1 to 10 are ten classes, none of them called 0.
+    The classes are the labels that occur: 1 to 10 are ten classes, none of them called 0. Those
+    in `order` come first, in that order; others follow in natural order.
     """
     found: dict[int, Numbers] = {}
     for number, split in splits.items():
@@ -225,7 +226,10 @@ def _number_labels(
                 f"{SPLITS[number]} split"
             )
     values = np.unique(np.concatenate(list(found.values())))
-    names = sorted(map(str, values.tolist()), key=natural_key)
+    first = {name: place for place, name in enumerate(order)}
+    names = sorted(
+        map(str, values.tolist()), key=lambda name: (first.get(name, len(first)), natural_key(name))
+    )
     places = {name: place for place, name in enumerate(names)}
     position = np.array([places[str(value)] for value in values.tolist()], np.int64)
     numbered = {
