@@ -23,9 +23,9 @@ const RAMP = Array.from({ length: 256 }, (_, level) => {
   return [mix(12, 96, 255), mix(12, 84, 255), mix(18, 240, 255), 255];
 });
 
-// Violet for positive, orange for negative values, from -1 to 1; opaque at the ends.
+// Orange for positive, violet for negative values, from -1 to 1; opaque at the ends.
 function toColor(share) {
-  const [red, green, blue] = share > 0 ? [124, 111, 255] : [240, 128, 32];
+  const [red, green, blue] = share > 0 ? [240, 128, 32] : [124, 111, 255];
   return [red, green, blue, 255 * Math.min(1, Math.abs(share))];
 }
 
