@@ -40,7 +40,7 @@ def train(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     settings.setdefault("train", {}).update(seed=seed, threads=options.threads)
     settings.setdefault("data", {}).update(dataset=options.dataset, data_dir=options.data_dir)
     result = vggnet.train(
-        options.recipe,
+        recipe=options.recipe,
         output=options.runs / f"{name}.pth",
         runs=options.runs,
         name=name,

@@ -83,7 +83,7 @@ def load_or_train(recipe: str, dataset: str, seed: int, runs: Path) -> vggnet.Cl
     path = runs / f"{recipe}-{dataset}-{seed}.pth"
     if not path.exists():
         vggnet.train(
-            recipe,
+            recipe=recipe,
             output=path,
             runs=runs,
             name=path.stem,

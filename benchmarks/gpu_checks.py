@@ -158,7 +158,9 @@ def _train(
         settings["epochs"] = epochs or 0.02
     if context.is_cuda:
         torch.cuda.reset_peak_memory_stats(context.device)
-    done = vggnet.train(recipe, output=folder / "model.pth", runs=folder / "runs", train=settings)
+    done = vggnet.train(
+        recipe=recipe, output=folder / "model.pth", runs=folder / "runs", train=settings
+    )
     seconds = sum(one.seconds for one in done.epochs)
     peak = torch.cuda.max_memory_allocated(context.device) / 2**20 if context.is_cuda else None
     return {

@@ -31,7 +31,7 @@ from unlike_digits import (
 
 import vggnet
 from vggnet.data.storage import load_dataset
-from vggnet.inference.predict import DEFAULT_REJECT
+from vggnet.inference.predictions import DEFAULT_REJECT
 
 Scores = npt.NDArray[np.floating]
 

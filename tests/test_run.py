@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from vggnet.run import Reporter
 
 SHORT = {"epochs": 1, "global_batch_size": 128, "threads": 1}
 """Ten steps on the fixture `digits`."""
-SMALL = {"dataset": "digits"}
+SMALL: dict[str, Any] = {"dataset": "digits", "validation_size": 0}
 TINY = {"stages": ((8,), (8,)), "hidden": (8,)}
 
 

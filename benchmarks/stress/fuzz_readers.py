@@ -129,8 +129,7 @@ def read_checkpoint(data: bytes, folder: Path) -> None:
     record, tensors = checkpoint.record, dict(checkpoint.tensors)
     try:  # as vggnet.run.resume.restore does
         History.from_checkpoint(tensors.pop("history", torch.empty(0)), record.epochs)
-        values = record.model_dump(include={"step", "seconds", "scaler"})
-        restore_snapshot(make_state(), Snapshot(tensors, values))
+        restore_snapshot(make_state(), Snapshot(tensors, record.model_dump()))
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(str(error)) from None
 

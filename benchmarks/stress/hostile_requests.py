@@ -467,10 +467,10 @@ def render(found: dict[str, Any], cases: int) -> str:
     return f"""# Hostile requests
 
 {cases:,} requests, {AT_ONCE} at a time, while 50 connections send half requests, very many headers
-or chunks, or read nothing. Clients and server share the machine with other programs: its load
-average was {found["load_average"][0]:.1f} at the start and {found["load_average"][1]:.1f} at the
-end, on {os.cpu_count()} cores. So the server ran at priority {found["nice"]}. The bare server is
-an asyncio loop that does nothing but answer: what it takes, the machine costs any program.
+or chunks, or read nothing. Clients and server share {os.cpu_count()} cores with other programs: the
+load average was {found["load_average"][0]:.1f} at the start and {found["load_average"][1]:.1f} at
+the end, so the server ran at priority {found["nice"]}. The bare server is an asyncio loop that does
+nothing but answer: what it takes, the machine costs any program.
 
 - responses by status: {found["statuses"]}; internal errors: {found["internal_errors"]}
 - slowest error: {found["slowest_error_ms"]:,} ms ({found["slowest_error_kind"]})

@@ -167,7 +167,7 @@ def build_plan(folder: Path) -> Plan:
     folder.mkdir()
     cpu = torch.device("cpu")
     start = Start(config)
-    return Plan(start, config, dataset, images, None, cpu, Session(), 1, folder / "m.pth")
+    return Plan(start, config, dataset, images, None, None, cpu, Session(), 1, folder / "m.pth")
 
 
 def latest(folder: Path) -> tuple[int, list[str]]:

@@ -207,7 +207,8 @@ class DataConfig(_Section):
     @field_validator("mean", "std", mode="before")
     @classmethod
     def _read_channels(cls, value: object) -> object:
-        return tuple(value.split(",")) if isinstance(value, str) else value
+        value = value.split(",") if isinstance(value, str) else value
+        return tuple(value) if isinstance(value, list) else value  # a list from JSON
 
 
 class AugmentConfig(_Section):

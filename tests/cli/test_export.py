@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small, briefly trained network; its batch norm is folded."""
     folder = tmp_path_factory.mktemp("model")
     package.train(
-        "article",
+        recipe="article",
         model={"stages": ((8,), (8,)), "hidden": (16,), "batch_norm": True},
         train={"epochs": 0.1, "threads": 1},
         output=folder / "small.pth",

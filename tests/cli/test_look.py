@@ -30,7 +30,7 @@ def test_a_page(vggnet: Command, digit_model: Path) -> None:
         "10×10",
     ):
         assert words in page
-    assert "http" not in page
+    assert "://" not in page
     assert page.count('class="row"') == 2 * 8
     again = vggnet("look", digit_model)
     assert again.code == 0, again.err

@@ -71,7 +71,7 @@ def test_hostile_class_names(vggnet: Command) -> None:
     found = json.loads(vggnet(*arguments, "--format", "json").out)
     assert {one["class"] for one in found[0]["top"]} == set(HOSTILE)
     rows = list(csv.reader(io.StringIO(vggnet(*arguments, "--format", "csv").out)))
-    assert rows[0] == ["path", "class", "probability"]
+    assert rows[0] == ["path", "class", "probability", "unlike_training"]
     assert not any(cell.startswith(("=", "+", "-", "@")) for row in rows for cell in row)
     done = vggnet("evaluate", "m.pth", "--dataset", "images")
     assert is_harmless(done.out + done.err)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,18 +58,27 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_process_that_works_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """However long it takes; the message says for which process."""
-    monkeypatch.setattr("vggnet.data.lock._PATIENCE", 2.5)
+    """The message says for which process."""
     path = tmp_path / "lock"
     with holder(path) as process:
-        ending = threading.Timer(4, process.stdin.close)  # type: ignore[union-attr]
+        ending = threading.Timer(1.5, process.stdin.close)  # type: ignore[union-attr]
         ending.start()
         with one_at_a_time(path) as held:
             assert held
             assert not ending.is_alive()
     assert f"waiting for process {process.pid}, which holds {path}" in capsys.readouterr().err
+
+
+def test_a_process_shows_that_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file's time changes as long as the lock is held, so others wait on."""
+    monkeypatch.setattr("vggnet.data.lock._BEAT", 0.01)
+    with one_at_a_time(tmp_path / "lock"):
+        for _ in range(2):
+            before = (tmp_path / "lock").stat().st_mtime_ns
+            while (tmp_path / "lock").stat().st_mtime_ns == before:
+                time.sleep(0.01)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")

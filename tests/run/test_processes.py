@@ -19,7 +19,7 @@ from conftest import Outcome, Start, owned_processes
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without gloo")
 
 TRAIN = ["train", "--recipe", "article", "--dataset", "digits", "--epochs", "20"]
-TRAIN += ["--stages", "8/8", "--hidden", "8", "--threads", "1"]
+TRAIN += ["--validation-size", "0", "--stages", "8/8", "--hidden", "8", "--threads", "1"]
 """200 steps on the images of the fixture `digits`."""
 
 TIMEOUT = 600

@@ -94,7 +94,7 @@ TINY = {"stages": ((8,), (8,)), "hidden": (8,), "dropout": 0.0}
 def test_the_best_weights_are_kept_also_when_a_run_resumes() -> None:
     """The saved model has the lowest validation loss of all epochs, which was not the last."""
     result = library.train(
-        "article", model=TINY, data=VALIDATED, train={**TRAIN, "keep": "best"}, name="r"
+        recipe="article", model=TINY, data=VALIDATED, train={**TRAIN, "keep": "best"}, name="r"
     )
     losses = [score.loss for score in result.validations if score]
     assert min(losses) < losses[-1]
@@ -109,7 +109,7 @@ def test_the_best_weights_are_kept_also_when_a_run_resumes() -> None:
 def test_patience_ends_a_run() -> None:
     """It stops so many epochs after the lowest validation loss, and is finished then."""
     result = library.train(
-        "article", model=TINY, data=VALIDATED, train={**TRAIN, "patience": 2}, name="r"
+        recipe="article", model=TINY, data=VALIDATED, train={**TRAIN, "patience": 2}, name="r"
     )
     losses = [score.loss for score in result.validations if score]
     assert len(losses) < 12
@@ -149,7 +149,7 @@ def test_imbalanced_classes_are_shown_one_by_one(vggnet: Command) -> None:
 def test_a_time_limit_ends_the_schedule_and_survives_an_interruption() -> None:
     """The learning rate ends near zero whatever the speed; a resumed run has the rest of it."""
     limit = {"minutes": 0.01, "threads": 1, "global_batch_size": 32}
-    result = library.train("fast", model=TINY, data=VALIDATED, train=limit, name="r")
+    result = library.train(recipe="fast", model=TINY, data=VALIDATED, train=limit, name="r")
     rows = read_metrics(result.folder)
     assert max(float(row["lr"]) for row in rows) > 0.004
     assert float(rows[-1]["lr"]) < 0.001

@@ -24,7 +24,7 @@ TIMEOUT = 10
 """Seconds that a host waits for the other one."""
 
 TRAIN = ["train", "--recipe", "article", "--dataset", "digits", "--epochs", "14"]
-TRAIN += ["--stages", "8/8", "--hidden", "8", "--threads", "1"]
+TRAIN += ["--validation-size", "0", "--stages", "8/8", "--hidden", "8", "--threads", "1"]
 """140 steps."""
 
 

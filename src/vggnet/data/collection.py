@@ -30,9 +30,6 @@ _SPLIT_NAMES = {
 _HELD_OUT = 6
 """One image in six of each class is for the test; MNIST has one in seven."""
 
-_FEW_TESTED = 30
-"""Images of a class; with fewer, its recall is uncertain by more than ±10 points."""
-
 _MOST_NAMED = 20
 """Names that one message lists."""
 
@@ -275,11 +272,6 @@ def _judge(collection: Collection) -> Iterator[str]:
             f"{rows.classes[largest]} and {trained[smallest]:,} of {rows.classes[smallest]}; look "
             "at the recall of each class, not only at the accuracy; --class-weights balanced gives "
             "each class the same weight"
-        )
-    if rare := [rows.classes[at] for at in np.flatnonzero((tested > 0) & (tested < _FEW_TESTED))]:
-        yield (
-            f"fewer than {_FEW_TESTED} test images of {list_names(rare)}: their recall, and what "
-            "is computed from it, is uncertain"
         )
     for counts, what in ((trained, "training"), (tested, "test")):
         if missing := [rows.classes[at] for at in np.flatnonzero(counts == 0)]:

@@ -120,7 +120,7 @@ class Classifier:
         seen = see_images(images, self.trained_on, prepare)
         parts = torch.split(torch.tensor(seen.images, device=self.device), BATCH_SIZE)
         found = [self._run(part) for part in parts]
-        logits = torch.cat([one for one, _ in found])
+        logits = torch.cat([one for one, _ in found]).cpu()
         _check_finite(logits.numpy())
         probabilities = to_probabilities(logits, self.card.calibration).numpy()
         ranks = [one for _, one in found if one is not None]
@@ -213,10 +213,11 @@ class Classifier:
 
     def _run(self, pixels: Tensor) -> tuple[Tensor, npt.NDArray[np.float32] | None]:
         """Return logits and typicality of a batch."""
-        found = trace(self._replica, self.preprocess(pixels))
-        typicality = self.card.typicality
-        ranks = typicality.rank(layer_values(found)) if typicality else None
-        return found.logits.cpu(), ranks
+        inputs, typicality = self.preprocess(pixels), self.card.typicality
+        if not typicality:
+            return self._replica(inputs), None
+        found = trace(self._replica, inputs)
+        return found.logits, typicality.rank(layer_values(found))
 
     def _find_examples(
         self, dataset: str | Path | LabeledImages | Dataset | tuple[Any, Any] | None

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from vggnet.config import Config
+from vggnet.data.collection import list_names
 from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 FEW_IMAGES, FEW_STEPS, ENOUGH_STEPS = 20_000, 200, 300
 """Recipes assume about 60,000 images; `fast` then takes 469 steps."""
+
+FEW_TESTED = 30
+"""Test images of a class; with fewer, its recall is uncertain by more than ±10 points."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +111,16 @@ class Plan:
         """What may make the result worse than expected."""
         count, size = len(self.train), self.config.train.global_batch_size
         steps, epochs = self.total_steps, self.config.train.epochs
-        if steps >= FEW_STEPS or count >= FEW_IMAGES or self.config.train.minutes:
-            return self.dataset.warnings
         warnings = list(self.dataset.warnings)
+        tested = np.bincount(self.dataset.test.labels)
+        if rare := np.flatnonzero((tested > 0) & (tested < FEW_TESTED)).tolist():
+            warnings.append(
+                f"fewer than {FEW_TESTED} test images of "
+                f"{list_names([self.dataset.classes[at] for at in rare])}: their recall, and what "
+                "is computed from it, is uncertain"
+            )
+        if steps >= FEW_STEPS or count >= FEW_IMAGES or self.config.train.minutes:
+            return tuple(warnings)
         if count < size:
             warnings.append(
                 f"{count:,} training images are fewer than the batch size {size}: every step "

@@ -145,8 +145,8 @@ class NotebookReporter(TextReporter):
         super().started(plan)
 
     def stepped(self, step: int, total: int) -> None:
-        """Remember the step."""
-        self._step = step
+        """Remember the step; under `minutes`, the total is an estimate."""
+        self._step, self._total = step, total
         seconds = time.perf_counter() - self._began
         self._rate = (step - self._first_step) * self._batch / seconds
 
