@@ -81,7 +81,7 @@ def layer_cells(layers: Sequence[LayerSummary]) -> list[tuple[str, ...]]:
 def render_model(network: VGG, card: ModelCard) -> str:
     """Return HTML: the facts, and a table of the layers."""
     facts = "".join(
-        f"<tr><th>{name}</th><td>{escape(text)}</td></tr>"
+        f'<tr><th>{name}</th><td style="text-align:left">{escape(text)}</td></tr>'
         for name, text in describe_facts(network, card).items()
     )
     head = "".join(f"<th>{name}</th>" for name in LAYER_COLUMNS)

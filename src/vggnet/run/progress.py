@@ -22,7 +22,7 @@ _REDRAW = 0.5
 _POINTS = 60
 """Points of the curve at most; each is the mean of as many steps as needed."""
 
-_LINES = 6
+_LINES = 8
 """Epochs that a cell shows, the last ones."""
 
 _WIDTH, _HEIGHT = 360, 90
