@@ -12,7 +12,6 @@ CPU seconds are of all threads and processes; they depend less than seconds on w
 from __future__ import annotations
 
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -70,6 +69,8 @@ def read_with_torchvision(folder: Path, width: int, height: int) -> None:
 
 def cpu_seconds() -> float:
     """Return what this process and its ended children have used."""
+    import resource  # Windows has no such module
+
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in used)
 

@@ -258,7 +258,7 @@ def test_a_run_shows_its_progress_and_result(capsys: pytest.CaptureFixture[str])
     """Outside of a notebook: lines. The result is one line, and its page shows three figures."""
     result = vggnet.train("digits", model=TINY, epochs=1, batch_size=128, threads=1)
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("custom on digits: recipe fast, 1 epoch of 1,280 images")
+    assert shown[0].startswith("custom on digits: recipe fast, 1 epoch of 1,150 images, 130 held")
     assert shown[1].startswith("epoch 1 · loss")
     assert shown[2] == f"test {result.evaluation.describe()} in {result.seconds:.1f} s"
     assert "digits_vggnet.pth" in shown[3]

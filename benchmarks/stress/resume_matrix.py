@@ -86,7 +86,7 @@ def build_plan(recipe: str, path: Path, dataset: Dataset, session: Session) -> P
     config = fit_to_data(resolve_config({"recipe": recipe}, settings), dataset, session)
     cpu = torch.device("cpu")
     start = Start(config)
-    return Plan(start, config, dataset, dataset.train, None, cpu, session, 1, path / "m.pth")
+    return Plan(start, config, dataset, dataset.train, None, None, cpu, session, 1, path / "m.pth")
 
 
 def latest(path: Path) -> Snapshot:

@@ -41,7 +41,6 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # docs/decisions/best-recipe.md explains the values.
     "best": {
         "model": {"batch_norm": True, "dropout": 0.0},
-        "data": {"calibration_size": 2000},
         "augment": {"rotation": 15.0, "shift": 2.0, "scale": 0.15, "shear": 15.0},
         "train": {
             "epochs": 40,

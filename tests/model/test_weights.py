@@ -80,8 +80,11 @@ def test_any_wrapping_is_undone(
 def test_data_parallel_of_the_features_alone(tmp_path: Path) -> None:
     """PyTorch's ImageNet example wraps only `features`, inside a checkpoint."""
     network, _ = foreign()
-    network.features = nn.DataParallel(network.features)  # type: ignore[assignment]
-    checkpoint = {"epoch": 1, "arch": "vgg", "state_dict": network.state_dict()}
+    weights = {
+        name.replace("features.", "features.module."): one
+        for name, one in network.state_dict().items()
+    }
+    checkpoint = {"epoch": 1, "arch": "vgg", "state_dict": weights}
     torch.save(checkpoint, tmp_path / "checkpoint.pth.tar")
     check_same(tmp_path / "checkpoint.pth.tar", network)
 

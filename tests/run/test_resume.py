@@ -66,8 +66,8 @@ class StopAt(Reporter):
             signal.raise_signal(signal.SIGTERM)
 
     def warned(self, message: str) -> None:
-        """Record a warning; those about too few images to calibrate on are not about the run."""
-        if not ("calibrated" in message or "flagged" in message):
+        """Record a warning; those about too few images are not about resuming."""
+        if not any(words in message for words in ("calibrated", "flagged", "test images")):
             self.warnings.append(message)
 
 
