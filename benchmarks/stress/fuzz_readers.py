@@ -44,7 +44,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save as save_safetensors
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1]))
 from measuring import build_parser, render_machine, write_report
 
 from vggnet.artifacts.model_card import ModelCard

@@ -50,7 +50,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from PIL import Image
 from schemathesis import GenerationMode
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.append(str(Path(__file__).parents[1]))
 from measuring import build_parser, render_machine, write_report
 
 from vggnet.serve.limits import Limits
