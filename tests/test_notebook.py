@@ -93,7 +93,7 @@ def test_a_notebook_trains_shows_and_predicts(folder: Path) -> None:
     shown = dict(zip(cells, outputs, strict=True))
     (bar,) = (one for one in shown[cells[1]] if one.output_type != "stream")  # warnings
     html = bar.data["text/html"]
-    assert 'value="40" max="40"' in html
+    assert 'value="36" max="36"' in html
     assert "<polyline" in html
     assert "epoch 2 · loss" in bar.data["text/plain"]
     assert len(html) < 3_000

@@ -102,24 +102,25 @@ export class Inside {
       channel: inside(place.channel, shown),
       y: inside(place.y, side),
       x: inside(place.x, side),
+      speak,
     };
-    this.#showUnit(speak);
+    this.#showUnit();
   }
 
   // Describe the unit; if the pointer moves on meanwhile, describe the next one after it.
-  async #showUnit(speak = false) {
+  async #showUnit() {
     if (this.#busy || !this.#answer) return;
     this.#busy = true;
     let place = null;
     while (place !== this.#place) {
       place = this.#place;
       const found = await this.#engine.unit(place);
-      if (this.#input) this.#drawUnit(place, found, speak);
+      if (this.#input) this.#drawUnit(place, found);
     }
     this.#busy = false;
   }
 
-  #drawUnit(place, { value, field, filter, kernel, pooled, side }, speak) {
+  #drawUnit(place, { value, field, filter, kernel, pooled, side }) {
     const layer = this.#layers[place.layer];
     this.#layers.forEach((one, index) => drawCursor(one, index === place.layer ? place : null));
     const size = { width: field.right - field.left, height: field.bottom - field.top };
@@ -132,7 +133,8 @@ export class Inside {
     if (pooled) drawPicks(find("picks"), pooled, side, place);
     const said = text.unit(layer.name, place, Number(value.toPrecision(3)), size);
     find("unit").textContent = said;
-    if (speak) this.#say(said);
+    if (place.speak) this.#say(said);
+    place.speak = false; // once, not again for the next drawing
   }
 
   // Row by row, so that the next drawing does not wait.
