@@ -361,7 +361,7 @@ SECTIONS: dict[str, type[_Section]] = {
 
 
 def spell_flag(name: str, field: Any) -> list[str]:
-    """Return the spellings of a field's flag; an empty list means that it has none."""
+    """Return all names of a field's command-line flag, such as --batch-size and -b; or none."""
     extra = field.json_schema_extra or {}
     flag = name.replace("_", "-")
     if bool in (field.annotation, *get_args(field.annotation)):

@@ -80,7 +80,7 @@ def resolve_config(*layers: Mapping[str, Any]) -> Config:
             if key not in SECTIONS:
                 merged[key] = value
             elif isinstance(value, Mapping):
-                # Whoever says how many epochs to train means exactly those.
+                # A given number of epochs is exact: the minimum of steps does not apply.
                 exact = {"min_steps": 0} if key == "train" and "epochs" in value else {}
                 merged[key] = {**merged.get(key, {}), **exact, **value}
             else:

@@ -54,7 +54,7 @@ def see_images(images: Any, trained_on: TrainedOn, prepare: bool | None) -> Seen
         images = images.images[:]
     if is_list_of_images(images):
         found = [(one, read_image(one, f"image {at:,}")) for at, one in enumerate(images, 1)]
-        kept = [hasattr(original, "shape") for original, _ in found]  # an array, not a picture
+        kept = [hasattr(original, "shape") for original, _ in found]  # an array, not a Pillow image
         return _see_all([one for _, one in found], reading, shape, prepare, kept)
     if hasattr(images, "convert"):  # a Pillow image
         return _see_all([read_image(images, _SOURCE)], reading, shape, prepare, [False])

@@ -179,9 +179,9 @@ class Classifier:
         """Compare the predictions with the labels.
 
         Args:
-            dataset: A name or a path, whose test images count; a `Dataset`, likewise; images and
-                labels, as `Dataset.from_arrays` takes them; default: what the model was trained
-                on. Images of other sizes are fitted to the model's.
+            dataset: A `Dataset`, or the name or path of one, of which the test images are used;
+                or images and labels, as `Dataset.from_arrays` takes them. Default: the dataset
+                that the model was trained on. Images of other sizes are fitted to the model's.
 
         Raises:
             ConfigError: The dataset is unknown.

@@ -56,7 +56,7 @@ class ExportedPage:
     accuracy_float: float | None
     """On those images, 0 to 1, before the weights were rounded; None without a dataset."""
     accuracy_page: float | None
-    """Likewise, of the script."""
+    """The same for the page's script, with rounded weights."""
     same: int | None
     """Images with the class that the network predicts with its weights in float."""
 

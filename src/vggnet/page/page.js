@@ -39,7 +39,7 @@ pad.addEventListener("change", () => {
   ask();
 });
 
-// One request at a time. After its answer, the drawing as it is then is sent.
+// One request at a time; its answer is followed by a request for the current drawing.
 async function ask() {
   if (asking) return;
   asking = true;

@@ -126,7 +126,7 @@ class TextReporter(Reporter):
 class NotebookReporter(TextReporter):
     """Draws a bar and the curve of the loss in the output of a cell, and redraws them.
 
-    The cell's own thread draws: one of its own would need the GIL while steps run.
+    The thread of the cell draws; another thread would compete with the steps for the GIL.
     """
 
     def __init__(self) -> None:

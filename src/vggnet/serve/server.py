@@ -68,8 +68,8 @@ class Server(uvicorn.Server):
             self._service.workers.kill()
             os._exit(128 + sig)
         super().handle_exit(sig, frame)
-        # Something may not end in time, such as the batch of a large network, or block Python:
-        # this timer is none of Python's threads.
+        # Something may not end in time, such as the batch of a large network, or may block the
+        # interpreter. This timer runs outside of it.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         faulthandler.dump_traceback_later(self._service.limits.end_seconds, exit=True, file=nowhere)
 

@@ -4,8 +4,8 @@ Both directions carry messages of a JSON object and some bytes (`MESSAGE`). Ther
 what a worker returns is data, even if an image took the worker over.
 
 A fork does the work. If a body ends it, the process answers in its place and forks again: that
-takes 1 ms, and the server's event loop, which a new process would stop for longer, knows nothing
-of it. Both end with their input, and on Linux with the server.
+takes 1 ms and does not involve the server's event loop, which starting a new process would block
+for longer. Both end with their input, and on Linux with the server.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Workers:
             task.cancel()
         await asyncio.gather(*self._restarts, return_exceptions=True)
         self.kill()
-        # `wait` also waits for the pipes, one of which may be full of what nobody reads.
+        # `wait` also waits for the pipes, one of which may be full.
         with suppress(TimeoutError):
             async with asyncio.timeout(1):
                 await asyncio.gather(*(process.wait() for process in self._processes))
