@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from vggnet.compare.comparison import Comparison
+from vggnet.compare.measure import Timer
 from vggnet.compare.plan import ComparisonPlan, Observer
+from vggnet.compare.trials import Trials
 from vggnet.data.dataset import Dataset
 from vggnet.recipes import resolve_config
 
@@ -73,6 +76,26 @@ def test_a_setting_that_runs_out_of_memory_is_left_out(
     assert {row.setting.threads for row in result.rows} == {1}
     strict = "cpu · 2 threads · fp32 · batch 64 left out: out of memory: CUDA out of memory."
     assert any(message.startswith(strict) for message in observer.messages[-2:])
+
+
+def test_larger_batches_of_a_slow_setting_are_not_tried(
+    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A precision that the CPU emulates costs one trial per thread count; others cost two."""
+    real = functional.cross_entropy
+
+    def slow(*arguments: Any, **keywords: Any) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            time.sleep(0.3)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(functional, "cross_entropy", slow)
+    trials = Trials(plan_of(mnist, (1,)), Observer(), Timer())
+    trials.find_best(torch.device("cpu"))
+    sizes: dict[str, set[int]] = {}
+    for trial in trials.timings:
+        sizes.setdefault(trial.setting.precision, set()).add(trial.setting.global_batch_size)
+    assert sizes == {"fp32": {64, 256}, "bf16": {64}}
 
 
 def test_a_short_training_is_repeated(mnist: Dataset) -> None:
