@@ -6,13 +6,18 @@ import doctest
 import inspect
 import subprocess
 import sys
+from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
+from types import UnionType
+from typing import Annotated, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
 import vggnet
 from vggnet import recipes
+from vggnet.config import SECTIONS, list_keywords
+from vggnet.run.settings import Settings
 
 
 @pytest.fixture
@@ -72,6 +77,25 @@ def test_every_docstring_has_an_example_that_runs(
 def test_type_hints_are_visible() -> None:
     """The package is marked as typed, so that mypy and pyright read it."""
     assert (Path(vggnet.__file__).parent / "py.typed").exists()
+
+
+def _plain_types(annotation: object) -> set[object]:
+    """Return the members of a union without constraints; every kind of sequence is the same."""
+    if get_origin(annotation) is Annotated:
+        return _plain_types(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_plain_types, get_args(annotation)))
+    return {Sequence if get_origin(annotation) in (tuple, Sequence) else annotation}
+
+
+def test_type_checkers_know_every_setting() -> None:
+    """The keywords of `vggnet.train` have the names and at least the types of the configuration."""
+    known = get_type_hints(Settings)
+    flat = {keyword: place for keyword, place in list_keywords().items() if keyword != "dataset"}
+    assert known.keys() == flat.keys() | SECTIONS.keys()
+    for keyword, (section, name) in flat.items():
+        held = get_type_hints(SECTIONS[section], include_extras=True)[name]
+        assert _plain_types(held) <= _plain_types(known[keyword]), keyword
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from vggnet.artifacts.run_folder import RunFolder
 from vggnet.config import SECTIONS, Config, list_keywords
@@ -23,6 +23,7 @@ from vggnet.run.preflight import prepare
 from vggnet.run.progress import choose_reporter
 from vggnet.run.results import TrainResult, save_results
 from vggnet.run.resume import launch_id, start_from, start_new
+from vggnet.run.settings import Settings
 from vggnet.run.training import Training
 
 
@@ -38,7 +39,7 @@ def train(
     checkpoint_every: str | None = None,
     force: bool = False,
     reporter: Reporter | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> TrainResult:
     """Train a network, evaluate it on the test set, and save it.
 
