@@ -1,4 +1,4 @@
-"""The keywords of `vggnet.train` for type checkers and editors, which read no signature at run time.
+"""The keywords of `vggnet.train` for type checkers and editors, which do not run code.
 
 A test compares names and types with the configuration, which decides what is valid.
 """
