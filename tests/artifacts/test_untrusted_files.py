@@ -86,6 +86,27 @@ def test_a_description_is_valid_or_refused(
     save_model(path.with_suffix(".safetensors"), build_network(SMALL, 0), card)
 
 
+@given(
+    field=st.sampled_from(["config", "environment"]),
+    value=st.sampled_from([math.nan, math.inf, -math.inf, "\ud800"]),
+    keys=st.lists(st.sampled_from(["recipe", "x"]), min_size=1, max_size=5),
+)
+def test_what_json_cannot_hold_is_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    state: OrderedDict[str, Tensor],
+    field: str,
+    value: object,
+    keys: list[str],
+) -> None:
+    """NaN, infinity and half a surrogate pair are refused at any depth of a free-form field."""
+    path = tmp_path_factory.mktemp("card") / "model.pth"
+    for key in keys:
+        value = {key: value}
+    describe(path, state, json.dumps({**CARD, field: value}))
+    with pytest.raises(ModelFileError, match=f"its description is not valid: {field}"):
+        load_model(path)
+
+
 def nested(levels: int) -> list[Any]:
     """Return a list in a list in a list, ..."""
     values: list[Any] = []
