@@ -168,6 +168,14 @@ def test_values_that_are_not_a_table_are_not_a_checkpoint(tmp_path: Path, values
         CheckpointFolder(tmp_path).load_latest()
 
 
+def test_a_manifest_without_end_is_not_read(pair: tuple[CheckpointFolder, list[Path]]) -> None:
+    """One that grew to 60 GB, which the disk does not hold, does not match; it is not loaded."""
+    folder, (manifest, _) = pair
+    with manifest.open("r+b") as file:
+        file.truncate(60 * 10**9)
+    assert_falls_back(folder)
+
+
 def _write_manifest(state: Path) -> None:
     """Write the manifest that belongs to a file."""
     content = state.read_bytes()

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import load_model, save_model
+from vggnet.artifacts.model_page import describe_model
 from vggnet.config import ModelConfig
+from vggnet.engine.typicality import EncodedArray, layer_sizes
 from vggnet.errors import ModelFileError
 from vggnet.model.vgg import build_network, padded_size
 
@@ -45,7 +47,7 @@ def describe(path: Path, state: OrderedDict[str, Tensor], description: object) -
 
 numbers = st.floats() | st.integers(-(2**70), 2**70)
 anything = st.recursive(
-    st.none() | st.booleans() | numbers | st.text(max_size=5),
+    st.none() | st.booleans() | numbers | st.text(max_size=5) | st.just("\ud800"),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=6,
 )
@@ -53,7 +55,10 @@ anything = st.recursive(
 
 @given(
     field=st.sampled_from([*CARD, "image_shape"]),
-    value=anything | st.lists(numbers, max_size=4) | st.lists(st.text(max_size=2), max_size=4),
+    value=anything
+    | st.lists(numbers, max_size=4)
+    | st.lists(st.text(max_size=2), max_size=4)
+    | st.dictionaries(st.sampled_from(["recipe", "x"]), anything),
 )
 def test_a_description_is_valid_or_refused(
     tmp_path_factory: pytest.TempPathFactory,
@@ -77,6 +82,37 @@ def test_a_description_is_valid_or_refused(
     assert len(card.mean) == len(card.std) == 1
     assert card.data.dataset is None or "\0" not in card.data.dataset
     json.dumps(card.model_dump(), allow_nan=False)
+    json.dumps(describe_model(load_model(path).network, card), allow_nan=False)
+    save_model(path.with_suffix(".safetensors"), build_network(SMALL, 0), card)
+
+
+@given(
+    field=st.sampled_from(["config", "environment"]),
+    value=st.sampled_from([math.nan, math.inf, -math.inf, "\ud800"]),
+    keys=st.lists(st.sampled_from(["recipe", "x"]), min_size=1, max_size=5),
+)
+def test_what_json_cannot_hold_is_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    state: OrderedDict[str, Tensor],
+    field: str,
+    value: object,
+    keys: list[str],
+) -> None:
+    """NaN, infinity and half a surrogate pair are refused at any depth of a free-form field."""
+    path = tmp_path_factory.mktemp("card") / "model.pth"
+    for key in keys:
+        value = {key: value}
+    describe(path, state, json.dumps({**CARD, field: value}))
+    with pytest.raises(ModelFileError, match=f"its description is not valid: {field}"):
+        load_model(path)
+
+
+def nested(levels: int) -> list[Any]:
+    """Return a list in a list in a list, ..."""
+    values: list[Any] = []
+    for _ in range(levels):
+        values = [values]
+    return values
 
 
 @pytest.mark.parametrize(
@@ -99,6 +135,10 @@ def test_a_description_is_valid_or_refused(
         ({"config": {"data": {"dataset": "a\0b"}}}, "dataset"),
         ({"test": {"accuracy": math.nan}}, "test.accuracy: Input should be a finite number"),
         ({"format": 2}, "newer"),
+        ({"config": {"recipe": math.nan}}, "config: Out of range float values"),
+        ({"config": {"recipe": "\ud800"}}, "config: Error serializing to JSON"),
+        ({"environment": {"x": ["\udfff"]}}, "environment: Error serializing to JSON"),
+        ({"config": {"x": nested(300)}}, "Maximum serialization depth exceeded"),
     ],
 )
 def test_a_refusal_names_the_field(
@@ -110,6 +150,55 @@ def test_a_refusal_names_the_field(
         load_model(path)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 1_000
+
+
+def encode(*shape: int) -> dict[str, object]:
+    """Return an array of zeros as descriptions hold it."""
+    return EncodedArray.encode(torch.zeros(shape)).model_dump(mode="json")
+
+
+@given(
+    classes=st.integers(1, 5),
+    directions=st.integers(1, 3),
+    shares=st.integers(1, 3),
+    scores=st.lists(st.floats(-10, 10, width=16), max_size=4),
+)
+def test_statistics_belong_to_the_network_or_are_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    state: OrderedDict[str, Tensor],
+    classes: int,
+    directions: int,
+    shares: int,
+    scores: list[float],
+) -> None:
+    """Statistics of more classes than the network's are refused, and scores that do not ascend.
+
+    The first would take memory without limit, the second would flag any image.
+    """
+    layers = [
+        {
+            "unit": 1.0,
+            "center": encode(size),
+            "directions": encode(size, directions),
+            "means": encode(classes, directions),
+            "whitening": encode(shares, directions * (directions + 1) // 2),
+        }
+        for size in layer_sizes(SMALL)
+    ]
+    ones = [1.0] * len(layers)
+    stored = EncodedArray.encode(torch.tensor(scores)).model_dump(mode="json") if scores else None
+    statistics = {"layers": layers, "offsets": ones, "scales": ones, "scores": stored}
+    path = tmp_path_factory.mktemp("card") / "model.pth"
+    describe(path, state, json.dumps({**CARD, "typicality": statistics}))
+    fits = classes <= SMALL.num_classes and shares in (1, classes)
+    if fits and scores and scores == sorted(scores):
+        ranked = load_model(path).card.typicality.rank(  # type: ignore[union-attr]
+            [torch.ones(2, size) for size in layer_sizes(SMALL)]
+        )
+        assert ((ranked > 0) & (ranked <= 1)).all()
+    else:
+        with pytest.raises(ModelFileError, match="its description"):
+            load_model(path)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def read_files() -> dict[str, bytes]:
         ("compare --steps 1 --repeats 1 -o images", "compare.md exists and does not look like"),
         ("study depth --models vgg-mini -o images", "study.png exists and does not look like"),
         ("data show mnist -o photo.png", "exists and does not look like"),
-        ("data show images -o images/a/0.png", "exists and does not look like"),
+        ("data show images -o images/a/0.png", "is in images, an input of this command"),
         ("data show mnist -o m.pth", "must end with .png"),
     ],
 )
@@ -181,6 +181,41 @@ def test_own_outputs_are_replaced_and_others_by_force(
     assert Path("photo.png").read_bytes() == files["photo.png"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "predict m.pth photo.png --classes names.png --show names.png",
+        "predict m.pth images --explain images/a/0.png",
+        "evaluate m.pth --classes names.png --confusion names.png",
+        "evaluate m.pth --dataset images --mistakes images/b/1.png",
+        "data show images -o images/a/3.png",
+        "data audit images -o images/notes.html",
+        "look m.pth photo.png --dataset images -o images/notes.html",
+        "look m.pth photo.png --classes notes.html -o notes.html",
+        "export m.pth --format html --classes notes.html -o notes.html",
+        "train --config settings.pth --epochs 0.001 -o settings.pth",
+        "train --dataset images -o images/a/old.pth",
+        "study depth --models vgg-mini --config out/study.md -o out",
+        "compare --steps 1 --repeats 1 --config out/compare.md -o out",
+    ],
+)
+def test_not_even_force_replaces_an_input(
+    vggnet: Command, files: dict[str, bytes], arguments: str
+) -> None:
+    """With --force, too, each file that a command reads, or reads a folder of, is as it was."""
+    for name in ("names.png", "notes.html", "images/notes.html"):
+        Path(name).write_text("\n".join(CARD.classes))
+    Path("out").mkdir()
+    for name in ("settings.pth", "out/study.md", "out/compare.md"):
+        Path(name).write_text("[train]\nglobal_batch_size = 8\n")
+    shutil.copy("photo.png", "images/a/old.pth")
+    before = read_files()
+    done = vggnet(*arguments.split(), "--force")
+    assert done.code == 2, done.out + done.err
+    assert "input of this command" in done.err
+    assert read_files() == before
+
+
 def write(path: Path, kind: str) -> None:
     """Write a file of a kind, or of none."""
     network = build_network(SMALL, 0)
@@ -204,23 +239,37 @@ def write(path: Path, kind: str) -> None:
     name=st.sampled_from([f"x{suffix}" for suffix in SUFFIXES]),
     content=st.sampled_from(["own model", "plain weights", "own PNG", "photo", "text", "empty"]),
     is_input=st.booleans(),
+    is_below=st.booleans(),
+    force=st.booleans(),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_rule(tmp_path: Path, kind: Kind, name: str, content: str, is_input: bool) -> None:
-    """An existing file may be written only if it is empty, or vggnet's of the same kind."""
+def test_the_rule(
+    tmp_path: Path,
+    kind: Kind,
+    name: str,
+    content: str,
+    is_input: bool,
+    is_below: bool,
+    force: bool,
+) -> None:
+    """An existing file may be written only if it is empty, or vggnet's of the same kind.
+
+    `force` allows any other, but for inputs and files in folders that are inputs.
+    """
     path = tmp_path / name
     path.unlink(missing_ok=True)
     write(path.with_suffix(path.suffix or ".pth"), content)
     path.with_suffix(path.suffix or ".pth").rename(path)
     fits = path.suffix.lower() in ("", *kind.suffixes)
     own = {"own model": (MODEL, WEIGHTS), "own PNG": (PNG,), "empty": KINDS}.get(content, ())
+    allowed = kind in own or (force and not is_below)
     try:
-        check_output(path, kind, [path] if is_input else [])
+        check_output(path, kind, [path] * is_input + [tmp_path] * is_below, force)
     except ConfigError:
-        assert is_input or not fits or kind not in own
+        assert is_input or not fits or not allowed
     else:
         assert fits
-        assert kind in own
+        assert allowed
         assert not is_input
     path.unlink()
     if fits:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -15,6 +16,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import to_json
 
 from vggnet.config import Config, ModelConfig
 from vggnet.data.matching import TrainedOn
@@ -25,6 +27,16 @@ from vggnet.model.vgg import padded_size
 
 ClassName = Annotated[str, Field(max_length=1_000)]
 Side = Annotated[int, Field(ge=1, le=1024)]
+
+
+def _check_plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what cannot be written again as JSON: NaN, lone surrogates, hundreds of levels."""
+    to_json(values)  # has a limit of levels, so it comes first
+    json.dumps(values, allow_nan=False)
+    return values
+
+
+Plain = Annotated[dict[str, Any], AfterValidator(_check_plain)]
 
 
 class _Record(BaseModel):
@@ -59,10 +71,10 @@ class ModelCard(_Record):
     """Subtracted from pixels in [0, 1]; one value, or one per channel."""
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5,), min_length=1)
     """Divides the difference."""
-    config: dict[str, Any] | None = None
+    config: Plain | None = None
     """The configuration of the training, if known."""
     dataset_sha256: str | None = None
-    environment: dict[str, Any] | None = None
+    environment: Plain | None = None
     init: dict[str, str] | None = None
     """Name and SHA-256 of the model file that training started from."""
     test: dict[str, float] | None = None
@@ -207,4 +219,4 @@ def check_fits(card: ModelCard, network: ModelConfig) -> None:
     if wrong:
         raise ModelFileError(f"its description says {' and '.join(wrong)}")
     if card.typicality and not card.typicality.fits(network):
-        raise ModelFileError("its description has statistics of another network's layers")
+        raise ModelFileError("its description has statistics of another network")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,14 +55,15 @@ MARKDOWN = Kind((".md",), lambda path: HTML.is_own(path.with_suffix(".html")))
 PT2 = Kind((".pt2",), partial(_contains, b"/" + PT2_CARD.encode()))
 
 
-def check_output(path: Path, kind: Kind, inputs: Iterable[Path] = (), force: bool = False) -> None:
+def check_output(path: Path, kind: Kind, inputs: Sequence[Path] = (), force: bool = False) -> None:
     """Refuse, before any work, an output that would destroy another file.
 
     Args:
         path: The output.
         kind: What will be written.
-        inputs: Files that the command reads.
-        force: Whether to replace a file that vggnet did not write.
+        inputs: Files and folders that the command reads.
+        force: Whether to replace a file that vggnet did not write. A file in a folder of
+            `inputs` is an input, and never replaced.
 
     Raises:
         ConfigError: `path` is an input, has the suffix of another kind of file, or is a
@@ -74,7 +75,11 @@ def check_output(path: Path, kind: Kind, inputs: Iterable[Path] = (), force: boo
     if path.suffix.lower() not in (*kind.suffixes, ""):
         raise ConfigError(f"{path}: this output must end with {', '.join(kind.suffixes)}")
     check_writable(path)
-    if path.exists() and path.stat().st_size and not force and not kind.is_own(path):
+    if not path.exists() or not path.stat().st_size or kind.is_own(path):
+        return
+    if folder := next((one for one in inputs if _is_below(path, one)), None):
+        raise ConfigError(f"{path} is in {folder}, an input of this command; name another file")
+    if not force:
         raise ConfigError(
             f"{path} exists and does not look like a file that vggnet wrote; name another "
             "file, or pass --force to replace it"
@@ -86,3 +91,8 @@ def _is_same(path: Path, other: Path) -> bool:
         return path.samefile(other)
     except OSError:
         return os.path.realpath(path) == os.path.realpath(other)
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    top = os.path.realpath(folder)
+    return os.path.isdir(top) and Path(os.path.realpath(path)).is_relative_to(top)  # noqa: PTH112

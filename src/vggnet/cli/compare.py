@@ -20,6 +20,7 @@ from vggnet.cli.options import ConfigFile, Recipe, config_flags, read_settings
 from vggnet.errors import ConfigError, VggnetError, quote
 
 if TYPE_CHECKING:
+    from vggnet.artifacts.outputs import Kind
     from vggnet.compare.plan import ComparisonPlan, Goal
     from vggnet.compare.result import Result
     from vggnet.report.document import Report
@@ -117,6 +118,7 @@ def compare(
     counts = _read_threads(threads) if threads is not None else None
     goal = _read_goal(to_accuracy, to, seeds, layers)
 
+    from vggnet.artifacts.outputs import HTML, MARKDOWN, RESULT
     from vggnet.compare.plan import plan_comparison
     from vggnet.recipes import resolve_config
 
@@ -132,7 +134,8 @@ def compare(
         sweep=sweep,
     )
     plan = replace(plan, options=_same_work(context, plan), command=_command_line())
-    _check_outputs(output, ("compare", "compare-partial"), force)
+    kinds = (RESULT, HTML, MARKDOWN)
+    _check_outputs(output, ("compare", "compare-partial"), kinds, [config] if config else [], force)
     result, code = _measure(plan, quiet=as_json)
     stem = "compare" if result.complete else "compare-partial"
     report = build_report([("", result)], prices, output / f"{stem}.json")
@@ -147,6 +150,7 @@ def _report_files(
     context: typer.Context, files: list[Path], prices: dict[str, float], output: Path, force: bool
 ) -> None:
     """Report the results of several machines side by side."""
+    from vggnet.artifacts.outputs import HTML, MARKDOWN
     from vggnet.compare.report import build_report
     from vggnet.compare.result import load_result
 
@@ -155,20 +159,24 @@ def _report_files(
             f"{', '.join(given)} cannot be used with result files: nothing is measured"
         )
     results = list(zip(_name_sources(files), map(load_result, files), strict=True))
-    _check_outputs(output, ("compare",), force, files)
+    _check_outputs(output, ("compare",), (HTML, MARKDOWN), files, force)
     _write(build_report(results, prices, files[0]), None, output, "compare", quiet=False)
 
 
 def _check_outputs(
-    output: Path, stems: tuple[str, ...], force: bool, inputs: Sequence[Path] = ()
+    output: Path,
+    stems: tuple[str, ...],
+    kinds: tuple[Kind, ...],
+    inputs: Sequence[Path],
+    force: bool,
 ) -> None:
     """Create the folder, and refuse to overwrite files that vggnet did not write."""
     from vggnet.artifacts.atomic import make_folder
-    from vggnet.artifacts.outputs import HTML, MARKDOWN, RESULT, check_output
+    from vggnet.artifacts.outputs import check_output
 
     make_folder(output)
     for stem in stems:
-        for kind in (HTML, MARKDOWN) if inputs else (RESULT, HTML, MARKDOWN):
+        for kind in kinds:
             check_output(output / f"{stem}{kind.suffixes[0]}", kind, inputs, force)
 
 

@@ -70,7 +70,7 @@ def evaluate(
     classifier = Classifier(load_model(model, overrides), device)
     trained_on = classifier.trained_on
     name = dataset or trained_on.dataset or "mnist"
-    inputs = [model, Path(name)]
+    inputs = [*options.input_files(model, classes), Path(name)]
     for path in (mistakes, confusion):
         if path:
             check_output(path, PNG, inputs, force)

@@ -54,7 +54,8 @@ def export(
     from vggnet.inference.convert import Target, convert
 
     overrides = options.read_overrides(mean, std, image_size, classes)
-    target = Target(kind, output, int8, data_dir, force)
+    inputs = tuple(options.input_files(model, classes))
+    target = Target(kind, output, int8, data_dir, force, inputs)
     found = convert(load_model(model, overrides), model, target, threads or usable_cores())
     _print(found.facts, found.usage, as_json)
 

@@ -59,7 +59,9 @@ def look(
     from vggnet.inference.predict import Classifier
     from vggnet.report.look import render_look
 
-    check_output(output, HTML, [model, *([image] if image else [])], force)
+    inputs = [*options.input_files(model, classes), *([image] if image else [])]
+    inputs += [Path(dataset)] if dataset else []
+    check_output(output, HTML, inputs, force)
     overrides = options.read_overrides(mean, std, image_size, classes)
     classifier = Classifier(load_model(model, overrides), device, kernels="torch")
     test = _find_test(classifier, dataset, data_dir)

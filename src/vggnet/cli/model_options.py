@@ -127,6 +127,11 @@ def read_overrides(
     )
 
 
+def input_files(model: Path, classes: str | None) -> list[Path]:
+    """Return the files that the options of a model name, which no output may replace."""
+    return [model] if classes is None or "," in classes else [model, Path(classes)]
+
+
 def _read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     if text is None:
         return None

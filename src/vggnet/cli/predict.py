@@ -118,7 +118,8 @@ def predict(
     overrides = options.read_overrides(mean, std, image_size, classes)
     classifier = Classifier(load_model(model, overrides), device, kernels)
     rate = options.read_reject(reject, {model: classifier.card})
-    read = [model, *images, *(Path(item.path) for item in inputs.items)]
+    read = [*options.input_files(model, classes), *images]
+    read += [Path(item.path) for item in inputs.items]
     for output in filter(None, (show, explain)):
         check_output(output, PNG, read, force)
         read.append(output)

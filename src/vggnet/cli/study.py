@@ -58,7 +58,7 @@ def depth(
 
     ledger = Ledger(study)
     for kind in (HTML, MARKDOWN, PNG):
-        check_output(output / f"study{kind.suffixes[0]}", kind, force=force)
+        check_output(output / f"study{kind.suffixes[0]}", kind, [config] if config else [], force)
     try:
         _train(study, ledger)
     except InterruptedTrainingError as error:

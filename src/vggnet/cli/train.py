@@ -93,6 +93,7 @@ def train(
     options = Options(
         output=output,
         force=force,
+        inputs=(config,) if config else (),
         runs=runs,
         name=name,
         checkpoint_every=checkpoint_every,

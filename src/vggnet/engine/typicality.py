@@ -163,6 +163,8 @@ class Typicality(BaseModel):
             raise ValueError("offsets and scales must have one value for each layer")
         if len(self.scores.shape) != 1:
             raise ValueError("scores must be a row of numbers")
+        if (self.scores.tensor.diff() < 0).any():
+            raise ValueError("scores must ascend")
         return self
 
     @property
@@ -171,8 +173,10 @@ class Typicality(BaseModel):
         return self.scores.shape[0]
 
     def fits(self, network: ModelConfig) -> bool:
-        """Whether the statistics are those of such a network's layers."""
-        return [one.center.shape[0] for one in self.layers] == layer_sizes(network)
+        """Whether the statistics are those of such a network's layers and classes."""
+        sizes = [one.center.shape[0] for one in self.layers]
+        most = max(one.means.shape[0] for one in self.layers)
+        return sizes == layer_sizes(network) and most <= network.num_classes
 
     def rank(self, values: Sequence[Tensor]) -> npt.NDArray[np.float32]:
         """Return the share of held-out images that are as unusual or more, 0 to 1, (N,).

@@ -34,6 +34,8 @@ class Target:
     """Where the model's dataset is."""
     force: bool = False
     """Replace a file that vggnet did not write."""
+    inputs: tuple[Path, ...] = ()
+    """Files that the command has read, which are never replaced."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def convert(loaded: LoadedModel, source: Path | None, target: Target, threads: i
     stem = source.resolve().name if source.is_dir() else source.stem
     file = TARGETS[kind].kind
     path = target.output or Path(f"{stem}{'_int8' * int8}{file.suffixes[0] if file else '_hub'}")
-    check_target(kind, path, source, target.force)
+    check_target(kind, path, source, target.inputs, target.force)
     with computing("fp32", threads):
         dataset = find_dataset(loaded.card, target.data_dir)
         shown = LoadedModel(loaded.network, loaded.card.without_paths())

@@ -41,6 +41,8 @@ class Options:
     """Folder that contains the run folders."""
     force: bool = False
     """Replace an existing file at `output` that vggnet did not write."""
+    inputs: tuple[Path, ...] = ()
+    """Files that the command has read, which the model file never replaces."""
     name: str | None = None
     """Name of the run folder; default: recipe, dataset and time."""
     checkpoint_every: str | None = None

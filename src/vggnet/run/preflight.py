@@ -39,9 +39,8 @@ def prepare(start: Start, options: Options, session: Session, given: Dataset | N
         config = config.model_copy(update={"data": data})
     output = _choose_output(start, config, options)
     if session.is_main:
-        check_output(
-            output, MODEL, [Path(config.data.dataset), Path(config.train.init or "")], options.force
-        )
+        named = filter(None, (config.data.dataset, config.train.init))
+        check_output(output, MODEL, [*options.inputs, *map(Path, named)], options.force)
     if config.train.init is None and (config.recipe == "finetune" or config.train.init_lr != 1):
         raise ConfigError(
             "the recipe finetune and --init-lr need trained weights to start from: add --init FILE"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,18 +64,20 @@ TARGETS: Mapping[str, Target] = {
 """With those that have a function of their own: `vggnet.page.export`, `export_c`."""
 
 
-def check_target(kind: str, path: Path, source: Path, force: bool = False) -> None:
+def check_target(
+    kind: str, path: Path, source: Path, inputs: Sequence[Path] = (), force: bool = False
+) -> None:
     """Refuse, before any work, a target that an export must not replace.
 
     Raises:
-        ConfigError: `path` is the model itself, has the suffix of another format, or is
-            something that vggnet did not write.
+        ConfigError: `path` is the model itself or another input, has the suffix of another
+            format, or is something that vggnet did not write.
         OutputError: It cannot be written.
     """
     if file := TARGETS[kind].kind:
         if path.suffix.lower() not in file.suffixes:
             raise ConfigError(f"{path}: this output must end with {file.suffixes[0]}")
-        check_output(path, file, [source], force)
+        check_output(path, file, [source, *inputs], force)
     else:
         check_hub_folder(path, source)
 
