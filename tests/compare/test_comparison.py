@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from torch.nn import functional
 
 from vggnet.compare.comparison import Comparison
 from vggnet.compare.plan import ComparisonPlan, Observer
-from vggnet.data.dataset import Dataset
+from vggnet.data.storage import load_dataset
 from vggnet.recipes import resolve_config
 
-TINY = {"model": {"stages": [[8], [8]], "hidden": [8]}, "train": {"global_batch_size": 64}}
+TINY = {
+    "model": {"stages": [[8], [8]], "hidden": [8]},
+    "train": {"global_batch_size": 64, "epochs": 1},
+}
 
 
 class CtrlC(Observer):
@@ -38,11 +42,11 @@ class Warnings(Observer):
         self.messages.append(message)
 
 
-def plan_of(mnist: Dataset, threads: tuple[int, ...], min_seconds: float = 0.01) -> ComparisonPlan:
+def plan_of(digits: Path, threads: tuple[int, ...], min_seconds: float = 0.01) -> ComparisonPlan:
     """Plan a small comparison of the CPU with itself."""
     return ComparisonPlan(
-        config=resolve_config(TINY),
-        dataset=mnist,
+        config=resolve_config({**TINY, "data": {"dataset": str(digits)}}),
+        dataset=load_dataset(str(digits)),
         devices=(torch.device("cpu"),),
         threads=threads,
         steps=2,
@@ -53,7 +57,7 @@ def plan_of(mnist: Dataset, threads: tuple[int, ...], min_seconds: float = 0.01)
 
 
 def test_a_setting_that_runs_out_of_memory_is_left_out(
-    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+    digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison continues without the settings that do not fit, and says so."""
     real = functional.cross_entropy
@@ -65,7 +69,7 @@ def test_a_setting_that_runs_out_of_memory_is_left_out(
 
     monkeypatch.setattr(functional, "cross_entropy", short)
     observer = Warnings()
-    comparison = Comparison(plan_of(mnist, (1, 2)), observer)
+    comparison = Comparison(plan_of(digits, (1, 2)), observer)
     comparison.run()
     result = comparison.result()
     assert result is not None
@@ -75,9 +79,9 @@ def test_a_setting_that_runs_out_of_memory_is_left_out(
     assert any(message.startswith(strict) for message in observer.messages[-2:])
 
 
-def test_a_short_training_is_repeated(mnist: Dataset) -> None:
+def test_a_short_training_is_repeated(digits: Path) -> None:
     """Warm-up and repeats reach their minimum duration; a row counts one training."""
-    comparison = Comparison(plan_of(mnist, (1,), min_seconds=0.5))
+    comparison = Comparison(plan_of(digits, (1,), min_seconds=0.5))
     comparison.run()
     result = comparison.result()
     assert result is not None
@@ -88,9 +92,9 @@ def test_a_short_training_is_repeated(mnist: Dataset) -> None:
         assert len(row.step_losses) == row.steps
 
 
-def test_an_interrupt_within_no_grad_loses_nothing(mnist: Dataset) -> None:
+def test_an_interrupt_within_no_grad_loses_nothing(digits: Path) -> None:
     """The result has the first repeat, although gradients are still switched off."""
-    comparison = Comparison(plan_of(mnist, (1,)), CtrlC())
+    comparison = Comparison(plan_of(digits, (1,)), CtrlC())
     try:
         with pytest.raises(KeyboardInterrupt):
             comparison.run()
