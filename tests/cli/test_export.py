@@ -22,19 +22,24 @@ from vggnet.artifacts.export import export_model
 from vggnet.artifacts.export.program import EndToEndModel
 from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.data.dataset import Dataset
+from vggnet.data.storage import load_dataset
 from vggnet.errors import ExportError
 
 Command = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small, briefly trained network; its batch norm is folded."""
+def model(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
+    """A small, briefly trained network; its batch norm is folded.
+
+    Its dataset has 20 test images: exports compare on up to 1,000, one at a time, too.
+    """
     folder = tmp_path_factory.mktemp("model")
     package.train(
         recipe="article",
         model={"stages": ((8,), (8,)), "hidden": (16,), "batch_norm": True},
-        train={"epochs": 0.1, "threads": 1},
+        train={"epochs": 5, "threads": 1},
+        data={"dataset": str(digits)},
         output=folder / "small.pth",
         runs=folder / "runs",
     )
@@ -52,7 +57,7 @@ def test_onnx(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray
     done = vggnet("export", model, "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
-    assert (found["path"], found["images"]) == ("small.onnx", 1000)
+    assert (found["path"], found["images"]) == ("small.onnx", 20)
     assert found["worst"] <= 1e-4
     assert sorted(path.name for path in Path().iterdir()) == ["small.onnx"]
     session = onnxruntime.InferenceSession("small.onnx")
@@ -130,7 +135,9 @@ def test_safetensors(vggnet: Command, model: Path, mnist: Dataset, expected: np.
     np.testing.assert_allclose(again.predict(mnist.test.images[:20]).probabilities, expected)
 
 
-def test_hub(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray) -> None:
+def test_hub(
+    vggnet: Command, model: Path, digits: Path, mnist: Dataset, expected: np.ndarray
+) -> None:
     """The card's results are measured, vggnet loads the folder, a second export replaces it."""
     assert vggnet("export", model, "--format", "hub", "-o", "hub").code == 0
     assert {path.name for path in Path("hub").iterdir()} == {
@@ -142,8 +149,9 @@ def test_hub(vggnet: Command, model: Path, mnist: Dataset, expected: np.ndarray)
     head = Path("hub/README.md").read_text().split("---")[1]
     index = json.loads(next(row for row in head.splitlines() if row.startswith("model-index"))[13:])
     accuracy = index[0]["results"][0]["metrics"][0]["value"]
-    labels = package.load(model, kernels="torch").predict(mnist.test.images).indices
-    assert accuracy == float((labels == mnist.test.labels).mean())
+    test = load_dataset(str(digits)).test
+    labels = package.load(model, kernels="torch").predict(test.images).indices
+    assert accuracy == float((labels == test.labels).mean())
     again = package.load("hub", kernels="torch")
     np.testing.assert_allclose(again.predict(mnist.test.images[:20]).probabilities, expected)
     assert vggnet("export", model, "--format", "hub", "-o", "hub").code == 0
@@ -207,7 +215,7 @@ def test_a_file_that_fails_is_not_left(model: Path, tmp_path: Path, mnist: Datas
         (["--format", "tflite"], 2, "--format"),
         (["--int8", "--format", "pt2"], 2, "--int8 works with --format onnx"),
         (["-o", "net.pt2"], 2, ".onnx"),
-        (["--data-dir", "nowhere"], 1, "nowhere"),
+        (["--data-dir", "nowhere"], 2, "leave out --data-dir"),
         (["--format", "pt2", "-o", "nowhere/net.pt2"], 1, "cannot write nowhere/net.pt2"),
         (["-o", f"{300 * 'x'}.onnx"], 1, "File name too long"),
     ],

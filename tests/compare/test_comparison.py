@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +14,13 @@ from vggnet.compare.comparison import Comparison
 from vggnet.compare.measure import Timer
 from vggnet.compare.plan import ComparisonPlan, Observer
 from vggnet.compare.trials import Trials
-from vggnet.data.dataset import Dataset
+from vggnet.data.storage import load_dataset
 from vggnet.recipes import resolve_config
 
-TINY = {"model": {"stages": [[8], [8]], "hidden": [8]}, "train": {"global_batch_size": 64}}
+TINY = {
+    "model": {"stages": [[8], [8]], "hidden": [8]},
+    "train": {"global_batch_size": 64, "epochs": 1},
+}
 
 
 class CtrlC(Observer):
@@ -41,11 +44,11 @@ class Warnings(Observer):
         self.messages.append(message)
 
 
-def plan_of(mnist: Dataset, threads: tuple[int, ...], min_seconds: float = 0.01) -> ComparisonPlan:
+def plan_of(digits: Path, threads: tuple[int, ...], min_seconds: float = 0.01) -> ComparisonPlan:
     """Plan a small comparison of the CPU with itself."""
     return ComparisonPlan(
-        config=resolve_config(TINY),
-        dataset=mnist,
+        config=resolve_config({**TINY, "data": {"dataset": str(digits)}}),
+        dataset=load_dataset(str(digits)),
         devices=(torch.device("cpu"),),
         threads=threads,
         steps=2,
@@ -56,7 +59,7 @@ def plan_of(mnist: Dataset, threads: tuple[int, ...], min_seconds: float = 0.01)
 
 
 def test_a_setting_that_runs_out_of_memory_is_left_out(
-    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+    digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison continues without the settings that do not fit, and says so."""
     real = functional.cross_entropy
@@ -68,7 +71,7 @@ def test_a_setting_that_runs_out_of_memory_is_left_out(
 
     monkeypatch.setattr(functional, "cross_entropy", short)
     observer = Warnings()
-    comparison = Comparison(plan_of(mnist, (1, 2)), observer)
+    comparison = Comparison(plan_of(digits, (1, 2)), observer)
     comparison.run()
     result = comparison.result()
     assert result is not None
@@ -79,18 +82,18 @@ def test_a_setting_that_runs_out_of_memory_is_left_out(
 
 
 def test_larger_batches_of_a_slow_setting_are_not_tried(
-    mnist: Dataset, monkeypatch: pytest.MonkeyPatch
+    digits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A precision that the CPU emulates costs one trial per thread count; others cost two."""
-    real = functional.cross_entropy
+    real, now = functional.linear, 0.0
 
     def slow(*arguments: Any, **keywords: Any) -> Tensor:
-        if torch.is_autocast_enabled("cpu"):
-            time.sleep(0.3)
+        nonlocal now
+        now += 0.5 if torch.is_autocast_enabled("cpu") else 0.1
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(functional, "cross_entropy", slow)
-    trials = Trials(plan_of(mnist, (1,)), Observer(), Timer())
+    monkeypatch.setattr(functional, "linear", slow)
+    trials = Trials(plan_of(digits, (1,)), Observer(), Timer(clock=lambda: now))
     trials.find_best(torch.device("cpu"))
     sizes: dict[str, set[int]] = {}
     for trial in trials.timings:
@@ -98,9 +101,9 @@ def test_larger_batches_of_a_slow_setting_are_not_tried(
     assert sizes == {"fp32": {64, 256}, "bf16": {64}}
 
 
-def test_a_short_training_is_repeated(mnist: Dataset) -> None:
+def test_a_short_training_is_repeated(digits: Path) -> None:
     """Warm-up and repeats reach their minimum duration; a row counts one training."""
-    comparison = Comparison(plan_of(mnist, (1,), min_seconds=0.5))
+    comparison = Comparison(plan_of(digits, (1,), min_seconds=0.5))
     comparison.run()
     result = comparison.result()
     assert result is not None
@@ -111,9 +114,9 @@ def test_a_short_training_is_repeated(mnist: Dataset) -> None:
         assert len(row.step_losses) == row.steps
 
 
-def test_an_interrupt_within_no_grad_loses_nothing(mnist: Dataset) -> None:
+def test_an_interrupt_within_no_grad_loses_nothing(digits: Path) -> None:
     """The result has the first repeat, although gradients are still switched off."""
-    comparison = Comparison(plan_of(mnist, (1,)), CtrlC())
+    comparison = Comparison(plan_of(digits, (1,)), CtrlC())
     try:
         with pytest.raises(KeyboardInterrupt):
             comparison.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -149,6 +150,6 @@ def _damage(file: File) -> Iterator[None]:
         raise DataError(f"cannot read {file.path}: {error.strerror or error}") from None
     except (
         zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError,
-        RuntimeError, OverflowError, TypeError, SyntaxError,
+        RuntimeError, OverflowError, TypeError, SyntaxError, tokenize.TokenError, MemoryError,
     ) as error:  # fmt: skip
-        raise DataError(f"{file.path} is damaged ({error})") from None
+        raise DataError(f"{file.path} is damaged ({str(error)[:200]})") from None
