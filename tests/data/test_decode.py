@@ -73,7 +73,7 @@ def test_print_colours() -> None:
 
 @pytest.mark.parametrize("color", [(90, 90, 90), (90, 91, 90)])
 def test_opaque_images_stay_as_they_are(color: tuple[int, int, int]) -> None:
-    """A canvas's image, RGBA without a transparent pixel, has the pixels of its RGB, or its grey."""
+    """An RGBA image without a transparent pixel has the pixels of its RGB, or its grey."""
     image = Image.new("RGB", (6, 4), "white")
     image.putpixel((2, 1), color)
     pixels = np.asarray(image.convert("L") if len(set(color)) == 1 else image)
