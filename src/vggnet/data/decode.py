@@ -315,10 +315,8 @@ def _scale(image: Image.Image, bit_depth: int) -> Image.Image:
 
 def _lay_on_paper(image: Image.Image) -> Image.Image:
     """Return an RGBA image in L or RGB, on white or, behind light strokes only, on black."""
-    *color, opacity = image.split()
-    if opacity.getextrema() == (255, 255):  # a browser's canvas, with nothing to lay on paper
-        is_grey = color[0].tobytes() == color[1].tobytes() == color[2].tobytes()
-        return color[0] if is_grey else Image.merge("RGB", color)
+    if opaque := _take_opaque(image):
+        return opaque
     width, height = image.size
     strips = [(0, rows.start, width, min(rows.stop, height)) for rows in _strips(height)]
     drawn = weight = 0.0
@@ -337,6 +335,15 @@ def _lay_on_paper(image: Image.Image) -> Image.Image:
         blended = pixels[..., :3] * opacity + paper * (1 - opacity)
         flat.paste(Image.fromarray(blended.round().astype(np.uint8)), box)
     return flat
+
+
+def _take_opaque(image: Image.Image) -> Image.Image | None:
+    """Return an RGBA image in L or RGB if no pixel is transparent, as from a browser's canvas."""
+    *color, alpha = image.split()
+    if alpha.getextrema() != (255, 255):
+        return None
+    is_grey = color[0].tobytes() == color[1].tobytes() == color[2].tobytes()
+    return color[0] if is_grey else Image.merge("RGB", color)
 
 
 def _strips(height: int) -> Sequence[slice]:

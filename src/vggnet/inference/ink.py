@@ -77,9 +77,11 @@ def _find_darkness(channel: Floats) -> Floats:
     if _is_light_on_dark(small):
         channel, small = 255 - channel, 255 - small
     paper = _estimate_paper(small, channel.shape)
-    darkness = paper - channel
-    darkness /= np.maximum(paper, LEAST_LIGHT)
-    return np.clip(darkness, 0, 1, out=darkness)
+    darkness: Floats = paper - channel
+    light: Floats = np.maximum(paper, LEAST_LIGHT)
+    darkness /= light
+    np.clip(darkness, 0, 1, out=darkness)
+    return darkness
 
 
 def _is_light_on_dark(small: Floats) -> bool:
@@ -144,4 +146,5 @@ def _scale(darkness: Floats, counts: Counts) -> Ink:
     low = min(0.4 * level, 2 * grain)
     amount = darkness - np.float32(low)
     amount /= np.float32(level - low)
-    return Ink(np.clip(amount, 0, 1, out=amount), level)
+    np.clip(amount, 0, 1, out=amount)
+    return Ink(amount, level)
