@@ -80,8 +80,8 @@ def _find_darkness(channel: Floats) -> Floats:
     darkness: Floats = paper - channel
     light: Floats = np.maximum(paper, LEAST_LIGHT)
     darkness /= light
-    np.clip(darkness, 0, 1, out=darkness)
-    return darkness
+    clipped: Floats = np.clip(darkness, 0, 1, out=darkness)
+    return clipped
 
 
 def _is_light_on_dark(small: Floats) -> bool:
