@@ -80,8 +80,7 @@ def _find_darkness(channel: Floats) -> Floats:
     darkness: Floats = paper - channel
     light: Floats = np.maximum(paper, LEAST_LIGHT)
     darkness /= light
-    clipped: Floats = np.clip(darkness, 0, 1, out=darkness)
-    return clipped
+    return np.clip(darkness, 0, 1, out=darkness)
 
 
 def _is_light_on_dark(small: Floats) -> bool:
@@ -97,7 +96,7 @@ def _estimate_paper(small: Floats, shape: tuple[int, ...]) -> Floats:
     closed = ndimage.grey_closing(small, 2 * reach + 1)
     smooth = ndimage.uniform_filter(closed, 2 * (reach // 2) + 1, mode="nearest")
     if smooth.min() == smooth.max():
-        return smooth[:1, :1]
+        return np.full((1, 1), smooth[0, 0], np.float32)
     height, width = shape
     large = Image.fromarray(smooth).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(large, np.float32)
