@@ -142,10 +142,11 @@ class Server:
         self.url = self.process.stdout.readline().split(" at ")[1].split()[0]
 
     def _numbers(self) -> list[int]:
-        """Return the numbers of the process and of those that it started."""
+        """Return the numbers of the process, its workers and their forks, which do the work."""
         found = [self.process.pid]
-        for thread in Path(f"/proc/{self.process.pid}/task").iterdir():
-            found += map(int, (thread / "children").read_text().split())
+        for number in found:
+            for thread in Path(f"/proc/{number}/task").iterdir():
+                found += map(int, (thread / "children").read_text().split())
         return found
 
     def memory_mib(self) -> float:

@@ -112,17 +112,17 @@ def test_images_that_are_no_digits_are_flagged(client: httpx.Client, sheet: np.n
 
 
 def test_evidence_is_painted_over_the_image(client: httpx.Client, sheet: np.ndarray) -> None:
-    """One image gets a colored picture; a blank one gets null, and two are refused."""
+    """One image gets a colored image; a blank one gets null, and two are refused."""
     file, blank = as_file(sheet), as_file(np.full_like(sheet, 255))
     found = client.post("/explain", content=file).json()
     assert (found["class"], found["method"]) == ("5", "occlusion")
-    with Image.open(BytesIO(b64decode(found["picture"]))) as picture:
-        assert (picture.size, picture.mode) == ((28, 28), "RGB")
-        red, green, blue = np.moveaxis(np.asarray(picture).astype(int), -1, 0)
+    with Image.open(BytesIO(b64decode(found["image"]))) as image:
+        assert (image.size, image.mode) == ((28, 28), "RGB")
+        red, green, blue = np.moveaxis(np.asarray(image).astype(int), -1, 0)
         assert ((red - blue) > 100).any()
         assert green.max() > 200
     nothing = client.post("/explain", content=blank).json()
-    assert nothing == {"class": None, "method": None, "picture": None}
+    assert nothing == {"class": None, "method": None, "image": None}
     several = client.post("/explain", files=[("file", file), ("file", file)])
     assert several.status_code == 422
     assert "send one image to explain, not 2" in several.json()["detail"]

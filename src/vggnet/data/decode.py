@@ -149,7 +149,7 @@ def decode_image(
         budget: Memory for decoding; None: half of what is free.
 
     Returns:
-        uint8, (H, W, 3).
+        uint8, (H, W, 3), or (H, W) if it is grey.
 
     Raises:
         UnknownFormatError: It is no image of the formats that are read.
@@ -169,7 +169,7 @@ def load_image(
 ) -> npt.NDArray[np.uint8]:
     """Read and decode a file; as `decode_image`."""
     with _decoded(file, max_pixels, side, bit_depth, budget or MemoryBudget()) as image:
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return np.asarray(image)
 
 
 def convert_image(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -314,7 +314,9 @@ def _scale(image: Image.Image, bit_depth: int) -> Image.Image:
 
 
 def _lay_on_paper(image: Image.Image) -> Image.Image:
-    """Return an RGBA image in RGB, on white or, behind light strokes only, on black."""
+    """Return an RGBA image in L or RGB, on white or, behind light strokes only, on black."""
+    if opaque := _take_opaque(image):
+        return opaque
     width, height = image.size
     strips = [(0, rows.start, width, min(rows.stop, height)) for rows in _strips(height)]
     drawn = weight = 0.0
@@ -333,6 +335,15 @@ def _lay_on_paper(image: Image.Image) -> Image.Image:
         blended = pixels[..., :3] * opacity + paper * (1 - opacity)
         flat.paste(Image.fromarray(blended.round().astype(np.uint8)), box)
     return flat
+
+
+def _take_opaque(image: Image.Image) -> Image.Image | None:
+    """Return an RGBA image in L or RGB if no pixel is transparent, as from a browser's canvas."""
+    *color, alpha = image.split()
+    if alpha.getextrema() != (255, 255):
+        return None
+    is_grey = color[0].tobytes() == color[1].tobytes() == color[2].tobytes()
+    return color[0] if is_grey else Image.merge("RGB", color)
 
 
 def _strips(height: int) -> Sequence[slice]:

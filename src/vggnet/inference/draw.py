@@ -135,6 +135,9 @@ def _center(fine: Floats) -> npt.NDArray[np.uint8]:
     top, left = (round(1.5 * side - at) for at in center)
     canvas[top : top + fine.shape[0], left : left + fine.shape[1]] = fine
     middle = canvas[side : 2 * side, side : 2 * side]
-    small = middle.reshape(SIDE, FINE, SIDE, FINE).mean(axis=(1, 3))
+    # In this order half the time of `mean`, which reads 4 values at a time.
+    nothing = np.zeros(1, np.float32)
+    across = sum((middle[:, at::FINE] for at in range(FINE)), nothing)
+    small = sum((across[at::FINE] for at in range(FINE)), nothing) / np.float32(FINE * FINE)
     drawn: npt.NDArray[np.uint8] = (255 * small).round().astype(np.uint8)
     return drawn

@@ -60,13 +60,15 @@ def find_ink(image: npt.NDArray[np.uint8]) -> Ink | None:
     if all((channels[0] == other).all() for other in channels[1:]):  # grey: one is enough
         channels = channels[:1]
     found = [_find_darkness(channel.astype(np.float32)) for channel in channels]
+    counts = [_count_levels(darkness) for darkness in found]
     # A channel counts as much as the ink shows in it.
-    weights = np.array([_strength(darkness) ** 2 for darkness in found], np.float32)
+    weights = np.array([_strength(one) ** 2 for one in counts], np.float32)
     if not weights.any():
         return None
     if len(found) == 1:
-        return _scale(found[0])
-    return _scale(np.average(found, axis=0, weights=weights))
+        return _scale(found[0], counts[0])
+    average = np.average(found, axis=0, weights=weights)
+    return _scale(average, _count_levels(average))
 
 
 def _find_darkness(channel: Floats) -> Floats:
@@ -75,7 +77,10 @@ def _find_darkness(channel: Floats) -> Floats:
     if _is_light_on_dark(small):
         channel, small = 255 - channel, 255 - small
     paper = _estimate_paper(small, channel.shape)
-    return np.clip((paper - channel) / np.maximum(paper, LEAST_LIGHT), 0, 1)
+    darkness: Floats = paper - channel
+    light: Floats = np.maximum(paper, LEAST_LIGHT)
+    darkness /= light
+    return np.clip(darkness, 0, 1, out=darkness)
 
 
 def _is_light_on_dark(small: Floats) -> bool:
@@ -86,10 +91,12 @@ def _is_light_on_dark(small: Floats) -> bool:
 
 
 def _estimate_paper(small: Floats, shape: tuple[int, ...]) -> Floats:
-    """Return the brightness of the paper on each pixel of the full size."""
+    """Return the brightness of the paper on each pixel of the full size, or one if it is even."""
     reach = max(1, round(WINDOW * min(small.shape) / 2))
     closed = ndimage.grey_closing(small, 2 * reach + 1)
     smooth = ndimage.uniform_filter(closed, 2 * (reach // 2) + 1, mode="nearest")
+    if smooth.min() == smooth.max():
+        return np.full((1, 1), smooth[0, 0], np.float32)
     height, width = shape
     large = Image.fromarray(smooth).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(large, np.float32)
@@ -116,9 +123,8 @@ def _median(counts: Counts) -> int:
     return int(np.searchsorted(counts.cumsum(), counts.sum() / 2))
 
 
-def _strength(darkness: Floats) -> float:
+def _strength(counts: Counts) -> float:
     """Return how dark the ink is, or 0 if it is not darker than the paper's grain."""
-    counts = _count_levels(darkness)
     middle = _median(counts)
     apart = np.bincount(np.abs(np.arange(256) - middle), counts).astype(np.int64)
     grain = 1.4826 * _median(apart) / 255
@@ -134,8 +140,10 @@ def _ink_level(counts: Counts) -> float:
     return float(np.flatnonzero(at_least >= at_least[half] / 2)[-1]) / 255
 
 
-def _scale(darkness: Floats) -> Ink:
-    counts = _count_levels(darkness)
+def _scale(darkness: Floats, counts: Counts) -> Ink:
     level, grain = _ink_level(counts), _median(counts) / 255
     low = min(0.4 * level, 2 * grain)
-    return Ink(np.clip((darkness - low) / (level - low), 0, 1), level)
+    amount = darkness - np.float32(low)
+    amount /= np.float32(level - low)
+    np.clip(amount, 0, 1, out=amount)
+    return Ink(amount, level)

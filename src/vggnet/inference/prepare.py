@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 from vggnet.inference.components import Component, find_components
 from vggnet.inference.draw import Box, draw_digit
@@ -173,7 +172,15 @@ def _find_shadows(ink: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _spread(mask: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
-    spread: npt.NDArray[np.bool_] = ndimage.maximum_filter(mask, 2 * reach + 1, mode="constant")
+    """Add the pixels around a mask. SciPy's maximum filter takes 5 times as long."""
+    down = mask.copy()
+    for by in range(1, reach + 1):
+        down[by:] |= mask[:-by]
+        down[:-by] |= mask[by:]
+    spread = down.copy()
+    for by in range(1, reach + 1):
+        spread[:, by:] |= down[:, :-by]
+        spread[:, :-by] |= down[:, by:]
     return spread
 
 

@@ -32,7 +32,7 @@ def see(image: Pixels, reading: Reading, shape: tuple[int, int, int]) -> list[Pi
     """Prepare an image for a network.
 
     Args:
-        image: uint8, (H, W, 3).
+        image: uint8, (H, W, 3) or (H, W).
         reading: How to prepare it.
         shape: Channels, height and width of the network's input.
 

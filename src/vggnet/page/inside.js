@@ -4,7 +4,7 @@
 import { find, make } from "./dom.js";
 import {
   GAP, drawCursor, drawEvidence, drawFilter, drawMaps, drawPicks, drawScaled, outline, toImage,
-} from "./pictures.js";
+} from "./images.js";
 import { text } from "./text.js";
 
 export class Inside {

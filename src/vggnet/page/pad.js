@@ -8,7 +8,7 @@ const MOST_SIDE = 1024; // pixels of an opened image; larger ones are scaled dow
 export class Pad extends EventTarget {
   #canvas;
   #strokes = [];
-  #picture = null; // an image that was opened instead of drawn, on a canvas
+  #image = null; // an image that was opened instead of drawn, on a canvas
   #current = null; // the stroke being drawn
   #pointer = null; // the pointer that draws it
   #pen = { x: 0.5, y: 0.3, shown: false };
@@ -31,7 +31,7 @@ export class Pad extends EventTarget {
   }
 
   get empty() {
-    return this.#strokes.length === 0 && this.#picture === null;
+    return this.#strokes.length === 0 && this.#image === null;
   }
 
   get drawing() {
@@ -41,14 +41,14 @@ export class Pad extends EventTarget {
   undo() {
     this.#lift();
     this.#strokes.pop();
-    this.#picture = null;
+    this.#image = null;
     this.#changed();
   }
 
   clear() {
     this.#lift();
     this.#strokes = [];
-    this.#picture = null;
+    this.#image = null;
     this.#changed();
   }
 
@@ -63,13 +63,13 @@ export class Pad extends EventTarget {
     layOnPaper(context, width, height);
     this.#lift();
     this.#strokes = [];
-    this.#picture = canvas;
+    this.#image = canvas;
     this.#changed();
   }
 
   // A canvas with the image, or with the drawing, black on white in any color scheme.
   toCanvas(side = 280) {
-    if (this.#picture) return this.#picture;
+    if (this.#image) return this.#image;
     const canvas = new OffscreenCanvas(side, side);
     const context = canvas.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "white";
@@ -140,7 +140,7 @@ export class Pad extends EventTarget {
   }
 
   #begin(point) {
-    this.#picture = null;
+    this.#image = null;
     this.#current = [point];
     this.#strokes.push(this.#current);
     this.#changed();
@@ -164,11 +164,11 @@ export class Pad extends EventTarget {
     const context = this.#canvas.getContext("2d");
     const colour = getComputedStyle(this.#canvas);
     context.clearRect(0, 0, side, side);
-    if (this.#picture) {
-      const { width, height } = this.#picture;
+    if (this.#image) {
+      const { width, height } = this.#image;
       const by = side / Math.max(width, height);
       const place = [(side - by * width) / 2, (side - by * height) / 2, by * width, by * height];
-      context.drawImage(this.#picture, ...place);
+      context.drawImage(this.#image, ...place);
     }
     this.#ink(context, side, colour.color);
     if (!this.#pen.shown) return;

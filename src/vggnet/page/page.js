@@ -119,8 +119,8 @@ async function explain() {
   if (pad.drawing || version !== answered) return;
   const asked = version;
   const evidence = await request("explain");
-  if (evidence?.picture && version === asked && explaining)
-    showInput(evidence.picture, text.explained);
+  if (evidence?.image && version === asked && explaining)
+    showInput(evidence.image, text.explained);
 }
 
 function percent(value) {

@@ -26,7 +26,7 @@ export class ServerEngine {
     return this.#ask("predict", canvas, model);
   }
 
-  // Explain that prediction: the evidence for it as a picture.
+  // Explain that prediction: the evidence for it as an image.
   explain(canvas, model) {
     return this.#ask("explain", canvas, model);
   }

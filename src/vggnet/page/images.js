@@ -1,4 +1,4 @@
-// Pictures of feature maps, filters, pooled values and evidence, on canvases.
+// Images of feature maps, filters, pooled values and evidence, on canvases.
 
 export const GAP = 1; // pixels between two maps
 const ZOOM = 8; // of small images, so that outlines are finer than pixels
