@@ -123,13 +123,13 @@ def _refuse(*arguments: object, **options: object) -> None:
 
 FOREIGN = st.builds(
     "".join,
-    st.lists(
-        st.sampled_from(["step-", "0000000001", "0000000009", "my", " copy", ".", "bak"])
-        | st.sampled_from([".json", ".safetensors", ".tmp"]),
-        min_size=1,
-        max_size=5,
+    st.tuples(
+        st.sampled_from(["step-", "step-", "my step-", "step", ""]),
+        st.sampled_from(["mybackup", "0000000001", "0000000009", "0000000001 copy", "9", "-1"]),
+        st.sampled_from([".json", ".safetensors", ".safetensors", ".json.bak", ".tmp", ""]),
     ),
 )
+"""Names that differ from ours in one part or more; a few are ours."""
 
 
 @given(st.sets(FOREIGN, max_size=4), st.booleans())
