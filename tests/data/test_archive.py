@@ -77,6 +77,15 @@ def test_strange_archives_are_read(tmp_path: Path) -> None:
     assert len(found.train) + len(found.test) == 13
 
 
+def test_an_entry_without_a_name_is_left_out(tmp_path: Path) -> None:
+    """Only a damaged archive has one; zipfile's own `is_dir` fails on it."""
+    path = pack(tmp_path / "a.zip", GOOD)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(nameless := zipfile.ZipInfo("x"), b"x")
+        nameless.filename = ""  # only in the list of entries, which is written last
+    assert len(open_archive(path).files) == len(GOOD)
+
+
 def test_a_name_too_long_is_refused(tmp_path: Path) -> None:
     """No system can hold it."""
     with pytest.raises(DataError, match="name has 60,006 characters"):

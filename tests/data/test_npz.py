@@ -92,6 +92,15 @@ def test_names_as_labels(tmp_path: Path) -> None:
     assert found.classes == ("cat", "dog", "emu", "fox")
 
 
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """NumPy's strings hold any number; those beyond Unicode would be an error of Python itself."""
+    names = np.array(["cat", "dog", "emu", "fox"])[LABELS]
+    names.view(np.uint32)[0] = 0x11_0000
+    path = save(tmp_path / "a.npz", x_train=IMAGES, y_train=names)
+    with pytest.raises(DataError, match=r"a\.npz has labels that are not Unicode text"):
+        load_dataset(path)
+
+
 def test_dark_images_are_warned_of(tmp_path: Path) -> None:
     """Values 0 to 16, as in scikit-learn's digits, are nearly black."""
     path = save(tmp_path / "a.npz", data=IMAGES // 16, target=LABELS)
@@ -154,6 +163,8 @@ HEADERS = {
     "a pickle": pickle.dumps([Boom()]),
     "nothing": b"",
     "half a header": header("(24, 28, 28)")[:40],
+    "an open bracket": header("(24, (28, 28)"),
+    "a deep expression": header("(" + 9_000 * "-" + "1,)"),
 }
 
 

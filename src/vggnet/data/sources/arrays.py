@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -247,6 +248,9 @@ def _check_labels(labels: Numbers, source: str) -> Numbers:
     if labels.dtype.kind == "S":
         return np.char.decode(labels, "utf-8", "backslashreplace")
     if labels.dtype.kind == "U":
+        points = np.dtype(np.uint32).newbyteorder(labels.dtype.byteorder)
+        if labels.nbytes and np.ascontiguousarray(labels).view(points).max() > sys.maxunicode:
+            raise DataError(f"{source} has labels that are not Unicode text")
         return labels
     # Larger floats have no digit for one, and larger integers do not fit int64.
     if labels.dtype.kind not in "biuf" or not (
