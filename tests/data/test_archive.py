@@ -122,7 +122,7 @@ def test_a_huge_entry_costs_one_file_and_no_memory(tmp_path: Path) -> None:
     at = content.find(b"PK\x01\x02")
     content[at + 24 : at + 28] = (3_000_000_000).to_bytes(4, "little")
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"1 of 12 files .*a/0.png \("):
+    with pytest.raises(DataError, match=r"1 of 12 files .*a/0.png \(3.0 GB are too much"):
         load_dataset(path)
     assert len(load_dataset(path, skip_bad=True).train) == 9
 
@@ -146,6 +146,17 @@ def test_a_sparse_file_costs_one_file_and_no_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SPARSE, tmp_path / "pets"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout == "10\n", done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files have no holes")
+def test_a_huge_table_beside_images_is_not_read(tmp_path: Path) -> None:
+    """A labels.csv that claims 60 GB on disk is refused by its size."""
+    (tmp_path / "0.png").write_bytes(png(0))
+    with (tmp_path / "labels.csv").open("wb") as file:
+        file.write(b"file_name,label\n0.png,a\n")
+        file.truncate(60 << 30)
+    with pytest.raises(DataError, match=r"64\.4 GB are too much for one file"):
+        load_dataset(tmp_path)
 
 
 def test_an_empty_archive_and_no_archive(tmp_path: Path) -> None:
