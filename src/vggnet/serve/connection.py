@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ _READ_BYTES = 4_096
 others for 0.1 s if they are headers, and for 0.2 s if they are chunks of one byte."""
 
 MOST_CHUNKS = 4_000
-"""Chunks of a body. Each costs 5 µs, however small it is; more: 400."""
+"""Chunks of a body. More: 400."""
+
+_CHUNKS_AT_ONCE = 32
+"""Chunks of a connection that are parsed before others have their turn. 4 KiB can hold 680 of one
+byte, and fifty such connections made `/healthz` take 250 ms."""
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
@@ -66,16 +71,31 @@ def _free_descriptors() -> int:
 
 
 class Parser(h11.Connection):
-    """h11's parser, with a limit on the number of chunks."""
+    """h11's parser, with a limit on the number of chunks, in all and at once.
 
-    def __init__(self) -> None:
+    Args:
+        pause: Called when there were `_CHUNKS_AT_ONCE`. Until `go_on`, there are no events.
+    """
+
+    def __init__(self, pause: Callable[[], object]) -> None:
         super().__init__(h11.SERVER)
+        self._pause = pause
         self._chunks = 0
+        self._left = _CHUNKS_AT_ONCE
+
+    def go_on(self) -> None:
+        """Return events again."""
+        self._left = _CHUNKS_AT_ONCE
 
     def next_event(self) -> Any:
         """Return the next event, as h11 does."""
+        if not self._left:
+            return h11.NEED_DATA
         event = super().next_event()
         if isinstance(event, h11.Data):
+            self._left -= 1
+            if not self._left:
+                self._pause()
             self._chunks += 1
             if self._chunks > MOST_CHUNKS:
                 raise h11.RemoteProtocolError("too many chunks")
@@ -99,7 +119,7 @@ def build_connection(limits: Limits) -> type[asyncio.Protocol]:
             _loop: asyncio.AbstractEventLoop | None = None,
         ) -> None:
             super().__init__(config, server_state, app_state, _loop)
-            self.conn = Parser()
+            self.conn = self._parser = Parser(lambda: self.loop.call_soon(self._go_on))
             self._reading: asyncio.TimerHandle | None = None
             self._writing: asyncio.TimerHandle | None = None
 
@@ -121,6 +141,16 @@ def build_connection(limits: Limits) -> type[asyncio.Protocol]:
         def data_received(self, data: bytes) -> None:
             """Let the deadline run from the first byte of a request to the last of its headers."""
             super().data_received(data)
+            self._watch_headers()
+
+        def _go_on(self) -> None:
+            """Parse further chunks."""
+            self._parser.go_on()
+            if not self.transport.is_closing():
+                self.handle_events()
+                self._watch_headers()
+
+        def _watch_headers(self) -> None:
             if self.cycle is not None and not self.cycle.response_complete:
                 _cancel(self._reading)
                 self._reading = None
