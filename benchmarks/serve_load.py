@@ -142,9 +142,9 @@ class Server:
         self.url = self.process.stdout.readline().split(" at ")[1].split()[0]
 
     def _numbers(self) -> list[int]:
-        """Return the numbers of the process, its workers and their forks, which do the work."""
+        """Return the ids of the process, its workers and their forks, which do the work."""
         found = [self.process.pid]
-        for number in found:
+        for number in found:  # which grows meanwhile
             for thread in Path(f"/proc/{number}/task").iterdir():
                 found += map(int, (thread / "children").read_text().split())
         return found

@@ -209,6 +209,19 @@ def test_a_file_that_fails_is_not_left(model: Path, tmp_path: Path, mnist: Datas
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_missing_data_dir_is_named(vggnet: Command, model: Path) -> None:
+    """A known dataset that is not in --data-dir ends the export, and leaves no file."""
+    loaded = load_model(model)
+    assert loaded.card.config is not None
+    config = {**loaded.card.config, "data": {"dataset": "mnist"}}
+    source = model.with_name("on_mnist.pth")
+    save_model(source, loaded.network, loaded.card.model_copy(update={"config": config}))
+    done = vggnet("export", source, "--data-dir", "nowhere")
+    assert done.code == 1
+    assert "nowhere" in done.err
+    assert not list(Path().iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

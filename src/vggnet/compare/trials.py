@@ -27,8 +27,10 @@ _TRIAL_STEPS = 10
 _WORTH_IT = 1.05
 """A larger batch must be this much faster to be called best: it learns less per epoch."""
 _HOPELESS = 4
-"""A setting this many times slower than another is not tried with larger batches: on a CPU that
-emulates bf16 these took 8.9 of the 13.8 CPU s of all trials (vgg-mini at width 0.25, n = 1)."""
+"""A setting that is this many times slower than the fastest one is not tried with larger batches.
+
+On a CPU that emulates bf16, these took 8.9 of the 13.8 CPU s of all trials (vgg-mini at width 0.25,
+n = 1)."""
 _SWEEP_FRACTION = 0.2
 """Images of a sweep point, as a fraction of a row's."""
 _SWEEP_REPEATS = 3
@@ -163,7 +165,7 @@ class Trials:
         return seconds
 
     def _is_hopeless(self, setting: Setting, timings: Sequence[Timing]) -> bool:
-        """Whether a setting was so slow with the common batch that a larger one cannot win."""
+        """Whether a setting was so slow with the recipe's batch that a larger one cannot win."""
         own = self._plan.config.train.global_batch_size
         rates = {
             one.setting: one.images_per_second[0]

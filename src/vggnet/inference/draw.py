@@ -135,9 +135,10 @@ def _center(fine: Floats) -> npt.NDArray[np.uint8]:
     top, left = (round(1.5 * side - at) for at in center)
     canvas[top : top + fine.shape[0], left : left + fine.shape[1]] = fine
     middle = canvas[side : 2 * side, side : 2 * side]
-    # In this order half the time of `mean`, which reads 4 values at a time.
-    nothing = np.zeros(1, np.float32)
-    across = sum((middle[:, at::FINE] for at in range(FINE)), nothing)
-    small = sum((across[at::FINE] for at in range(FINE)), nothing) / np.float32(FINE * FINE)
+    # Columns, then rows: the same sums as `mean(axis=(1, 3))` bit for bit, in half the time.
+    zero = np.zeros(1, np.float32)
+    columns_summed = sum((middle[:, at::FINE] for at in range(FINE)), zero)
+    summed = sum((columns_summed[at::FINE] for at in range(FINE)), zero)
+    small = summed / np.float32(FINE * FINE)
     drawn: npt.NDArray[np.uint8] = (255 * small).round().astype(np.uint8)
     return drawn

@@ -172,7 +172,7 @@ def _find_shadows(ink: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _spread(mask: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.bool_]:
-    """Add the pixels around a mask. SciPy's maximum filter takes 5 times as long."""
+    """Add the pixels up to `reach` away to a mask; SciPy's maximum filter takes 5 times as long."""
     down = mask.copy()
     for by in range(1, reach + 1):
         down[by:] |= mask[:-by]

@@ -25,9 +25,9 @@ from vggnet.serve.pixels import InputError
 from vggnet.serve.workers import Workers
 
 _IMAGES_PER_THREAD = 32
-"""In a batch. With fewer, threads mostly wait for each other, and spin: with other
-programs on both cores, 8 images took 4 times as much CPU time or more with two threads as with
-one (two runs, not interleaved)."""
+"""Images in a batch for each further thread. With fewer, threads mostly wait for each other, and
+spin: beside other programs, two threads took at least 4 times the CPU time of one for 8 images (two
+runs, not interleaved)."""
 
 _NUMBER_BYTES = 26
 """At most, of a probability in JSON with its separators."""

@@ -55,7 +55,7 @@ def _list_entries(archive: zipfile.ZipFile, path: Path) -> Tree:
         depth = next((depth for depth, part in enumerate(parts, 1) if is_hidden(part)), None)
         if depth:
             hidden.add("/".join(parts[:depth]))
-        elif not parts or entry.is_dir():  # which fails for an empty name
+        elif not parts or entry.is_dir():  # is_dir fails for an empty name
             folders.add(name)
         else:
             opener = partial(_open_entry, archive, entry)

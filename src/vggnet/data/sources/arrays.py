@@ -248,6 +248,7 @@ def _check_labels(labels: Numbers, source: str) -> Numbers:
     if labels.dtype.kind == "S":
         return np.char.decode(labels, "utf-8", "backslashreplace")
     if labels.dtype.kind == "U":
+        # NumPy stores any number as a character; Python raises SystemError for a larger one.
         points = np.dtype(np.uint32).newbyteorder(labels.dtype.byteorder)
         if labels.nbytes and np.ascontiguousarray(labels).view(points).max() > sys.maxunicode:
             raise DataError(f"{source} has labels that are not Unicode text")
