@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -59,7 +60,12 @@ def create_app(service: Service, access: Access) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Both would stop the event loop during requests: the first description for 0.1 s, and a
+        # full garbage collection, which visits every object of torch's modules, for 0.2 s.
+        app.openapi()
         async with service:
+            gc.collect()
+            gc.freeze()
             yield
 
     app = FastAPI(
