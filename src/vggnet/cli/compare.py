@@ -172,12 +172,11 @@ def _check_outputs(
 ) -> None:
     """Create the folder, and refuse to overwrite files that vggnet did not write."""
     from vggnet.artifacts.atomic import make_folder
-    from vggnet.artifacts.outputs import check_output
+    from vggnet.artifacts.outputs import check_outputs
 
     make_folder(output)
-    for stem in stems:
-        for kind in kinds:
-            check_output(output / f"{stem}{kind.suffixes[0]}", kind, inputs, force)
+    outputs = [(output / f"{stem}{kind.suffixes[0]}", kind) for stem in stems for kind in kinds]
+    check_outputs(outputs, inputs, force)
 
 
 def _given(context: typer.Context) -> Iterator[tuple[str, str, Any]]:

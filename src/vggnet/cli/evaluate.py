@@ -57,12 +57,11 @@ def evaluate(
     import json
 
     from vggnet.artifacts.model_file import load_model
-    from vggnet.artifacts.outputs import PNG, check_output
+    from vggnet.artifacts.outputs import PNG, check_outputs
     from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
     from vggnet.artifacts.summary import summarize
     from vggnet.data.matching import load_to_evaluate
     from vggnet.engine.device import computing
-    from vggnet.engine.processor import usable_cores
     from vggnet.inference.predict import Classifier
     from vggnet.inference.tta import evaluate_tta
 
@@ -71,10 +70,7 @@ def evaluate(
     trained_on = classifier.trained_on
     name = dataset or trained_on.dataset or "mnist"
     inputs = [*options.input_files(model, classes), Path(name)]
-    for path in (mistakes, confusion):
-        if path:
-            check_output(path, PNG, inputs, force)
-            inputs.append(path)
+    check_outputs([(path, PNG) for path in (mistakes, confusion) if path], inputs, force)
     test, warnings = load_to_evaluate(
         name,
         trained_on,
@@ -85,7 +81,7 @@ def evaluate(
     )
     for warning in warnings:
         warn(warning)
-    with computing("fp32", threads or usable_cores()):
+    with computing("fp32", threads):
         found = classifier.evaluate(test)
         pixels = tta or shifts
         shifted = evaluate_tta(classifier, test, pixels) if pixels else None

@@ -54,7 +54,6 @@ def look(
     from vggnet.artifacts.model_file import load_model
     from vggnet.artifacts.outputs import HTML, check_output
     from vggnet.engine.device import computing
-    from vggnet.engine.processor import usable_cores
     from vggnet.inference.look import look as run
     from vggnet.inference.predict import Classifier
     from vggnet.report.look import render_look
@@ -74,7 +73,7 @@ def look(
         others = test.images[:: -(-len(test) // count)]
     else:
         warn("without the model's dataset there are no images to excite channels (--dataset)")
-    with computing("fp32", threads or usable_cores()):
+    with computing("fp32", threads):
         view = run(classifier, shown, others, _CHANNELS, _EXCITING)
     name = Path(dataset or classifier.trained_on.dataset or "").name
     source = f"{len(others):,} test images of {name}" if others is not None else ""

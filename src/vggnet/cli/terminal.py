@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import sys
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that spreadsheets take for a formula."""
 
 
 def printable(text: str) -> str:
@@ -17,6 +22,15 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Do the same, but keep line breaks."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def csv_line(*cells: object) -> str:
+    """Return a row of a CSV table, safe to open in a spreadsheet."""
+    file = io.StringIO()
+    # A spreadsheet runs a cell that begins like a formula, unless a quote comes first.
+    shown = [f"'{cell}" if str(cell).startswith(_FORMULA) else cell for cell in cells]
+    csv.writer(file, lineterminator="").writerow(shown)
+    return file.getvalue()
 
 
 def say(text: str, *, error: bool = False) -> None:
