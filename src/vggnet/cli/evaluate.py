@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vggnet.cli import model_options as options
-from vggnet.cli.options import ClassFolders, DataDir, Download, SkipBad
+from vggnet.cli.options import DataOptions, option_groups
 from vggnet.cli.terminal import printable, warn
 
 if TYPE_CHECKING:
     from vggnet.engine.evaluate import Evaluation
 
 
+@option_groups
 def evaluate(
     model: options.ModelFile,
+    *,
     dataset: Annotated[
         str | None,
         typer.Option(
             help="Dataset or folder of images; default: the one the model was trained on."
         ),
     ] = None,
-    data_dir: DataDir = None,
-    download: Download = True,
-    skip_bad: SkipBad = False,
-    class_folders: ClassFolders = None,
+    data: DataOptions,
     mistakes: Annotated[
         Path | None,
         typer.Option(help="Write the most confident errors to this PNG file."),
@@ -44,10 +44,7 @@ def evaluate(
         ),
     ] = None,
     shifts: Annotated[int | None, typer.Option(min=1, max=4, hidden=True)] = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ModelImageSize = None,
-    classes: options.Classes = None,
+    given: options.ModelOptions,
     force: options.Force = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -56,7 +53,6 @@ def evaluate(
     """Evaluate a model on the test set."""
     import json
 
-    from vggnet.artifacts.model_file import load_model
     from vggnet.artifacts.outputs import PNG, check_outputs
     from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
     from vggnet.artifacts.summary import summarize
@@ -65,22 +61,13 @@ def evaluate(
     from vggnet.inference.predict import Classifier
     from vggnet.inference.tta import evaluate_tta
 
-    overrides = options.read_overrides(mean, std, image_size, classes)
-    classifier = Classifier(load_model(model, overrides), device)
+    classifier = Classifier(given.load(model), device)
     trained_on = classifier.trained_on
     name = dataset or trained_on.dataset or "mnist"
-    inputs = [*options.input_files(model, classes), Path(name)]
+    inputs = [*given.inputs(model), Path(name)]
     check_outputs([(path, PNG) for path in (mistakes, confusion) if path], inputs, force)
-    test, warnings = load_to_evaluate(
-        name,
-        trained_on,
-        data_dir,
-        download=download,
-        skip_bad=skip_bad,
-        class_folders=class_folders,
-    )
-    for warning in warnings:
-        warn(warning)
+    test, warnings = load_to_evaluate(name, trained_on, **asdict(data))
+    warn(*warnings)
     with computing("fp32", threads):
         found = classifier.evaluate(test)
         pixels = tta or shifts

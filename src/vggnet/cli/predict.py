@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from vggnet.cli import model_options as options
+from vggnet.cli.options import option_groups
 from vggnet.cli.predictions import FORMATS, MOST_EXPLAINED, Sheet, render_numbered
 from vggnet.cli.terminal import printable, say, warn
 from vggnet.errors import ConfigError, ImageError
@@ -23,6 +24,7 @@ _MANY = 32
 """Images from which on the start of compiled kernels pays off."""
 
 
+@option_groups
 def predict(
     model: options.ModelFile,
     images: Annotated[
@@ -34,6 +36,7 @@ def predict(
             readable=False,  # an unreadable file is reported with the predictions
         ),
     ],
+    *,
     top: Annotated[int, typer.Option(min=1, help="Number of classes to print for each.")] = 3,
     style: Annotated[
         Literal["table", "csv", "json"], typer.Option("--format", help="Format of the output.")
@@ -68,10 +71,7 @@ def predict(
         ),
     ] = None,
     reject: options.Reject = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ModelImageSize = None,
-    classes: options.Classes = None,
+    given: options.ModelOptions,
     force: options.Force = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -81,7 +81,6 @@ def predict(
     Works for dark ink on light paper and the reverse. Data files give one prediction for each
     row. An image that cannot be read is reported at the end; the others are classified.
     """
-    from vggnet.artifacts.model_file import load_model
     from vggnet.artifacts.outputs import PNG, check_outputs
     from vggnet.data.progress import track
     from vggnet.engine.device import computing
@@ -92,15 +91,12 @@ def predict(
         raise ConfigError("--split and --no-prepare exclude each other")
     names = _read_columns(columns, style, split)
     inputs = find_inputs(images)
-    for warning in inputs.warnings:
-        warn(warning)
+    warn(*inputs.warnings)
     # A few images are classified before compiled kernels are loaded.
     kernels = "torch" if len(inputs.items) < _MANY else "auto"
-    overrides = options.read_overrides(mean, std, image_size, classes)
-    classifier = Classifier(load_model(model, overrides), device, kernels)
+    classifier = Classifier(given.load(model), device, kernels)
     rate = options.read_reject(reject, {model: classifier.card})
-    read = [*options.input_files(model, classes), *images]
-    read += [Path(item.path) for item in inputs.items]
+    read = [*given.inputs(model), *images, *(Path(item.path) for item in inputs.items)]
     check_outputs([(path, PNG) for path in (show, explain) if path], read, force)
     reading = _choose_reading(classifier.trained_on, prepare, split)
     bit_depth = _choose_bit_depth(inputs, classifier.trained_on)

@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from vggnet.cli import model_options as options
+from vggnet.cli.options import option_groups
 from vggnet.cli.terminal import printable, warn
 
 
+@option_groups
 def serve(
     models: Annotated[
         list[Path],
@@ -20,6 +22,7 @@ def serve(
             metavar="MODEL...",
         ),
     ],
+    *,
     host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8000,
     allow_host: Annotated[
@@ -49,10 +52,7 @@ def serve(
             help="Token that requests must send, except for health.", envvar="VGGNET_TOKEN"
         ),
     ] = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ModelImageSize = None,
-    classes: options.Classes = None,
+    given: options.ModelOptions,
     reject: options.Reject = None,
     device: options.Device = "auto",
     threads: Annotated[
@@ -65,7 +65,6 @@ def serve(
     By default only this machine can reach the server. There is no authentication without
     --token.
     """
-    from vggnet.artifacts.model_file import load_model
     from vggnet.engine.processor import usable_cores
     from vggnet.errors import ConfigError, ServeError
     from vggnet.inference.predict import Classifier
@@ -88,7 +87,6 @@ def serve(
     names = [path.stem for path in models]
     if len(set(names)) < len(names):
         raise ConfigError(f"two models have the same name ({', '.join(names)}): rename a file")
-    overrides = options.read_overrides(mean, std, image_size, classes)
 
     def announce(address: str) -> None:
         if not is_loopback(host):
@@ -96,7 +94,7 @@ def serve(
             warn(f"other machines can reach this server{risk}")
         print(f"Serving {printable(', '.join(names))} at {address} (Ctrl-C stops it)", flush=True)
 
-    loaded = {path: load_model(path, overrides) for path in models}
+    loaded = {path: given.load(path) for path in models}
     rate = options.read_reject(reject, {path: one.card for path, one in loaded.items()})
     run(
         {name: Classifier(one, device) for name, one in zip(names, loaded.values(), strict=True)},

@@ -38,9 +38,10 @@ def say(text: str, *, error: bool = False) -> None:
     print(printable_lines(text), file=sys.stderr if error else sys.stdout)
 
 
-def warn(message: str) -> None:
-    """Print a warning to standard error."""
-    say(f"vggnet: warning: {message}", error=True)
+def warn(*messages: str) -> None:
+    """Print warnings to standard error."""
+    for message in messages:
+        say(f"vggnet: warning: {message}", error=True)
 
 
 class _WarningHandler(logging.Handler):
