@@ -13,6 +13,8 @@ from vggnet.cli.options import DataOptions, option_groups
 from vggnet.cli.terminal import printable, warn
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from vggnet.engine.evaluate import Evaluation
 
 
@@ -51,53 +53,56 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Evaluate a model on the test set."""
-    import json
-
     from vggnet.artifacts.outputs import PNG, check_outputs
     from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
-    from vggnet.artifacts.summary import summarize
     from vggnet.data.matching import load_to_evaluate
     from vggnet.engine.device import computing
     from vggnet.inference.predict import Classifier
     from vggnet.inference.tta import evaluate_tta
 
     classifier = Classifier(given.load(model), device)
-    trained_on = classifier.trained_on
-    name = dataset or trained_on.dataset or "mnist"
+    name = dataset or classifier.trained_on.dataset or "mnist"
     inputs = [*given.inputs(model), Path(name)]
     check_outputs([(path, PNG) for path in (mistakes, confusion) if path], inputs, force)
-    test, warnings = load_to_evaluate(name, trained_on, **asdict(data))
+    test, warnings = load_to_evaluate(name, classifier.trained_on, **asdict(data))
     warn(*warnings)
+
+    reach = tta or shifts or 0
     with computing("fp32", threads):
         found = classifier.evaluate(test)
-        pixels = tta or shifts
-        shifted = evaluate_tta(classifier, test, pixels) if pixels else None
+        augmented = evaluate_tta(classifier, test, reach) if reach else None
+
     if mistakes:
         render_mistakes(mistakes, test.images, found, classifier.classes)
     if confusion:
         render_confusion_matrix(confusion, found, classifier.classes)
     if as_json:
-        summary = summarize(found, classifier.classes)
-        if shifted:
-            summary["shifted"] = {
-                "pixels": pixels,
-                "accuracy": shifted.accuracy,
-                "loss": shifted.loss,
-            }
-        print(json.dumps(summary, allow_nan=False))
-        return
-    _print(found, classifier.classes, test.source)
-    if pixels and shifted:
-        print(
-            f"Averaged over {(2 * pixels + 1) ** 2} shifts of up to {pixels} "
-            f"pixel{'s' * (pixels > 1)}: accuracy {100 * shifted.accuracy:.2f} %"
-        )
+        _print_json(found, augmented, reach, classifier.classes)
+    else:
+        _print(found, classifier.classes, test.source)
+        if augmented:
+            print(
+                f"Averaged over {(2 * reach + 1) ** 2} shifts of up to {reach} "
+                f"pixel{'s' * (reach > 1)}: accuracy {100 * augmented.accuracy:.2f} %"
+            )
+
+
+def _print_json(
+    found: Evaluation, augmented: Evaluation | None, reach: int, classes: tuple[str, ...]
+) -> None:
+    import json
+
+    from vggnet.artifacts.summary import summarize
+
+    summary = summarize(found, classes)
+    if augmented:
+        scores = {"accuracy": augmented.accuracy, "loss": augmented.loss}
+        summary["shifted"] = {"pixels": reach, **scores}
+    print(json.dumps(summary, allow_nan=False))
 
 
 def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(
@@ -108,6 +113,14 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
             f"balanced accuracy {100 * found.balanced_accuracy:.2f} %, macro F1 "
             f"{100 * found.macro_f1:.2f} %"
         )
+    console.print(_build_table(found, classes))
+
+
+def _build_table(found: Evaluation, classes: tuple[str, ...]) -> Table:
+    """Return a table with a row for each class."""
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD)
     columns = ("class", "images", "precision %", "recall %", "F1 %", "most often predicted as")
     for column in columns:
@@ -125,7 +138,7 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
             ),
             f"{printable(classes[other])} ({wrong[other]} times)" if wrong[other] else "",
         )
-    console.print(table)
+    return table
 
 
 def _describe_probabilities(found: Evaluation) -> str:
