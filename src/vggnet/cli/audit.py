@@ -42,8 +42,8 @@ def audit(
 ) -> None:
     """Report copies, probably wrong labels and small classes of a dataset.
 
-    Labels are judged by four networks, each trained on three quarters of the images and asked
-    about the rest. Nothing is moved or deleted.
+    Labels are checked by cross-validation: four networks, each trained on three quarters of the
+    images, predict the rest. Nothing is moved or deleted.
     """
     from vggnet.artifacts.atomic import write_file
     from vggnet.artifacts.outputs import CSV, HTML, check_outputs

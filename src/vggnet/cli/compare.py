@@ -69,10 +69,11 @@ class GoalOptions:
     ] = None
     to: Annotated[
         Literal["article"] | None,
-        typer.Option(help="article: the same with the accuracy of the article's recipe."),
+        typer.Option(help="article: as --to-accuracy, with the accuracy of the article's recipe."),
     ] = None
     seeds: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Complete trainings of each; default: 3.")
+        int | None,
+        typer.Option(min=1, max=1000, help="Complete trainings per recipe and device; default: 3."),
     ] = None
 
     def read(self, layers: Sequence[Mapping[str, Any]]) -> Goal | None:

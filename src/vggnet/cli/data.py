@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="List, verify and show datasets.",
+    help="List, verify, show and audit datasets.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -75,7 +75,7 @@ def verify(
     source: DataOptions,
     image_size: ImageSize = None,
 ) -> None:
-    """Read a whole dataset, compare it with published hashes, and warn about oddities."""
+    """Read a whole dataset, compare it with published hashes, and report problems."""
     import numpy as np
 
     from vggnet.data.storage import is_path
@@ -102,7 +102,7 @@ def show(
         Path | None,
         typer.Option("--output", "-o", help="PNG file; default: NAME.png in this folder."),
     ] = None,
-    split: Annotated[Literal["train", "test"], typer.Option(help="Which split.")] = "train",
+    split: Annotated[Literal["train", "test"], typer.Option(help="Split to draw.")] = "train",
     source: DataOptions,
     image_size: ImageSize = None,
     force: options.Force = False,

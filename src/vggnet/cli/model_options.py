@@ -35,9 +35,9 @@ Reject = Annotated[
     str | None,
     typer.Option(
         metavar="RATE",
-        help="Flag images that are unlike the training images. RATE is the share of images like "
-        "them that is flagged, too; 0: flag none. Default: 1%, if the model's file has what it "
-        "needs.",
+        help="Flag images that are unlike the training images. RATE is the false positive rate: "
+        "the share of images like the training images that are flagged, too. 0 flags none; "
+        "default: 1%, if the model file has the statistics.",
     ),
 ]
 
@@ -128,8 +128,8 @@ def read_reject(text: str | None, models: Mapping[Path, ModelCard]) -> float:
             )
         elif rate and card.typicality and rate < (least := 1 / (card.typicality.images + 1)):
             raise ConfigError(
-                f"--reject {text}: {path} compares with {card.typicality.images:,} images, which "
-                f"is enough for rates from {100 * least:.2g}%"
+                f"--reject {text}: the lowest rate for {path} is {100 * least:.2g}%, because it "
+                f"has statistics of {card.typicality.images:,} images"
             )
     return rate
 

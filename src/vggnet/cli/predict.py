@@ -50,7 +50,8 @@ def predict(
         ),
     ] = None,
     split: Annotated[
-        bool, typer.Option("--split", help="Read a row of digits that do not touch each other.")
+        bool,
+        typer.Option("--split", help="Read each image as a row of digits that do not touch."),
     ] = False,
     prepare: Annotated[
         bool,
@@ -66,7 +67,7 @@ def predict(
     explain: Annotated[
         Path | None,
         typer.Option(
-            help="Draw where the evidence for the predictions lies, to this PNG file; at most "
+            help="Draw heat maps of the evidence for the predictions to this PNG file; at most "
             f"{MOST_EXPLAINED} predictions."
         ),
     ] = None,

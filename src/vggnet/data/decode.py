@@ -239,9 +239,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(
-            f"{width} × {height} pixels are more than the {max_pixels:,} that are read"
-        )
+        raise ImageError(f"{width} × {height} pixels are more than the limit of {max_pixels:,}")
     return image
 
 
@@ -253,7 +251,7 @@ def _image_errors(max_pixels: int) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise ImageError(f"more than the {max_pixels:,} pixels that are read") from None
+        raise ImageError(f"more pixels than the limit of {max_pixels:,}") from None
     except UnidentifiedImageError:
         raise UnknownFormatError(f"not a {READABLE} image") from None
     except OSError as error:

@@ -47,7 +47,7 @@ def needed_depth(image: Image.Image) -> int:
     values = np.asarray(image)
     highest = values.max(initial=0)
     if not np.isfinite(highest) or highest > 65_535:
-        raise ImageError(f"it has values up to {highest:g}; 16 bits are read, or fractions to 1")
+        raise ImageError(f"it has values up to {highest:g}; the limit is 65,535")
     if image.mode == "F" and highest <= 1:
         return 1
     return next(depth for depth in _DEPTHS if highest < 2**depth)
@@ -57,7 +57,7 @@ def _scale(image: Image.Image, bit_depth: int) -> Image.Image:
     """Return a deep image with 8 bits, in which the largest value of `bit_depth` is white."""
     values = np.asarray(image)
     if not np.isfinite(values.sum(dtype=np.float64)):
-        raise ImageError("it has values that are no numbers")
+        raise ImageError("it contains NaN or infinity")
     scaled = np.empty(values.shape, np.uint8)
     unit = np.float32((2**bit_depth - 1) / 255)
     for rows in _strips(len(values)):

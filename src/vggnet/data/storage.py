@@ -109,7 +109,7 @@ def find_entry(name: str) -> CatalogEntry:
         )
     if name not in CATALOG:
         raise ConfigError(
-            f"unknown dataset {name!r}, and no file or folder is called so; "
-            f"{suggest(name, CATALOG)}; of your own data, these are read: {KINDS}"
+            f"unknown dataset {name!r}, and there is no such file or folder; "
+            f"{suggest(name, CATALOG)}; formats of your own data: {KINDS}"
         )
     return CATALOG[name]
