@@ -91,7 +91,7 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     counts = {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count}
     count = counts[kind]() if kind in counts else 0
     if 0 < count <= number:
-        raise DeviceError(f"--device {kind}:{number}: this machine has {count}, numbered from 0")
+        raise DeviceError(f"--device {kind}:{number}: there are {count}, numbered from 0")
     if reason := why_unavailable(kind, number):
         raise DeviceError(f"--device {name}: {reason}; use --device auto or --device cpu")
     return torch.device(kind, number) if kind in counts else torch.device(kind)
