@@ -182,7 +182,7 @@ class DataConfig(_Section):
     """Skip classes that are not in both the training and the test split."""
 
     class_folders: Literal["outer", "inner"] | None = None
-    """Which folders are the classes if all hold folders of the same names: outer or inner."""
+    """Which folders are the classes if all contain the same subfolders: outer or inner."""
 
     bit_depth: int | None = Field(None, ge=1, le=16)
     """Bits per value of 16-bit images; default: what the dataset's largest value needs."""
@@ -195,14 +195,14 @@ class DataConfig(_Section):
     each class of your own images, if they have no validation split."""
 
     calibration_size: int = Field(0, ge=0)
-    """Training images to hold out for calibrating the probabilities, if every image would be
-    trained on, there is no validation, and they are at most a tenth of all."""
+    """Number of training images to hold out for calibrating the probabilities, at most a tenth of
+    them; not used with validation images or if the run takes less than one epoch."""
 
     mean: tuple[float, ...] = Field((0.5,), min_length=1)
-    """Subtracted from pixels in [0, 1]: one value, or one per channel, such as 0.5,0.4,0.4."""
+    """Mean to subtract from pixels in [0, 1]: one value or one per channel, such as 0.5,0.4,0.4."""
 
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((0.5,), min_length=1)
-    """Divides the difference; mean 0.5 and std 0.5 give [-1, 1], as in the article."""
+    """Standard deviation to divide by; mean 0.5 and std 0.5 give [-1, 1], as in the article."""
 
     @field_validator("mean", "std", mode="before")
     @classmethod
@@ -253,11 +253,11 @@ class TrainConfig(_Section):
     """Passes over the training images; may be a fraction."""
 
     min_steps: int = Field(0, ge=0, le=10_000_000)
-    """Minimum number of optimizer steps: on few images, more epochs than --epochs; 0 if --epochs
-    is given."""
+    """Minimum number of optimizer steps, which small datasets reach with more epochs; default: 0
+    if --epochs is given, else the recipe's."""
 
     minutes: float | None = Field(None, gt=0, le=100_000)
-    """Train for this time instead of a number of epochs; the schedule ends with it."""
+    """Training time in minutes, instead of --epochs; the schedule ends with it."""
 
     global_batch_size: int = Field(
         128, ge=1, le=1_000_000, json_schema_extra=_flag("--batch-size", "-b")
@@ -271,7 +271,7 @@ class TrainConfig(_Section):
     """Maximum learning rate."""
 
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    """Adam's decay rates of the averages of the gradient and of its square."""
+    """Adam's beta1 and beta2: decay rates of the averages of the gradient and of its square."""
 
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay; decoupled with adamw and muon."""
@@ -289,7 +289,7 @@ class TrainConfig(_Section):
     """Label smoothing."""
 
     class_weights: Literal["none", "balanced"] = "none"
-    """Weights of the classes in the loss; balanced: the fewer images, the higher."""
+    """Class weights in the loss; balanced: inversely proportional to the number of images."""
 
     patience: int | None = Field(None, ge=1)
     """Stop after this many epochs without a lower validation loss."""

@@ -20,7 +20,6 @@ from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.data.sources.arrays import Numbers, Pixels, scale_pixels, shape_images
 from vggnet.engine.device import choose_device, computing, own_random_numbers
 from vggnet.engine.environment import describe_environment
-from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.errors import VggnetError
 from vggnet.inference.predict import Classifier
@@ -122,8 +121,7 @@ class VGGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         config = complete_training(config, len(dataset.train), has_validation=False)
         train = config.train
         device = choose_device(train.device)
-        threads = train.threads or usable_cores()
-        with computing(train.precision, threads), own_random_numbers(device):
+        with computing(train.precision, train.threads), own_random_numbers(device):
             network = train_in_memory(dataset.train, config, device)
         card = build_card(
             config, dataset.classes, dataset.shape, "", describe_environment(), test=None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,6 +84,16 @@ def check_output(path: Path, kind: Kind, inputs: Sequence[Path] = (), force: boo
             f"{path} exists and does not look like a file that vggnet wrote; name another "
             "file, or pass --force to replace it"
         )
+
+
+def check_outputs(
+    outputs: Iterable[tuple[Path, Kind]], inputs: Sequence[Path], force: bool
+) -> None:
+    """Check several outputs as `check_output` does; none may be another one either."""
+    taken = list(inputs)
+    for path, kind in outputs:
+        check_output(path, kind, taken, force)
+        taken.append(path)
 
 
 def _is_same(path: Path, other: Path) -> bool:

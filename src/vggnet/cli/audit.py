@@ -10,7 +10,7 @@ import typer
 
 from vggnet.cli import model_options as options
 from vggnet.cli.options import ClassFolders, DataDir, SkipBad
-from vggnet.cli.terminal import say
+from vggnet.cli.terminal import csv_line, say
 from vggnet.errors import DataError
 
 if TYPE_CHECKING:
@@ -42,19 +42,17 @@ def audit(
 ) -> None:
     """Report copies, probably wrong labels and small classes of a dataset.
 
-    Labels are judged by four networks, each trained on three quarters of the images and asked
-    about the rest. Nothing is moved or deleted.
+    Labels are checked by cross-validation: four networks, each trained on three quarters of the
+    images, predict the rest. Nothing is moved or deleted.
     """
     from vggnet.artifacts.atomic import write_file
-    from vggnet.artifacts.outputs import CSV, HTML, check_output
-    from vggnet.cli.predict import csv_line
+    from vggnet.artifacts.outputs import CSV, HTML, check_outputs
     from vggnet.config import DataConfig
     from vggnet.data.audit import load_all
     from vggnet.report.audit import render_audit
 
     table = output.with_suffix(".csv")
-    for path, kind in ((output, HTML), (table, CSV)):
-        check_output(path, kind, [Path(name)], force)
+    check_outputs([(output, HTML), (table, CSV)], [Path(name)], force)
     data = DataConfig(
         dataset=name, data_dir=data_dir, skip_bad=skip_bad, class_folders=class_folders
     )
@@ -121,7 +119,6 @@ def judge_labels(
     from vggnet.data.dataset import Dataset
     from vggnet.data.progress import track
     from vggnet.engine.device import computing
-    from vggnet.engine.processor import usable_cores
     from vggnet.engine.session import Session
     from vggnet.recipes import resolve_config
     from vggnet.run import fit_to_data
@@ -136,7 +133,7 @@ def judge_labels(
     settings = {"data": data.model_dump(), "train": train}
     config = fit_to_data(resolve_config(settings), dataset, Session())
     probabilities = np.zeros((len(examples), len(found.classes)), np.float32)
-    with computing("fp32", threads or usable_cores()):
+    with computing("fp32", threads):
         folds = cross_validate(examples, config, _FOLDS)
         for held, predicted in track(folds, "training", _FOLDS):
             probabilities[held] = predicted

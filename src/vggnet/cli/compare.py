@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vggnet.cli.model_options import Force
-from vggnet.cli.options import ConfigFile, Recipe, config_flags, read_settings
+from vggnet.cli.options import ConfigFile, Recipe, config_flags, option_groups, read_settings
 from vggnet.errors import ConfigError, VggnetError, quote
 
 if TYPE_CHECKING:
@@ -40,6 +40,71 @@ _REPORT = ("files", "output", "price", "force")
 """Options that apply to result files."""
 
 
+@dataclass(frozen=True)
+class RowOptions:
+    """How long each row is measured."""
+
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=10**6, help="Steps per repeat; default: 100.")
+    ] = None
+    epochs: Annotated[float | None, typer.Option(help="Epochs per repeat, instead of --steps.")] = (
+        None
+    )
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Repeats of each setting.")] = 5
+    min_seconds: Annotated[
+        float,
+        typer.Option(help="Minimum duration of a repeat: shorter trainings run several times."),
+    ] = 1.0
+
+
+@dataclass(frozen=True)
+class GoalOptions:
+    """An accuracy that complete trainings are to reach."""
+
+    to_accuracy: Annotated[
+        float | None,
+        typer.Option(
+            help="Test accuracy in percent: compare the time that complete trainings take to it."
+        ),
+    ] = None
+    to: Annotated[
+        Literal["article"] | None,
+        typer.Option(help="article: as --to-accuracy, with the accuracy of the article's recipe."),
+    ] = None
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, max=1000, help="Complete trainings per recipe and device; default: 3."),
+    ] = None
+
+    def read(self, layers: Sequence[Mapping[str, Any]]) -> Goal | None:
+        """Return the goal; None if no option asks for one.
+
+        Raises:
+            ConfigError: The options contradict each other, or the accuracy is not one.
+        """
+        from vggnet.compare.plan import Goal
+        from vggnet.recipes import resolve_config
+
+        percent = self.to_accuracy
+        if percent is None and self.to is None:
+            if self.seeds is not None:
+                raise ConfigError("--seeds needs --to-accuracy or --to article")
+            return None
+        if percent is not None:
+            if self.to is not None:
+                raise ConfigError("--to-accuracy and --to exclude each other")
+            if not 0 < percent <= 100:
+                raise ConfigError(f"--to-accuracy must be above 0 and at most 100, not {percent:g}")
+        # The same network and images, trained as the article did.
+        shared = [{key: one[key] for key in one if key in ("model", "data")} for one in layers]
+        return Goal(
+            target=None if percent is None else round(percent / 100, 10),  # 99.4 / 100 > 0.994
+            seeds=self.seeds or 3,
+            article=resolve_config(*shared, {"recipe": "article"}),
+        )
+
+
+@option_groups
 @partial(config_flags, omit=_MEASURED)
 def compare(
     context: typer.Context,
@@ -50,23 +115,14 @@ def compare(
             metavar="[FILE.json]...",
         ),
     ] = None,
+    *,
     devices: Annotated[
         str | None,
         typer.Option(help="Devices, such as cpu,cuda; default: every available kind."),
     ] = None,
     recipe: Recipe = None,
     config: ConfigFile = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, max=10**6, help="Steps per repeat; default: 100.")
-    ] = None,
-    epochs: Annotated[
-        float | None, typer.Option(help="Epochs per repeat, instead of --steps.")
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Repeats of each setting.")] = 5,
-    min_seconds: Annotated[
-        float,
-        typer.Option(help="Minimum duration of a repeat: shorter trainings run several times."),
-    ] = 1.0,
+    work: RowOptions,
     threads: Annotated[
         str | None,
         typer.Option(help="CPU thread counts, such as 1,2,4; default: 1, 2, 4 … all cores."),
@@ -78,19 +134,7 @@ def compare(
             "default: batch without a GPU, otherwise none."
         ),
     ] = None,
-    to_accuracy: Annotated[
-        float | None,
-        typer.Option(
-            help="Test accuracy in percent: compare the time that complete trainings take to it."
-        ),
-    ] = None,
-    to: Annotated[
-        Literal["article"] | None,
-        typer.Option(help="article: the same with the accuracy of the article's recipe."),
-    ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Complete trainings of each; default: 3.")
-    ] = None,
+    goal: GoalOptions,
     price: Annotated[
         str | None, typer.Option(help="Prices per hour, to report costs: cpu=0.10,cuda=1.80.")
     ] = None,
@@ -108,17 +152,14 @@ def compare(
     Without a GPU, compares CPU thread counts, kernels and batch sizes. With FILEs, measures
     nothing and reports the results of several machines side by side.
     """
-    from vggnet.compare.report import build_report
-
     prices = _read_prices(price)
     if files:
         _report_files(context, files, prices, output, force)
         return
     layers = read_settings(config, recipe, flags)
     counts = _read_threads(threads) if threads is not None else None
-    goal = _read_goal(to_accuracy, to, seeds, layers)
+    target = goal.read(layers)
 
-    from vggnet.artifacts.outputs import HTML, MARKDOWN, RESULT
     from vggnet.compare.plan import plan_comparison
     from vggnet.recipes import resolve_config
 
@@ -126,16 +167,27 @@ def compare(
         resolve_config(*layers),
         devices=devices.split(",") if devices is not None else None,
         threads=counts,
-        steps=steps,
-        epochs=epochs,
-        repeats=repeats,
-        min_seconds=min_seconds,
-        goal=goal,
+        goal=target,
         sweep=sweep,
+        **asdict(work),
     )
     plan = replace(plan, options=_same_work(context, plan), command=_command_line())
-    kinds = (RESULT, HTML, MARKDOWN)
-    _check_outputs(output, ("compare", "compare-partial"), kinds, [config] if config else [], force)
+    _measure_and_report(plan, prices, output, [config] if config else [], force, as_json)
+
+
+def _measure_and_report(
+    plan: ComparisonPlan,
+    prices: dict[str, float],
+    output: Path,
+    inputs: list[Path],
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Measure, and write what was measured; exit with an error code if something ended it early."""
+    from vggnet.artifacts.outputs import HTML, MARKDOWN, RESULT
+    from vggnet.compare.report import build_report
+
+    _check_outputs(output, ("compare", "compare-partial"), (RESULT, HTML, MARKDOWN), inputs, force)
     result, code = _measure(plan, quiet=as_json)
     stem = "compare" if result.complete else "compare-partial"
     report = build_report([("", result)], prices, output / f"{stem}.json")
@@ -172,12 +224,11 @@ def _check_outputs(
 ) -> None:
     """Create the folder, and refuse to overwrite files that vggnet did not write."""
     from vggnet.artifacts.atomic import make_folder
-    from vggnet.artifacts.outputs import check_output
+    from vggnet.artifacts.outputs import check_outputs
 
     make_folder(output)
-    for stem in stems:
-        for kind in kinds:
-            check_output(output / f"{stem}{kind.suffixes[0]}", kind, inputs, force)
+    outputs = [(output / f"{stem}{kind.suffixes[0]}", kind) for stem in stems for kind in kinds]
+    check_outputs(outputs, inputs, force)
 
 
 def _given(context: typer.Context) -> Iterator[tuple[str, str, Any]]:
@@ -279,34 +330,6 @@ def _read_prices(text: str | None) -> dict[str, float]:
             raise ConfigError(f"--price names {found[1]} twice")
         prices[found[1]] = float(found[2])
     return prices
-
-
-def _read_goal(
-    percent: float | None,
-    to: str | None,
-    seeds: int | None,
-    layers: Sequence[Mapping[str, Any]],
-) -> Goal | None:
-    """Return the goal of --to-accuracy or --to; None without either."""
-    from vggnet.compare.plan import Goal
-    from vggnet.recipes import resolve_config
-
-    if percent is None and to is None:
-        if seeds is not None:
-            raise ConfigError("--seeds needs --to-accuracy or --to article")
-        return None
-    if percent is not None:
-        if to is not None:
-            raise ConfigError("--to-accuracy and --to exclude each other")
-        if not 0 < percent <= 100:
-            raise ConfigError(f"--to-accuracy must be above 0 and at most 100, not {percent:g}")
-    # The same network and images, trained as the article did.
-    shared = [{key: one[key] for key in one if key in ("model", "data")} for one in layers]
-    return Goal(
-        target=None if percent is None else round(percent / 100, 10),  # 99.4 / 100 exceeds 0.994
-        seeds=seeds or 3,
-        article=resolve_config(*shared, {"recipe": "article"}),
-    )
 
 
 def _read_threads(text: str) -> tuple[int, ...]:

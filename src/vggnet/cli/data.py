@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from vggnet.cli import model_options as options
 from vggnet.cli.audit import audit
-from vggnet.cli.options import ClassFolders, DataDir, Download, SkipBad
+from vggnet.cli.options import DataOptions, option_groups
 from vggnet.cli.terminal import say, warn
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="data",
-    help="List, verify and show datasets.",
+    help="List, verify, show and audit datasets.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -27,7 +28,7 @@ Name = Annotated[
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(min=8, max=1024, help="Pixels a side that your own images are fitted to."),
+    typer.Option(min=8, max=1024, help="Height and width to resize your own images to."),
 ]
 
 app.command()(audit)
@@ -67,27 +68,19 @@ def list_datasets(
 
 
 @app.command()
+@option_groups
 def verify(
     name: Name = "mnist",
-    data_dir: DataDir = None,
-    download: Download = True,
+    *,
+    source: DataOptions,
     image_size: ImageSize = None,
-    skip_bad: SkipBad = False,
-    class_folders: ClassFolders = None,
 ) -> None:
-    """Read a whole dataset, compare it with published hashes, and warn about oddities."""
+    """Read a whole dataset, compare it with published hashes, and report problems."""
     import numpy as np
 
     from vggnet.data.storage import is_path
 
-    dataset = _load(
-        name,
-        data_dir,
-        download=download,
-        image_size=image_size,
-        skip_bad=skip_bad,
-        class_folders=class_folders,
-    )
+    dataset = _load(name, source, image_size)
     words = "as published" if dataset.verified else "complete; no hash of them is published"
     if is_path(name):
         words = f"read as {' × '.join(map(str, dataset.shape))}"
@@ -101,18 +94,17 @@ def verify(
 
 
 @app.command()
+@option_groups
 def show(
     name: Name = "mnist",
+    *,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="PNG file; default: NAME.png in this folder."),
     ] = None,
-    split: Annotated[Literal["train", "test"], typer.Option(help="Which split.")] = "train",
-    data_dir: DataDir = None,
-    download: Download = True,
+    split: Annotated[Literal["train", "test"], typer.Option(help="Split to draw.")] = "train",
+    source: DataOptions,
     image_size: ImageSize = None,
-    skip_bad: SkipBad = False,
-    class_folders: ClassFolders = None,
     force: options.Force = False,
 ) -> None:
     """Draw the first eight images of every class."""
@@ -123,14 +115,7 @@ def show(
 
     if output:
         check_output(output, PNG, [Path(name)], force)
-    dataset = _load(
-        name,
-        data_dir,
-        download=download,
-        image_size=image_size,
-        skip_bad=skip_bad,
-        class_folders=class_folders,
-    )
+    dataset = _load(name, source, image_size)
     examples = dataset.train if split == "train" else dataset.test
     chosen = np.concatenate(
         [np.flatnonzero(examples.labels == number)[:8] for number in range(len(dataset.classes))]
@@ -165,11 +150,10 @@ def cache(
     print(f"{folder}: {total}; the oldest entries are deleted above {LIMIT / 1e9:,.0f} GB")
 
 
-def _load(name: str, data_dir: Path | None, **settings: Any) -> Dataset:
+def _load(name: str, source: DataOptions, image_size: int | None) -> Dataset:
     """Load a dataset, and print its warnings."""
     from vggnet.data.storage import load_dataset
 
-    dataset = load_dataset(name, data_dir, **settings)
-    for warning in dataset.warnings:
-        warn(warning)
+    dataset = load_dataset(name, image_size=image_size, **asdict(source))
+    warn(*dataset.warnings)
     return dataset

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vggnet.cli import model_options as options
-from vggnet.cli.options import ClassFolders, DataDir, Download, SkipBad
+from vggnet.cli.options import DataOptions, option_groups
 from vggnet.cli.terminal import printable, warn
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from vggnet.engine.evaluate import Evaluation
 
 
+@option_groups
 def evaluate(
     model: options.ModelFile,
+    *,
     dataset: Annotated[
         str | None,
         typer.Option(
             help="Dataset or folder of images; default: the one the model was trained on."
         ),
     ] = None,
-    data_dir: DataDir = None,
-    download: Download = True,
-    skip_bad: SkipBad = False,
-    class_folders: ClassFolders = None,
+    data: DataOptions,
     mistakes: Annotated[
         Path | None,
         typer.Option(help="Write the most confident errors to this PNG file."),
@@ -44,77 +46,63 @@ def evaluate(
         ),
     ] = None,
     shifts: Annotated[int | None, typer.Option(min=1, max=4, hidden=True)] = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ModelImageSize = None,
-    classes: options.Classes = None,
+    given: options.ModelOptions,
     force: options.Force = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
     """Evaluate a model on the test set."""
-    import json
-
-    from vggnet.artifacts.model_file import load_model
-    from vggnet.artifacts.outputs import PNG, check_output
+    from vggnet.artifacts.outputs import PNG, check_outputs
     from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
-    from vggnet.artifacts.summary import summarize
     from vggnet.data.matching import load_to_evaluate
     from vggnet.engine.device import computing
-    from vggnet.engine.processor import usable_cores
     from vggnet.inference.predict import Classifier
     from vggnet.inference.tta import evaluate_tta
 
-    overrides = options.read_overrides(mean, std, image_size, classes)
-    classifier = Classifier(load_model(model, overrides), device)
-    trained_on = classifier.trained_on
-    name = dataset or trained_on.dataset or "mnist"
-    inputs = [*options.input_files(model, classes), Path(name)]
-    for path in (mistakes, confusion):
-        if path:
-            check_output(path, PNG, inputs, force)
-            inputs.append(path)
-    test, warnings = load_to_evaluate(
-        name,
-        trained_on,
-        data_dir,
-        download=download,
-        skip_bad=skip_bad,
-        class_folders=class_folders,
-    )
-    for warning in warnings:
-        warn(warning)
-    with computing("fp32", threads or usable_cores()):
+    classifier = Classifier(given.load(model), device)
+    name = dataset or classifier.trained_on.dataset or "mnist"
+    inputs = [*given.inputs(model), Path(name)]
+    check_outputs([(path, PNG) for path in (mistakes, confusion) if path], inputs, force)
+    test, warnings = load_to_evaluate(name, classifier.trained_on, **asdict(data))
+    warn(*warnings)
+
+    reach = tta or shifts or 0
+    with computing("fp32", threads):
         found = classifier.evaluate(test)
-        pixels = tta or shifts
-        shifted = evaluate_tta(classifier, test, pixels) if pixels else None
+        augmented = evaluate_tta(classifier, test, reach) if reach else None
+
     if mistakes:
         render_mistakes(mistakes, test.images, found, classifier.classes)
     if confusion:
         render_confusion_matrix(confusion, found, classifier.classes)
     if as_json:
-        summary = summarize(found, classifier.classes)
-        if shifted:
-            summary["shifted"] = {
-                "pixels": pixels,
-                "accuracy": shifted.accuracy,
-                "loss": shifted.loss,
-            }
-        print(json.dumps(summary, allow_nan=False))
-        return
-    _print(found, classifier.classes, test.source)
-    if pixels and shifted:
-        print(
-            f"Averaged over {(2 * pixels + 1) ** 2} shifts of up to {pixels} "
-            f"pixel{'s' * (pixels > 1)}: accuracy {100 * shifted.accuracy:.2f} %"
-        )
+        _print_json(found, augmented, reach, classifier.classes)
+    else:
+        _print(found, classifier.classes, test.source)
+        if augmented:
+            print(
+                f"Averaged over {(2 * reach + 1) ** 2} shifts of up to {reach} "
+                f"pixel{'s' * (reach > 1)}: accuracy {100 * augmented.accuracy:.2f} %"
+            )
+
+
+def _print_json(
+    found: Evaluation, augmented: Evaluation | None, reach: int, classes: tuple[str, ...]
+) -> None:
+    import json
+
+    from vggnet.artifacts.summary import summarize
+
+    summary = summarize(found, classes)
+    if augmented:
+        scores = {"accuracy": augmented.accuracy, "loss": augmented.loss}
+        summary["shifted"] = {"pixels": reach, **scores}
+    print(json.dumps(summary, allow_nan=False))
 
 
 def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     console.print(
@@ -125,6 +113,14 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
             f"balanced accuracy {100 * found.balanced_accuracy:.2f} %, macro F1 "
             f"{100 * found.macro_f1:.2f} %"
         )
+    console.print(_build_table(found, classes))
+
+
+def _build_table(found: Evaluation, classes: tuple[str, ...]) -> Table:
+    """Return a table with a row for each class."""
+    from rich import box
+    from rich.table import Table
+
     table = Table(box=box.SIMPLE_HEAD)
     columns = ("class", "images", "precision %", "recall %", "F1 %", "most often predicted as")
     for column in columns:
@@ -142,7 +138,7 @@ def _print(found: Evaluation, classes: tuple[str, ...], source: str) -> None:
             ),
             f"{printable(classes[other])} ({wrong[other]} times)" if wrong[other] else "",
         )
-    console.print(table)
+    return table
 
 
 def _describe_probabilities(found: Evaluation) -> str:

@@ -8,15 +8,17 @@ from typing import Annotated, Any, Literal
 import typer
 
 from vggnet.cli import model_options as options
-from vggnet.cli.options import DataDir
+from vggnet.cli.options import DataDir, option_groups
 from vggnet.cli.terminal import say, warn
 
 _NOTABLE_LOSS = 0.1
 """Percentage points of accuracy that quantization may cost without a warning."""
 
 
+@option_groups
 def export(
     model: options.ModelFile,
+    *,
     kind: Annotated[
         Literal["onnx", "pt2", "safetensors", "hub", "html", "c"],
         typer.Option(
@@ -36,10 +38,7 @@ def export(
         typer.Option("--output", "-o", help="Default: the model's name, in the current folder."),
     ] = None,
     data_dir: DataDir = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ModelImageSize = None,
-    classes: options.Classes = None,
+    given: options.ModelOptions,
     force: options.Force = False,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -49,14 +48,11 @@ def export(
     The file is kept only if its outputs equal the network's on 1,000 test images. All but the
     page and C take images as uint8 (N, C, H, W), at any batch size.
     """
-    from vggnet.artifacts.model_file import load_model
     from vggnet.engine.processor import usable_cores
     from vggnet.inference.convert import Target, convert
 
-    overrides = options.read_overrides(mean, std, image_size, classes)
-    inputs = tuple(options.input_files(model, classes))
-    target = Target(kind, output, int8, data_dir, force, inputs)
-    found = convert(load_model(model, overrides), model, target, threads or usable_cores())
+    target = Target(kind, output, int8, data_dir, force, tuple(given.inputs(model)))
+    found = convert(given.load(model), model, target, threads or usable_cores())
     _print(found.facts, found.usage, as_json)
 
 

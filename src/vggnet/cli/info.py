@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from vggnet.cli import model_options as options
+from vggnet.cli.options import option_groups
 from vggnet.cli.terminal import printable
 
 
+@option_groups
 def info(
     model: options.ModelFile,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ModelImageSize = None,
-    classes: options.Classes = None,
+    *,
+    given: options.ModelOptions,
     as_json: options.Json = False,
 ) -> None:
     """Print a model's architecture, layers, parameters, FLOPs, classes, training data and scores.
@@ -24,7 +24,6 @@ def info(
     from rich.console import Console
     from rich.table import Table
 
-    from vggnet.artifacts.model_file import load_model
     from vggnet.artifacts.model_page import (
         LAYER_COLUMNS,
         describe_facts,
@@ -33,7 +32,7 @@ def info(
     )
     from vggnet.model.summary import summarize_network
 
-    loaded = load_model(model, options.read_overrides(mean, std, image_size, classes))
+    loaded = given.load(model)
     if as_json:
         print(json.dumps(describe_model(loaded.network, loaded.card)))
         return

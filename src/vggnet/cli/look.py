@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vggnet.cli import model_options as options
-from vggnet.cli.options import DataDir
+from vggnet.cli.options import DataDir, option_groups
 from vggnet.cli.terminal import say, warn
 from vggnet.errors import ConfigError, DataError, ImageError
 
@@ -27,11 +27,13 @@ _SEARCHED_PIXELS = 4e6
 """Pixels of test images that are searched: 2 s for vgg-mini, 20 s for vgg-d at 224 (2 cores)."""
 
 
+@option_groups
 def look(
     model: options.ModelFile,
     image: Annotated[
         Path | None, typer.Argument(help="Image file; default: the first test image.")
     ] = None,
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Page.")] = Path("look.html"),
     dataset: Annotated[
         str | None,
@@ -41,29 +43,23 @@ def look(
         ),
     ] = None,
     data_dir: DataDir = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ModelImageSize = None,
-    classes: options.Classes = None,
+    given: options.ModelOptions,
     force: options.Force = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
     """Show what a network looks at: filters, feature maps, receptive fields, exciting images."""
     from vggnet.artifacts.atomic import write_file
-    from vggnet.artifacts.model_file import load_model
     from vggnet.artifacts.outputs import HTML, check_output
     from vggnet.engine.device import computing
-    from vggnet.engine.processor import usable_cores
     from vggnet.inference.look import look as run
     from vggnet.inference.predict import Classifier
     from vggnet.report.look import render_look
 
-    inputs = [*options.input_files(model, classes), *([image] if image else [])]
+    inputs = [*given.inputs(model), *([image] if image else [])]
     inputs += [Path(dataset)] if dataset else []
     check_output(output, HTML, inputs, force)
-    overrides = options.read_overrides(mean, std, image_size, classes)
-    classifier = Classifier(load_model(model, overrides), device, kernels="torch")
+    classifier = Classifier(given.load(model), device, kernels="torch")
     test = _find_test(classifier, dataset, data_dir)
     if image is None and test is None:
         raise ConfigError(f"the images that {model} was trained on are not here: name an IMAGE")
@@ -74,7 +70,7 @@ def look(
         others = test.images[:: -(-len(test) // count)]
     else:
         warn("without the model's dataset there are no images to excite channels (--dataset)")
-    with computing("fp32", threads or usable_cores()):
+    with computing("fp32", threads):
         view = run(classifier, shown, others, _CHANNELS, _EXCITING)
     name = Path(dataset or classifier.trained_on.dataset or "").name
     source = f"{len(others):,} test images of {name}" if others is not None else ""
@@ -98,8 +94,7 @@ def _find_test(
         found = find_dataset(classifier.card, data_dir)
         return found.test if found else None
     test, warnings = load_to_evaluate(dataset, classifier.trained_on, data_dir, download=False)
-    for warning in warnings:
-        warn(warning)
+    warn(*warnings)
     return test
 
 

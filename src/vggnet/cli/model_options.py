@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ from vggnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from vggnet.artifacts.model_card import ModelCard
-    from vggnet.artifacts.model_file import Overrides
+    from vggnet.artifacts.model_file import LoadedModel
 
 ModelFile = Annotated[
     Path,
@@ -30,48 +31,72 @@ Force = Annotated[
     bool, typer.Option("--force", help="Replace an existing file that vggnet did not write.")
 ]
 
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        metavar="M[,M,M]",
-        help="Mean of pixels in [0, 1], one value or one per channel; default: the file's, or "
-        "0.5. ImageNet weights: 0.485,0.456,0.406.",
-    ),
-]
-Std = Annotated[
-    str | None,
-    typer.Option(
-        metavar="S[,S,S]",
-        help="Standard deviation of pixels in [0, 1]; default: the file's, or 0.5. ImageNet "
-        "weights: 0.229,0.224,0.225.",
-    ),
-]
-ModelImageSize = Annotated[
-    int | None,
-    typer.Option(
-        "--image-size",
-        min=1,
-        max=1024,
-        help="Height and width of the model's images in pixels.",
-    ),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        metavar="A,B,C|FILE",
-        help="Class names in the order of the outputs, or a text file with one per line.",
-    ),
-]
-
 Reject = Annotated[
     str | None,
     typer.Option(
         metavar="RATE",
-        help="Flag images that are unlike the training images. RATE is the share of images like "
-        "them that is flagged, too; 0: flag none. Default: 1%, if the model's file has what it "
-        "needs.",
+        help="Flag images that are unlike the training images. RATE is the false positive rate: "
+        "the share of images like the training images that are flagged, too. 0 flags none; "
+        "default: 1%, if the model file has the statistics.",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What the user says of a model in place of its file."""
+
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M[,M,M]",
+            help="Mean of pixels in [0, 1], one value or one per channel; default: the file's, or "
+            "0.5. ImageNet weights: 0.485,0.456,0.406.",
+        ),
+    ] = None
+    std: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S[,S,S]",
+            help="Standard deviation of pixels in [0, 1]; default: the file's, or 0.5. ImageNet "
+            "weights: 0.229,0.224,0.225.",
+        ),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=1, max=1024, help="Height and width of the model's images in pixels."),
+    ] = None
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C|FILE",
+            help="Class names in the order of the outputs, or a text file with one per line.",
+        ),
+    ] = None
+
+    def load(self, path: Path) -> LoadedModel:
+        """Load a model.
+
+        Raises:
+            ConfigError: A value is not a number or does not fit the network, or the file of class
+                names cannot be read.
+            ModelFileError: The file is missing, damaged, or not a VGG.
+        """
+        from vggnet.artifacts.model_file import Overrides, load_model
+
+        overrides = Overrides(
+            mean=_read_numbers("--mean", self.mean),
+            std=_read_numbers("--std", self.std),
+            image_size=self.image_size,
+            classes=_read_classes(self.classes),
+        )
+        return load_model(path, overrides)
+
+    def inputs(self, model: Path) -> list[Path]:
+        """Return the files that loading reads, which no output may replace."""
+        if self.classes is None or "," in self.classes:
+            return [model]
+        return [model, Path(self.classes)]
 
 
 def read_reject(text: str | None, models: Mapping[Path, ModelCard]) -> float:
@@ -103,33 +128,10 @@ def read_reject(text: str | None, models: Mapping[Path, ModelCard]) -> float:
             )
         elif rate and card.typicality and rate < (least := 1 / (card.typicality.images + 1)):
             raise ConfigError(
-                f"--reject {text}: {path} compares with {card.typicality.images:,} images, which "
-                f"is enough for rates from {100 * least:.2g}%"
+                f"--reject {text}: the lowest rate for {path} is {100 * least:.2g}%, because it "
+                f"has statistics of {card.typicality.images:,} images"
             )
     return rate
-
-
-def read_overrides(
-    mean: str | None, std: str | None, image_size: int | None, classes: str | None
-) -> Overrides:
-    """Parse what the user says of a model in place of its file.
-
-    Raises:
-        ConfigError: A value is not a number, or the file of class names cannot be read.
-    """
-    from vggnet.artifacts.model_file import Overrides
-
-    return Overrides(
-        mean=_read_numbers("--mean", mean),
-        std=_read_numbers("--std", std),
-        image_size=image_size,
-        classes=_read_classes(classes),
-    )
-
-
-def input_files(model: Path, classes: str | None) -> list[Path]:
-    """Return the files that the options of a model name, which no output may replace."""
-    return [model] if classes is None or "," in classes else [model, Path(classes)]
 
 
 def _read_numbers(option: str, text: str | None) -> tuple[float, ...] | None:

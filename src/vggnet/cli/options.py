@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -26,11 +28,55 @@ ConfigFile = Annotated[
     Path | None, typer.Option(help="TOML or JSON file with settings that override the recipe.")
 ]
 DataDir = Annotated[Path | None, typer.Option(help=_describe("data_dir"))]
-Download = Annotated[bool, typer.Option(help=_describe("download"))]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help=_describe("skip_bad"))]
 ClassFolders = Annotated[
     Literal["outer", "inner"] | None, typer.Option(help=_describe("class_folders"))
 ]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where a dataset is, and how it is read."""
+
+    data_dir: DataDir = None
+    download: Annotated[bool, typer.Option(help=_describe("download"))] = True
+    skip_bad: SkipBad = False
+    class_folders: ClassFolders = None
+
+
+def option_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take groups of options, each as one object.
+
+    Instead of a parameter whose type is a dataclass, the command line has the dataclass's fields.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for one in signature.parameters.values():
+        if is_dataclass(one.annotation):
+            groups[one.name] = one.annotation
+            parameters += _list_options(one.annotation)
+        else:
+            parameters.append(one.replace(kind=one.KEYWORD_ONLY))
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{one.name: values.pop(one.name) for one in fields(group)})
+        command(**values)
+
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return call
+
+
+def _list_options(group: Any) -> list[inspect.Parameter]:
+    """Return the fields of a group as parameters."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(one.name, kind, default=one.default, annotation=hints[one.name])
+        for one in fields(group)
+    ]
 
 
 def config_flags(command: Callable[..., None], omit: Collection[str] = ()) -> Callable[..., None]:

@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from vggnet.cli import model_options as options
+from vggnet.cli.options import option_groups
+from vggnet.cli.predictions import FORMATS, MOST_EXPLAINED, Sheet, render_numbered
 from vggnet.cli.terminal import printable, say, warn
 from vggnet.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
-    from vggnet.inference.predict import Classifier
-    from vggnet.inference.predictions import Prediction
-    from vggnet.inference.read import FileResult
-
-NOTHING = "nothing drawn"
-
-UNLIKE = "unlike the training images"
+    from vggnet.data.matching import TrainedOn
+    from vggnet.inference.read import FileResult, Inputs
+    from vggnet.inference.reading import Reading
 
 _MANY = 32
 """Images from which on the start of compiled kernels pays off."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that spreadsheets take for a formula."""
 
-_MOST_EXPLAINED = 20
-"""Predictions on the sheet of `--explain`; each takes a tenth of a second, or seconds at 224 px."""
-
-_MOST_SHOWN = 400
-"""Images, or digits of rows, on the sheet of `--show`; viewers do not open larger ones."""
-
-
+@option_groups
 def predict(
     model: options.ModelFile,
     images: Annotated[
@@ -46,6 +36,7 @@ def predict(
             readable=False,  # an unreadable file is reported with the predictions
         ),
     ],
+    *,
     top: Annotated[int, typer.Option(min=1, help="Number of classes to print for each.")] = 3,
     style: Annotated[
         Literal["table", "csv", "json"], typer.Option("--format", help="Format of the output.")
@@ -59,7 +50,8 @@ def predict(
         ),
     ] = None,
     split: Annotated[
-        bool, typer.Option("--split", help="Read a row of digits that do not touch each other.")
+        bool,
+        typer.Option("--split", help="Read each image as a row of digits that do not touch."),
     ] = False,
     prepare: Annotated[
         bool,
@@ -75,15 +67,12 @@ def predict(
     explain: Annotated[
         Path | None,
         typer.Option(
-            help="Draw where the evidence for the predictions lies, to this PNG file; at most "
-            f"{_MOST_EXPLAINED} predictions."
+            help="Draw heat maps of the evidence for the predictions to this PNG file; at most "
+            f"{MOST_EXPLAINED} predictions."
         ),
     ] = None,
     reject: options.Reject = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ModelImageSize = None,
-    classes: options.Classes = None,
+    given: options.ModelOptions,
     force: options.Force = False,
     device: options.Device = "auto",
     threads: options.Threads = None,
@@ -93,74 +82,83 @@ def predict(
     Works for dark ink on light paper and the reverse. Data files give one prediction for each
     row. An image that cannot be read is reported at the end; the others are classified.
     """
-    from vggnet.artifacts.model_file import load_model
-    from vggnet.artifacts.outputs import PNG, check_output
+    from vggnet.artifacts.outputs import PNG, check_outputs
     from vggnet.data.progress import track
     from vggnet.engine.device import computing
-    from vggnet.engine.processor import usable_cores
     from vggnet.inference.predict import Classifier
-    from vggnet.inference.read import (
-        choose_bit_depth,
-        choose_reading,
-        find_inputs,
-        predict_items,
-    )
-    from vggnet.inference.reading import Reading
+    from vggnet.inference.read import find_inputs, predict_items
 
     if split and not prepare:
         raise ConfigError("--split and --no-prepare exclude each other")
     names = _read_columns(columns, style, split)
     inputs = find_inputs(images)
-    for warning in inputs.warnings:
-        warn(warning)
+    warn(*inputs.warnings)
     # A few images are classified before compiled kernels are loaded.
     kernels = "torch" if len(inputs.items) < _MANY else "auto"
-    overrides = options.read_overrides(mean, std, image_size, classes)
-    classifier = Classifier(load_model(model, overrides), device, kernels)
+    classifier = Classifier(given.load(model), device, kernels)
     rate = options.read_reject(reject, {model: classifier.card})
-    read = [*options.input_files(model, classes), *images]
-    read += [Path(item.path) for item in inputs.items]
-    for output in filter(None, (show, explain)):
-        check_output(output, PNG, read, force)
-        read.append(output)
-    reading = choose_reading(classifier.trained_on) if prepare else Reading.AS_IT_IS
+    read = [*given.inputs(model), *images, *(Path(item.path) for item in inputs.items)]
+    check_outputs([(path, PNG) for path in (show, explain) if path], read, force)
+    reading = _choose_reading(classifier.trained_on, prepare, split)
+    bit_depth = _choose_bit_depth(inputs, classifier.trained_on)
+
+    problems: list[str] = []
+    sheet = Sheet(rate)
+    with computing("fp32", threads):
+        results = predict_items(classifier, inputs.items, reading, top, bit_depth)
+        if not sys.stdout.isatty():  # on a terminal, the predictions show the progress
+            results = track(results, "predicting", len(inputs.items))
+        results = _set_aside_problems(results, problems)
+        if show or explain:
+            results = sheet.collect(results)
+        lines = render_numbered(results, names) if names else FORMATS[style](results, split, rate)
+        for line in lines:
+            print(line if style == "csv" else printable(line))
+        for problem in problems:
+            say(problem, error=True)
+        if show:
+            sheet.draw(show)
+        if explain:
+            sheet.explain(explain, classifier)
+    if problems:
+        raise typer.Exit(ImageError.exit_code)
+
+
+def _set_aside_problems(results: Iterable[FileResult], problems: list[str]) -> Iterator[FileResult]:
+    """Yield the images that could be read, and add a message for each of the others."""
+    for result in results:
+        if result.problem:
+            problems.append(f"vggnet: cannot read {result.path}: {result.problem}")
+        else:
+            yield result
+
+
+def _choose_reading(trained_on: TrainedOn, prepare: bool, split: bool) -> Reading:
+    """Return how to prepare the images.
+
+    Raises:
+        ConfigError: Rows are to be split, for a model that was not trained on characters.
+    """
+    from vggnet.inference.read import choose_reading
+    from vggnet.inference.reading import Reading
+
+    reading = choose_reading(trained_on) if prepare else Reading.AS_IT_IS
     if split and reading is not Reading.DRAWN:
         raise ConfigError(
             "--split reads rows of characters, and this model was not trained on characters in "
             "MNIST's form: 28×28 pixels in grey, each class named by one character"
         )
-    bit_depth = choose_bit_depth(inputs, classifier.trained_on)
-    if bit_depth and bit_depth != classifier.trained_on.bit_depth:
+    return Reading.ROW if split else reading
+
+
+def _choose_bit_depth(inputs: Inputs, trained_on: TrainedOn) -> int | None:
+    """Return the bits that count as the full range, and say so if the model does not decide it."""
+    from vggnet.inference.read import choose_bit_depth
+
+    bit_depth = choose_bit_depth(inputs, trained_on)
+    if bit_depth and bit_depth != trained_on.bit_depth:
         warn(f"of images with more than 8 bits, {2**bit_depth - 1:,} counts as white")
-    sheet = _Sheet(rate)
-    problems: list[str] = []
-
-    def results() -> Iterator[FileResult]:
-        chosen = Reading.ROW if split else reading
-        found = predict_items(classifier, inputs.items, chosen, top, bit_depth)
-        if not sys.stdout.isatty():  # on a terminal, the predictions show the progress
-            found = track(found, "predicting", len(inputs.items))
-        for result in found:
-            if result.problem:
-                problems.append(f"vggnet: cannot read {result.path}: {result.problem}")
-                continue
-            if show or explain:
-                sheet.add(result)
-            yield result
-
-    with computing("fp32", threads or usable_cores()):
-        lines = _as_numbered(results(), names) if names else _FORMATS[style](results(), split, rate)
-        for line in lines:
-            print(line if style == "csv" else printable(line))
-    for problem in problems:
-        say(problem, error=True)
-    if show:
-        sheet.write(show)
-    if explain:
-        with computing("fp32", threads or usable_cores()):
-            sheet.explain(explain, classifier)
-    if problems:
-        raise typer.Exit(ImageError.exit_code)
+    return bit_depth
 
 
 def _read_columns(columns: str | None, style: str, split: bool) -> tuple[str, str] | None:
@@ -177,167 +175,3 @@ def _read_columns(columns: str | None, style: str, split: bool) -> tuple[str, st
     if style != "csv" or split:
         raise ConfigError("--columns goes with --format csv, and not with --split")
     return names[0], names[1]
-
-
-def _flag(one: Prediction, rate: float) -> str:
-    """Return the mark of an image that is unlike the training images; else nothing."""
-    return f"  ({UNLIKE})" if one.is_unlike_training(rate) else ""
-
-
-def _as_table(results: Iterable[FileResult], split: bool, rate: float) -> Iterator[str]:
-    for result in results:
-        if not result.predictions:
-            yield f"{result.path}  {NOTHING}"
-        elif split:
-            one = result.predictions[result.least_confident]
-            yield (
-                f"{result.path}  {result.number}  (lowest confidence: digit "
-                f"{result.least_confident + 1}, {one.label}, {100 * one.probability:.1f} %)"
-                + _flag(result.least_typical, rate)
-            )
-        else:
-            (one,) = result.predictions
-            shares = "  ".join(f"{name} {100 * share:.1f} %" for name, share in one.top)
-            yield f"{result.path}  {shares}{_flag(one, rate)}"
-
-
-def _as_csv(results: Iterable[FileResult], split: bool, rate: float) -> Iterator[str]:
-    names = ("number", "least_sure") if split else ("class", "probability")
-    yield csv_line("path", *names, "unlike_training")
-    for result in results:
-        if not result.predictions:
-            yield csv_line(result.path, "", "", "")
-        elif split:
-            lowest = result.predictions[result.least_confident].probability
-            unlike = _as_cell(result.least_typical.is_unlike_training(rate))
-            yield csv_line(result.path, result.number, f"{lowest:.6f}", unlike)
-        else:
-            (one,) = result.predictions
-            unlike = _as_cell(one.is_unlike_training(rate))
-            yield csv_line(result.path, one.label, f"{one.probability:.6f}", unlike)
-
-
-def _as_cell(value: bool | None) -> str:
-    """Return "true" or "false", or nothing if it is unknown."""
-    return "" if value is None else str(value).lower()
-
-
-def _as_numbered(results: Iterable[FileResult], names: tuple[str, str]) -> Iterator[str]:
-    yield csv_line(*names)
-    for number, result in enumerate(results, 1):
-        yield csv_line(number, result.predictions[0].label if result.predictions else "")
-
-
-def csv_line(*cells: object) -> str:
-    """Return a row of a CSV table, safe to open in a spreadsheet."""
-    import csv
-    import io
-
-    file = io.StringIO()
-    # A spreadsheet runs a cell that begins like a formula, unless a quote comes first.
-    shown = [f"'{cell}" if str(cell).startswith(_FORMULA) else cell for cell in cells]
-    csv.writer(file, lineterminator="").writerow(shown)
-    return file.getvalue()
-
-
-def _as_json(results: Iterable[FileResult], split: bool, rate: float) -> Iterator[str]:
-    import json
-
-    yield "["
-    comma = ""
-    for result in results:
-        if split:
-            digits = [_describe(one, rate) for one in result.predictions]
-            least = result.least_confident if digits else None
-            record = {"path": result.path, "number": result.number, "least_sure": least}
-            yield comma + json.dumps({**record, "digits": digits})
-        else:
-            nothing: dict[str, Any] = {"class": None, "probability": None, "top": []}
-            nothing |= {"typicality": None, "unlike_training": None}
-            found = _describe(result.predictions[0], rate) if result.predictions else nothing
-            yield comma + json.dumps({"path": result.path, **found})
-        comma = ","
-    yield "]"
-
-
-def _describe(one: Prediction, rate: float) -> dict[str, Any]:
-    top = [{"class": name, "probability": share} for name, share in one.top]
-    return {
-        "class": one.label,
-        "probability": one.probability,
-        "top": top,
-        "typicality": one.typicality,
-        "unlike_training": one.is_unlike_training(rate),
-    }
-
-
-_FORMATS: dict[str, Callable[[Iterable[FileResult], bool, float], Iterator[str]]] = {
-    "table": _as_table,
-    "csv": _as_csv,
-    "json": _as_json,
-}
-
-
-class _Sheet:
-    """The network's inputs, each with its prediction.
-
-    Args:
-        rate: Which images to flag.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._shown: list[tuple[str, Prediction]] = []
-        self._count = 0
-
-    def add(self, result: FileResult) -> None:
-        """Add a file's predictions, as far as there is room."""
-        name = Path(result.path).name[-18:]
-        room = _MOST_SHOWN - len(self._shown)
-        self._shown += [(name, one) for one in result.predictions[:room]]
-        self._count += len(result.predictions)
-
-    def write(self, path: Path) -> None:
-        """Draw the sheet, and warn if it does not hold everything.
-
-        Raises:
-            OutputError: It cannot be written.
-            ImageError: There is nothing to draw.
-        """
-        import numpy as np
-
-        from vggnet.artifacts.plots import render_sheet
-
-        if not self._shown:
-            raise ImageError(f"nothing is drawn in any image, so {path} is not written")
-        captions = [
-            f"{name}\n{one.label} · {100 * one.probability:.0f} %"
-            + " · unlike" * bool(one.is_unlike_training(self._rate))
-            for name, one in self._shown
-        ]
-        images = np.stack([one.seen for _, one in self._shown])
-        render_sheet(path, images, captions, "The network's inputs, and its predictions")
-        if self._count > len(self._shown):
-            warn(f"{path} shows the first {len(self._shown)} of {self._count:,} predictions")
-
-    def explain(self, path: Path, classifier: Classifier) -> None:
-        """Draw the evidence for the first predictions.
-
-        Raises:
-            OutputError: It cannot be written.
-            ImageError: There is nothing to explain.
-        """
-        from vggnet.artifacts.evidence_plot import EvidenceRow, render_evidence
-
-        if not self._shown:
-            raise ImageError(f"nothing is drawn in any image, so {path} is not written")
-        rows = []
-        for name, one in self._shown[:_MOST_EXPLAINED]:
-            found = classifier.explain(one.seen)
-            maps = [(found.method, found.heat)]
-            maps += [(f"stage {number}", heat) for number, heat in enumerate(found.stages, 1)]
-            caption = f"{name}\n{one.label} · {100 * one.probability:.0f} %"
-            rows.append(EvidenceRow(caption, one.seen, maps))
-        render_evidence(path, rows)
-        if self._count > len(rows):
-            warn(f"{path} shows the first {len(rows)} of {self._count:,} predictions")

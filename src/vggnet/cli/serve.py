@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vggnet.cli import model_options as options
+from vggnet.cli.options import option_groups
 from vggnet.cli.terminal import printable, warn
+from vggnet.errors import ConfigError, ServeError
 
 
+@option_groups
 def serve(
     models: Annotated[
         list[Path],
@@ -20,6 +25,7 @@ def serve(
             metavar="MODEL...",
         ),
     ],
+    *,
     host: Annotated[str, typer.Option(help="Name or address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free port.")] = 8000,
     allow_host: Annotated[
@@ -49,10 +55,7 @@ def serve(
             help="Token that requests must send, except for health.", envvar="VGGNET_TOKEN"
         ),
     ] = None,
-    mean: options.Mean = None,
-    std: options.Std = None,
-    image_size: options.ModelImageSize = None,
-    classes: options.Classes = None,
+    given: options.ModelOptions,
     reject: options.Reject = None,
     device: options.Device = "auto",
     threads: Annotated[
@@ -65,18 +68,13 @@ def serve(
     By default only this machine can reach the server. There is no authentication without
     --token.
     """
-    from vggnet.artifacts.model_file import load_model
     from vggnet.engine.processor import usable_cores
-    from vggnet.errors import ConfigError, ServeError
-    from vggnet.inference.predict import Classifier
 
-    try:
-        from vggnet.serve.access import Access, is_loopback
-        from vggnet.serve.server import serve as run
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "vggnet":
-            raise
-        raise ServeError("serving needs an extra: pip install 'vggnet[serve]'") from None
+    _check_extra()
+    from vggnet.inference.predict import Classifier
+    from vggnet.serve.access import Access
+    from vggnet.serve.server import serve as run
+
     access = Access(
         host,
         names=allow_host or (),
@@ -85,25 +83,49 @@ def serve(
         root_path=root_path,
         token=token,
     )
-    names = [path.stem for path in models]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"two models have the same name ({', '.join(names)}): rename a file")
-    overrides = options.read_overrides(mean, std, image_size, classes)
-
-    def announce(address: str) -> None:
-        if not is_loopback(host):
-            risk = "" if token else ", and there is no authentication without --token"
-            warn(f"other machines can reach this server{risk}")
-        print(f"Serving {printable(', '.join(names))} at {address} (Ctrl-C stops it)", flush=True)
-
-    loaded = {path: load_model(path, overrides) for path in models}
-    rate = options.read_reject(reject, {path: one.card for path, one in loaded.items()})
+    names = _name_models(models)
+    loaded = [given.load(path) for path in models]
+    rate = options.read_reject(
+        reject, {path: one.card for path, one in zip(models, loaded, strict=True)}
+    )
     run(
-        {name: Classifier(one, device) for name, one in zip(names, loaded.values(), strict=True)},
+        {name: Classifier(one, device) for name, one in zip(names, loaded, strict=True)},
         access,
         host=host,
         port=port,
         threads=threads or usable_cores(),
         reject=rate,
-        announce=announce,
+        announce=partial(_announce, names, host, token is not None),
     )
+
+
+def _check_extra() -> None:
+    """Raise a `ServeError` if the packages of the extra are not installed."""
+    try:
+        importlib.import_module("vggnet.serve.server")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "vggnet":
+            raise
+        raise ServeError("serving needs an extra: pip install 'vggnet[serve]'") from None
+
+
+def _name_models(paths: list[Path]) -> list[str]:
+    """Return the name of each model, which is part of its URL.
+
+    Raises:
+        ConfigError: Two have the same name.
+    """
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"two models have the same name ({', '.join(names)}): rename a file")
+    return names
+
+
+def _announce(names: list[str], host: str, has_token: bool, address: str) -> None:
+    """Print the address, and warn if other machines can reach it."""
+    from vggnet.serve.access import is_loopback
+
+    if not is_loopback(host):
+        risk = "" if has_token else ", and there is no authentication without --token"
+        warn(f"other machines can reach this server{risk}")
+    print(f"Serving {printable(', '.join(names))} at {address} (Ctrl-C stops it)", flush=True)

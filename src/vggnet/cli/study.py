@@ -52,13 +52,13 @@ def depth(
 
     study = plan_study(models.split(","), seeds, output, read_settings(config, recipe, flags))
 
-    from vggnet.artifacts.outputs import HTML, MARKDOWN, PNG, check_output
+    from vggnet.artifacts.outputs import HTML, MARKDOWN, PNG, check_outputs
     from vggnet.errors import InterruptedTrainingError
     from vggnet.study.ledger import Ledger
 
     ledger = Ledger(study)
-    for kind in (HTML, MARKDOWN, PNG):
-        check_output(output / f"study{kind.suffixes[0]}", kind, [config] if config else [], force)
+    outputs = [(output / f"study{kind.suffixes[0]}", kind) for kind in (HTML, MARKDOWN, PNG)]
+    check_outputs(outputs, [config] if config else [], force)
     try:
         _train(study, ledger)
     except InterruptedTrainingError as error:

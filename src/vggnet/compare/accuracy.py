@@ -117,34 +117,47 @@ def conclude_accuracy(contenders: Sequence[Contender]) -> list[str]:
 
 def show_accuracy(contenders: Sequence[Contender], prices: Mapping[str, float]) -> Section:
     """Return the table of complete trainings, fastest first."""
-    target = find_target(contenders)
+    target, baseline = find_target(contenders), _choose_baseline(contenders)
+    ordered = sorted(contenders, key=_seconds)
+    comparable = not _unlike(contenders)
     with_energy = any(run.joules for one in contenders for run in one.training.runs)
     columns = ["training", f"reaches {_percent(target)}", "accuracy %", "process s", "training s"]
     columns += ["speedup"]
     columns += ["kJ"] if with_energy else []
     columns += ["cost of a run"] if prices else []
-    article = sorted(filter(_is_article, contenders), key=_seconds)
-    cpu = [one for one in article if one.training.setting.kind == "cpu"]
-    baseline = next(iter([*cpu, *article]), max(contenders, key=_seconds))
-    unlike = _unlike(contenders)
     rows = []
-    for one in sorted(contenders, key=_seconds):
-        runs = one.training.runs
+    for one in ordered:
+        runs, reached = one.training.runs, one.accuracy >= target
         hits = sum(run.accuracy >= target for run in runs)
         ratio = "1×" if one is baseline else times(_ratio(baseline, one, "seconds"))
         cells = [
             one.label,
-            f"{'yes' if one.accuracy >= target else 'no'}, {hits} of {len(runs)}",
+            f"{'yes' if reached else 'no'}, {hits} of {len(runs)}",
             _accuracy(one).replace(" %", ""),
             _spread([run.seconds for run in runs]),
             _spread([run.training_seconds for run in runs]),
-            "—" if unlike or one.accuracy < target else ratio,
+            ratio if comparable and reached else "—",
         ]
         cells += [_energy(runs)] if with_energy else []
         cells += [_cost(one, prices)] if prices else []
         rows.append(tuple(cells))
+    chart = BarChart(
+        "seconds of the whole process (line: minimum to maximum)", tuple(map(_bar, ordered))
+    )
+    notes = _explain_table(contenders, baseline)
+    return Section("Time to accuracy", notes, Table(tuple(columns), tuple(rows)), chart)
+
+
+def _choose_baseline(contenders: Sequence[Contender]) -> Contender:
+    """Return the article's recipe, on a CPU if there; without it, the slowest training."""
+    article = sorted(filter(_is_article, contenders), key=_seconds)
+    cpu = [one for one in article if one.training.setting.kind == "cpu"]
+    return next(iter([*cpu, *article]), max(contenders, key=_seconds))
+
+
+def _explain_table(contenders: Sequence[Contender], baseline: Contender) -> tuple[str, str]:
     seeds = sorted({len(one.training.runs) for one in contenders})
-    notes = (
+    return (
         f"Each training is vggnet train in a fresh process with a complete recipe, "
         f"{join_words([str(count) for count in seeds])} seeds, interleaved. A training reaches the "
         "target if its mean accuracy does; the number of seeds that do follows. Accuracy: mean and "
@@ -153,18 +166,13 @@ def show_accuracy(contenders: Sequence[Contender], prices: Mapping[str, float]) 
         f"speedup: of the whole process, relative to {baseline.label}. Recipe article: as the "
         "article trained, in fp32 with PyTorch's own kernels.",
     )
-    bars = tuple(
-        Bar(
-            one.label,
-            one.seconds,
-            min(run.seconds for run in one.training.runs),
-            max(run.seconds for run in one.training.runs),
-            f"{three_digits(one.seconds)} s, {100 * one.accuracy:.2f} %",
-        )
-        for one in sorted(contenders, key=_seconds)
-    )
-    chart = BarChart("seconds of the whole process (line: minimum to maximum)", bars)
-    return Section("Time to accuracy", notes, Table(tuple(columns), tuple(rows)), chart)
+
+
+def _bar(one: Contender) -> Bar:
+    """Return a bar of the process's median duration, with its range."""
+    seconds = [run.seconds for run in one.training.runs]
+    text = f"{three_digits(one.seconds)} s, {100 * one.accuracy:.2f} %"
+    return Bar(one.label, one.seconds, min(seconds), max(seconds), text)
 
 
 def _compare_article(contenders: Sequence[Contender]) -> list[str]:

@@ -31,7 +31,6 @@ from vggnet.data.preprocessing import Preprocessing
 from vggnet.engine.device import computing, own_random_numbers, synchronize
 from vggnet.engine.evaluate import Evaluation, evaluate
 from vggnet.engine.fit import EpochResult, TrainState, build_state, fit
-from vggnet.engine.processor import usable_cores
 from vggnet.engine.session import Session
 from vggnet.inference.predict import BATCH_SIZE
 from vggnet.kernels import accelerate
@@ -106,8 +105,8 @@ class Workload:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Set threads, precision and random state as a run does; restore them afterwards."""
-        threads = self.setting.threads or usable_cores()
-        with computing(self.setting.precision, threads), own_random_numbers(self.device):
+        setting = self.setting
+        with computing(setting.precision, setting.threads), own_random_numbers(self.device):
             torch.manual_seed(self.config.train.seed)
             yield
 

@@ -73,23 +73,23 @@ def load_all(data: DataConfig) -> AuditedImages:
         ConfigError: The name is unknown.
         DataError: The data cannot be read.
     """
-    if is_path(data.dataset):
-        request = Request(
-            image_size=data.image_size,
-            skip_bad=data.skip_bad,
-            class_folders=data.class_folders,
-            cache=data.cache,
-        )
-        found = load_path(data.dataset, data.data_dir, request)
-        rows = found.rows
-        counts = [rows.train_size, rows.test_size]
-        counts.append(len(rows.labels) - sum(counts))
-        return AuditedImages(
-            LabeledImages(found.images, rows.labels, len(rows.classes), data.dataset),
-            rows.classes,
-            found.names,
-            np.repeat([TRAIN, TEST, VALIDATION], counts),
-        )
+    return _load_own(data) if is_path(data.dataset) else _load_named(data)
+
+
+def _load_own(data: DataConfig) -> AuditedImages:
+    found = load_path(data.dataset, data.data_dir, Request.of(data))
+    rows = found.rows
+    counts = [rows.train_size, rows.test_size]
+    counts.append(len(rows.labels) - sum(counts))
+    return AuditedImages(
+        LabeledImages(found.images, rows.labels, len(rows.classes), data.dataset),
+        rows.classes,
+        found.names,
+        np.repeat([TRAIN, TEST, VALIDATION], counts),
+    )
+
+
+def _load_named(data: DataConfig) -> AuditedImages:
     dataset = load_configured(data)
     parts = (dataset.train, dataset.test)
     examples = LabeledImages(

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from vggnet.config import DataConfig
 from vggnet.data.dataset import Dataset, LabeledImages, is_imbalanced
 from vggnet.errors import DataError
 
@@ -48,6 +49,18 @@ class Request:
     cache: bool | None = None
     class_order: tuple[str, ...] = ()
     """Order of the classes, as a model has them; others follow in natural order."""
+
+    @classmethod
+    def of(cls, data: DataConfig) -> Request:
+        """Return what a configuration asks for."""
+        return cls(
+            image_size=data.image_size,
+            skip_bad=data.skip_bad,
+            common_classes=data.common_classes,
+            class_folders=data.class_folders,
+            bit_depth=data.bit_depth,
+            cache=data.cache,
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vggnet.data.files import File
+from vggnet.data.flatten import DEEP, flatten, needed_depth
 from vggnet.data.image import fit
 from vggnet.data.image_cost import (
     READABLE,
@@ -45,14 +46,8 @@ SUFFIXES = tuple(suffix for group in FORMATS.values() for suffix in group)
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded by default; Pillow's own limit."""
 
-_DEEP = ("I", "I;16", "I;16B", "I;16L", "F")
-"""Pillow's modes of grey images with more than 8 bits."""
-
 _CUT = re.compile(r"(RGB[AX]?|LA);16")
 """Pillow's layouts of 16-bit colour."""
-
-_DEPTHS = (8, 10, 12, 14, 16)
-"""Bits that the values of a 16-bit image can have."""
 
 _JPEG = b"\xff\xd8\xff"
 
@@ -64,9 +59,6 @@ _LARGEST_FILE = 1 << 30
 
 _LARGE_FILE = 1 << 26
 """Bytes of a file from which on only one is in memory at a time."""
-
-_STRIP = 256
-"""Rows that are converted at a time, so that no copy of a large image is made."""
 
 _BYTES_PER_PIXEL = 14
 """Memory that the decoded image takes in other forms: upright, in RGB, and as an array."""
@@ -112,8 +104,8 @@ def read_header(file: File) -> Header:
             image = _open(data, MAX_PIXELS)
     tiles = getattr(image, "tile", [])  # of an ImageFile, which `open` returns
     cut = any(_CUT.search(str(tile[3])) for tile in tiles)
-    deep = image.mode in _DEEP
-    grey = image.mode in ("1", "L", "LA", *_DEEP)
+    deep = image.mode in DEEP
+    grey = image.mode in ("1", "L", "LA", *DEEP)
     return Header(max(image.size), grey, deep, cut)
 
 
@@ -156,19 +148,15 @@ def decode_image(
         ImageError: It is damaged, too large, or there is not enough memory.
     """
     file = File("", "", len(data), 0, lambda: io.BytesIO(data))
-    return load_image(file, max_pixels=max_pixels, side=side, bit_depth=bit_depth, budget=budget)
+    with _decoded(file, max_pixels, side, bit_depth, budget or MemoryBudget()) as image:
+        return np.asarray(image)
 
 
 def load_image(
-    file: File,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    side: int | None = None,
-    bit_depth: int | None = None,
-    budget: MemoryBudget | None = None,
+    file: File, side: int | None = None, bit_depth: int | None = None
 ) -> npt.NDArray[np.uint8]:
     """Read and decode a file; as `decode_image`."""
-    with _decoded(file, max_pixels, side, bit_depth, budget or MemoryBudget()) as image:
+    with _decoded(file, MAX_PIXELS, side, bit_depth, MemoryBudget()) as image:
         return np.asarray(image)
 
 
@@ -179,7 +167,7 @@ def convert_image(image: Image.Image) -> npt.NDArray[np.uint8]:
         ImageError: It is damaged, or its values are not those of an image.
     """
     with _image_errors(MAX_PIXELS):
-        return np.asarray(_flatten(ImageOps.exif_transpose(image), None))
+        return np.asarray(flatten(ImageOps.exif_transpose(image), None))
 
 
 def load_fitted(
@@ -205,7 +193,7 @@ def find_bit_depth(file: File, budget: MemoryBudget) -> int:
         ImageError: As `decode_image`.
     """
     with _opened(file, MAX_PIXELS, None, budget) as image:
-        return _needed_depth(image)
+        return needed_depth(image)
 
 
 @contextmanager
@@ -215,7 +203,7 @@ def _decoded(
     """Hold an image decoded, in mode L or RGB, and the memory for it."""
     with _opened(file, max_pixels, side, budget) as image:
         ImageOps.exif_transpose(image, in_place=True)
-        yield _flatten(image, bit_depth)
+        yield flatten(image, bit_depth)
 
 
 @contextmanager
@@ -251,9 +239,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=tuple(FORMATS))
     width, height = image.size
     if width * height > max_pixels:
-        raise ImageError(
-            f"{width} × {height} pixels are more than the {max_pixels:,} that are read"
-        )
+        raise ImageError(f"{width} × {height} pixels are more than the limit of {max_pixels:,}")
     return image
 
 
@@ -265,7 +251,7 @@ def _image_errors(max_pixels: int) -> Iterator[None]:
     except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise ImageError(f"more than the {max_pixels:,} pixels that are read") from None
+        raise ImageError(f"more pixels than the limit of {max_pixels:,}") from None
     except UnidentifiedImageError:
         raise UnknownFormatError(f"not a {READABLE} image") from None
     except OSError as error:
@@ -276,75 +262,3 @@ def _image_errors(max_pixels: int) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _needed_depth(image: Image.Image) -> int:
-    if image.format == "PPM":  # Pillow scales it by the largest value that its header allows
-        return 16
-    values = np.asarray(image)
-    highest = values.max(initial=0)
-    if not np.isfinite(highest) or highest > 65_535:
-        raise ImageError(f"it has values up to {highest:g}; 16 bits are read, or fractions to 1")
-    if image.mode == "F" and highest <= 1:
-        return 1
-    return next(depth for depth in _DEPTHS if highest < 2**depth)
-
-
-def _flatten(image: Image.Image, bit_depth: int | None) -> Image.Image:
-    """Return an image in mode L or RGB, without transparency."""
-    if image.mode in _DEEP:
-        image = _scale(image, bit_depth or _needed_depth(image))
-    if image.has_transparency_data:
-        return _lay_on_paper(image if image.mode == "RGBA" else image.convert("RGBA"))
-    if image.mode == "1":
-        return image.convert("L")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
-
-
-def _scale(image: Image.Image, bit_depth: int) -> Image.Image:
-    """Return a deep image with 8 bits, in which the largest value of `bit_depth` is white."""
-    values = np.asarray(image)
-    if not np.isfinite(values.sum(dtype=np.float64)):
-        raise ImageError("it has values that are no numbers")
-    scaled = np.empty(values.shape, np.uint8)
-    unit = np.float32((2**bit_depth - 1) / 255)
-    for rows in _strips(len(values)):
-        scaled[rows] = (values[rows].astype(np.float32) / unit).round().clip(0, 255)
-    return Image.fromarray(scaled)
-
-
-def _lay_on_paper(image: Image.Image) -> Image.Image:
-    """Return an RGBA image in L or RGB, on white or, behind light strokes only, on black."""
-    if opaque := _take_opaque(image):
-        return opaque
-    width, height = image.size
-    strips = [(0, rows.start, width, min(rows.stop, height)) for rows in _strips(height)]
-    drawn = weight = 0.0
-    for box in strips:
-        pixels = np.asarray(image.crop(box), np.float32)
-        opacity = pixels[..., 3:] / 255
-        drawn += float(opacity.sum())
-        weight += float((pixels[..., :3] * opacity).sum())
-    light = drawn > 0 and weight / (3 * drawn) > 127.5
-    light &= drawn < width * height / 2  # a light sheet that fills the image is paper itself
-    paper = 0 if light else 255
-    flat = Image.new("RGB", image.size)
-    for box in strips:
-        pixels = np.asarray(image.crop(box), np.float32)
-        opacity = pixels[..., 3:] / 255
-        blended = pixels[..., :3] * opacity + paper * (1 - opacity)
-        flat.paste(Image.fromarray(blended.round().astype(np.uint8)), box)
-    return flat
-
-
-def _take_opaque(image: Image.Image) -> Image.Image | None:
-    """Return an RGBA image in L or RGB if no pixel is transparent, as from a browser's canvas."""
-    *color, alpha = image.split()
-    if alpha.getextrema() != (255, 255):
-        return None
-    is_grey = color[0].tobytes() == color[1].tobytes() == color[2].tobytes()
-    return color[0] if is_grey else Image.merge("RGB", color)
-
-
-def _strips(height: int) -> Sequence[slice]:
-    return [slice(at, at + _STRIP) for at in range(0, height, _STRIP)]

@@ -178,39 +178,27 @@ def _make_plan(found: LabelledFiles, source: Path, request: Request) -> _Plan:
     Raises:
         DataError: No file is an image.
     """
-    headers = dict(enumerate(_in_threads(_try_header, found.files, "reading headers")))
-    strange = [
-        at
-        for at, header in headers.items()
-        if isinstance(header, UnknownFormatError)
-        and not found.files[at].base.lower().endswith(SUFFIXES)
-    ]
+    headers = [*_in_threads(_try_header, found.files, "reading headers")]
+    strange = _find_strange(found.files, headers)
     used = np.setdiff1d(np.arange(len(found.files)), strange)
     rows = arrange(
         found.labels[used], found.classes, found.splits[used], str(source), request.common_classes
     )
     rows = replace(rows, order=used[rows.order])
     files = [found.files[at] for at in rows.order]
-    bad = {
-        place: header
-        for place, at in enumerate(rows.order.tolist())
-        if isinstance(header := headers[at], ImageError)
-    }
-    good = {
-        place: header
-        for place, at in enumerate(rows.order.tolist())
-        if isinstance(header := headers[at], Header)
-    }
     left_out = sorted([*found.left_out, *(found.files[at].name for at in strange)])
-    warnings = [*found.warnings, *describe_left_out(left_out, str(source))]
-    if not good and not bad:
+    if not files:
         raise DataError(
             f"{source} has no images" + (f", only {list_names(left_out)}" if left_out else "")
         )
+    ordered = [headers[at] for at in rows.order]
+    bad = {at: header for at, header in enumerate(ordered) if isinstance(header, ImageError)}
+    good = {at: header for at, header in enumerate(ordered) if isinstance(header, Header)}
     channels = request.channels or (1 if all(one.grey for one in good.values()) else 3)
     side = request.image_size or _choose_side(good.values())
     bit_depth = None
-    if deep := [place for place, header in good.items() if header.deep]:
+    warnings = [*found.warnings, *describe_left_out(left_out, str(source))]
+    if deep := [at for at, header in good.items() if header.deep]:
         bit_depth = request.bit_depth or _choose_bit_depth(files, deep, bad)
         if request.bit_depth is None:
             warnings.append(
@@ -222,6 +210,15 @@ def _make_plan(found: LabelledFiles, source: Path, request: Request) -> _Plan:
     return _Plan(
         files, rows, (channels, side, side), bit_depth, bad, source, request.skip_bad, warnings
     )
+
+
+def _find_strange(files: Sequence[File], headers: Sequence[Header | ImageError]) -> list[int]:
+    """Return the positions of files that neither are images nor are named so."""
+    return [
+        at
+        for at, (file, header) in enumerate(zip(files, headers, strict=True))
+        if isinstance(header, UnknownFormatError) and not file.base.lower().endswith(SUFFIXES)
+    ]
 
 
 def describe_left_out(names: Sequence[str], source: str) -> list[str]:

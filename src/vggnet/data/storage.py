@@ -51,14 +51,7 @@ def load_configured(data: DataConfig, sha256: str | None = None) -> Dataset:
             10, 2; if the hash tells that it did, they are sorted so again.
     """
     if is_path(data.dataset):
-        request = Request(
-            image_size=data.image_size,
-            skip_bad=data.skip_bad,
-            common_classes=data.common_classes,
-            class_folders=data.class_folders,
-            bit_depth=data.bit_depth,
-            cache=data.cache,
-        )
+        request = Request.of(data)
         name = dataset_name(data.dataset)
         check_name(name)
         found = load_path(data.dataset, data.data_dir, request)
@@ -116,7 +109,7 @@ def find_entry(name: str) -> CatalogEntry:
         )
     if name not in CATALOG:
         raise ConfigError(
-            f"unknown dataset {name!r}, and no file or folder is called so; "
-            f"{suggest(name, CATALOG)}; of your own data, these are read: {KINDS}"
+            f"unknown dataset {name!r}, and there is no such file or folder; "
+            f"{suggest(name, CATALOG)}; formats of your own data: {KINDS}"
         )
     return CATALOG[name]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vggnet.engine.processor import cpu_name
+from vggnet.engine.processor import cpu_name, usable_cores
 from vggnet.errors import DeviceError, OutOfMemoryError
 
 PREFERENCE = ("cuda", "mps", "xpu", "cpu")
@@ -211,18 +211,22 @@ def _explain_memory() -> Iterator[None]:
 
 
 @contextmanager
-def computing(precision: str, threads: int) -> Iterator[None]:
+def computing(precision: str, threads: int | None) -> Iterator[None]:
     """Set threads, denormals, TF32 and deterministic cuDNN, and restore them at the end.
 
     Denormals are flushed to zero: the activations of a converged network and Adam's averages
     contain many, and each costs a CPU a hundred cycles or more.
+
+    Args:
+        precision: As in `TrainConfig`.
+        threads: CPU threads; None: the usable cores.
 
     Raises:
         OutOfMemoryError: The memory of the device is full.
     """
     cudnn: Any = torch.backends.cudnn
     threads_before, deterministic_before = torch.get_num_threads(), cudnn.deterministic
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or usable_cores())
     torch.set_flush_denormal(True)
     cudnn.deterministic = True
     try:

@@ -179,8 +179,8 @@ def _check_settings(record: CheckpointRecord, config: Config, folder: Path | Non
         command = quote(["vggnet", "train", "--init", str(folder / MODEL)])
         way_out = f"start a new run from its weights: {command}"
     raise ConfigError(
-        f"{'; '.join(map(str, changed))}: after {record.step} steps that would be another "
-        f"training. Leave it as it was, or {way_out}"
+        f"{'; '.join(map(str, changed))}: this cannot change after {record.step} steps. Keep the "
+        f"old value, or {way_out}"
     )
 
 
@@ -226,8 +226,8 @@ def _compare_circumstances(
     processes = before.get("processes")
     if model.batch_norm and processes != now["processes"]:
         raise ConfigError(
-            f"the run had {processes} processes and now has {now['processes']}: with batch norm, "
-            "which each process computes over its part of a batch, that would be another training"
+            f"the run had {processes} processes and now has {now['processes']}: batch norm depends "
+            "on the number of processes, so resume with the same number"
         )
     dropout = ("processes", "device") if model.dropout else ()
     return [

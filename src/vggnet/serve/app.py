@@ -90,6 +90,7 @@ def create_app(service: Service, access: Access) -> FastAPI:
         return Response(content, media_type="application/json")
 
     add_error_handlers(app, service.limits)
+    app.include_router(_models(service))
     app.include_router(_predictions(service))
     app.include_router(_state(service))
     app.include_router(build_router(service))
@@ -105,15 +106,8 @@ def create_app(service: Service, access: Access) -> FastAPI:
     return app
 
 
-def _predictions(service: Service) -> APIRouter:
+def _models(service: Service) -> APIRouter:
     router = APIRouter()
-    find: Any = Depends(find_model(service))
-    statuses = (400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
-    options: dict[str, Any] = {
-        "response_model": Answer,
-        "openapi_extra": {"requestBody": _describe_body(service.default.image_shape)},
-        "responses": describe_errors(*statuses),
-    }
 
     @router.get("/models")
     async def models() -> list[ModelDescription]:
@@ -125,6 +119,19 @@ def _predictions(service: Service) -> APIRouter:
             for model in service.models.values()
         ]
 
+    return router
+
+
+def _predictions(service: Service) -> APIRouter:
+    router = APIRouter()
+    find: Any = Depends(find_model(service))
+    statuses = (400, 401, 403, 404, 408, 413, 415, 422, 500, 503)
+    options: dict[str, Any] = {
+        "response_model": Answer,
+        "openapi_extra": {"requestBody": _describe_body(service.default.image_shape)},
+        "responses": describe_errors(*statuses),
+    }
+
     @router.post("/predict", **options)
     async def predict(request: Request) -> Response:
         """Classify images with the default model.
@@ -135,12 +142,12 @@ def _predictions(service: Service) -> APIRouter:
         Arrays of pixels in JSON must have the size of the network's input, with light strokes on
         black from 0 to 255.
         """
-        return await answer(service.default, request, service.predict)
+        return await _answer(service.default, request, service.predict)
 
     @router.post("/models/{model}/predict", **options)
     async def predict_with(request: Request, model: Model = find) -> Response:
         """Classify images with a model, as /predict does."""
-        return await answer(model, request, service.predict)
+        return await _answer(model, request, service.predict)
 
     explained: dict[str, Any] = {**options, "response_model": Evidence}
 
@@ -150,29 +157,35 @@ def _predictions(service: Service) -> APIRouter:
 
         The body is one image, as for /predict.
         """
-        return await answer(service.default, request, service.explain)
+        return await _answer(service.default, request, service.explain)
 
     @router.post("/models/{model}/explain", **explained)
     async def explain_with(request: Request, model: Model = find) -> Response:
         """Show where in one image the evidence for a model's prediction lies, as /explain does."""
-        return await answer(model, request, service.explain)
-
-    async def answer(
-        model: Model, request: Request, ask: Callable[[Model, bytes, str], Awaitable[BaseModel]]
-    ) -> Response:
-        content_type = request.headers.get("content-type", "")
-        kind = content_type.partition(";")[0].strip().lower()
-        if not (kind.startswith("image/") or kind.endswith("json") or kind in _GENERAL_TYPES):
-            detail = f"{kind[:80]!r} is not a type of an image or of JSON"
-            raise HttpError(415, f"{detail}; {_give_example(request)}")
-        try:
-            found = await ask(model, await request.body(), content_type)
-        except InputError as error:
-            example = f"; {_give_example(request)}" if error.hint else ""
-            raise HttpError(422, f"{error}{example}") from None
-        return Response(found.model_dump_json(by_alias=True), media_type="application/json")
+        return await _answer(model, request, service.explain)
 
     return router
+
+
+async def _answer(
+    model: Model, request: Request, ask: Callable[[Model, bytes, str], Awaitable[BaseModel]]
+) -> Response:
+    """Pass the body of a request on, and return the response.
+
+    Raises:
+        HttpError: The content type is not one that is read, or the body is not what it says.
+    """
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.partition(";")[0].strip().lower()
+    if not (kind.startswith("image/") or kind.endswith("json") or kind in _GENERAL_TYPES):
+        detail = f"{kind[:80]!r} is not a type of an image or of JSON"
+        raise HttpError(415, f"{detail}; {_give_example(request)}")
+    try:
+        found = await ask(model, await request.body(), content_type)
+    except InputError as error:
+        example = f"; {_give_example(request)}" if error.hint else ""
+        raise HttpError(422, f"{error}{example}") from None
+    return Response(found.model_dump_json(by_alias=True), media_type="application/json")
 
 
 def _give_example(request: Request) -> str:

@@ -105,78 +105,85 @@ class Parser(h11.Connection):
         return event
 
 
-def build_connection(limits: Limits) -> type[asyncio.Protocol]:
-    """Return the class of a server's connections."""
-    limit = ConnectionLimit(limits.connections)
+class Connection(H11Protocol):
+    """A connection whose client must send headers and take responses in time."""
 
-    class Connection(H11Protocol):
-        """A connection whose client must send headers and take responses in time."""
+    limits: Limits
+    limit: ConnectionLimit
 
-        def __init__(
-            self,
-            config: uvicorn.Config,
-            server_state: ServerState,
-            app_state: dict[str, Any],
-            _loop: asyncio.AbstractEventLoop | None = None,
-        ) -> None:
-            super().__init__(config, server_state, app_state, _loop)
-            self.conn = self._parser = Parser(lambda: self.loop.call_soon(self._go_on))
-            self._reading: asyncio.TimerHandle | None = None
-            self._writing: asyncio.TimerHandle | None = None
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn = self._parser = Parser(lambda: self.loop.call_soon(self._go_on))
+        self._reading: asyncio.TimerHandle | None = None
+        self._writing: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            """Start the deadline of the first request, or close a connection too many."""
-            super().connection_made(transport)
-            transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
-            if len(self.connections) > limit.most:
-                limit.log()
-                transport.abort()
-            else:
-                self._expect_headers()
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the deadline of the first request, or close a connection too many."""
+        super().connection_made(transport)
+        transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
+        if len(self.connections) > self.limit.most:
+            self.limit.log()
+            transport.abort()
+        else:
+            self._expect_headers()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            """End the deadlines."""
-            super().connection_lost(exc)
-            _cancel(self._reading, self._writing)
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the deadlines."""
+        super().connection_lost(exc)
+        _cancel(self._reading, self._writing)
 
-        def data_received(self, data: bytes) -> None:
-            """Let the deadline run from the first byte of a request to the last of its headers."""
-            super().data_received(data)
+    def data_received(self, data: bytes) -> None:
+        """Let the deadline run from the first byte of a request to the last of its headers."""
+        super().data_received(data)
+        self._watch_headers()
+
+    def _go_on(self) -> None:
+        """Parse further chunks."""
+        self._parser.go_on()
+        if not self.transport.is_closing():
+            self.handle_events()
             self._watch_headers()
 
-        def _go_on(self) -> None:
-            """Parse further chunks."""
-            self._parser.go_on()
-            if not self.transport.is_closing():
-                self.handle_events()
-                self._watch_headers()
+    def _watch_headers(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            _cancel(self._reading)
+            self._reading = None
+        elif self._reading is None:
+            self._expect_headers()
 
-        def _watch_headers(self) -> None:
-            if self.cycle is not None and not self.cycle.response_complete:
-                _cancel(self._reading)
-                self._reading = None
-            elif self._reading is None:
-                self._expect_headers()
+    def pause_writing(self) -> None:
+        """Start the deadline of a response: its client takes it too slowly."""
+        super().pause_writing()
+        self._writing = self.loop.call_later(self.limits.send_seconds, self.transport.abort)
 
-        def pause_writing(self) -> None:
-            """Start the deadline of a response: its client takes it too slowly."""
-            super().pause_writing()
-            self._writing = self.loop.call_later(limits.send_seconds, self.transport.abort)
+    def resume_writing(self) -> None:
+        """End that deadline."""
+        super().resume_writing()
+        _cancel(self._writing)
 
-        def resume_writing(self) -> None:
-            """End that deadline."""
-            super().resume_writing()
-            _cancel(self._writing)
+    def _expect_headers(self) -> None:
+        self._reading = self.loop.call_later(self.limits.header_seconds, self._give_up)
 
-        def _expect_headers(self) -> None:
-            self._reading = self.loop.call_later(limits.header_seconds, self._give_up)
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_TOO_SLOW)
+            self.transport.close()
 
-        def _give_up(self) -> None:
-            if not self.transport.is_closing():
-                self.transport.write(_TOO_SLOW)
-                self.transport.close()
 
-    return Connection
+def build_connection(limits: Limits) -> type[Connection]:
+    """Return the class of one server's connections, of which uvicorn makes the instances."""
+
+    class Limited(Connection):
+        pass
+
+    Limited.limits, Limited.limit = limits, ConnectionLimit(limits.connections)
+    return Limited
 
 
 def _cancel(*timers: asyncio.TimerHandle | None) -> None:

@@ -121,12 +121,7 @@ def build_router(service: Service) -> APIRouter:
     @router.get("/models/{model}/versions/1", include_in_schema=False)
     async def model_metadata(model: str, found: Model = find) -> ModelMetadata:
         """Return names, types and shapes of the model's tensors."""
-        images = Tensor(name="images", datatype="UINT8", shape=[-1, *found.image_shape])
-        probabilities = Tensor(
-            name="probabilities", datatype="FP32", shape=[-1, len(found.classes)]
-        )
-        classes = Tensor(name="classes", datatype="BYTES", shape=[-1])
-        return ModelMetadata(name=model, inputs=[images], outputs=[probabilities, classes])
+        return _describe_model(model, found)
 
     body = {"required": True, "content": {"application/json": {"schema": _describe_request()}}}
 
@@ -146,6 +141,13 @@ def build_router(service: Service) -> APIRouter:
         return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
 
     return router
+
+
+def _describe_model(name: str, model: Model) -> ModelMetadata:
+    images = Tensor(name="images", datatype="UINT8", shape=[-1, *model.image_shape])
+    probabilities = Tensor(name="probabilities", datatype="FP32", shape=[-1, len(model.classes)])
+    classes = Tensor(name="classes", datatype="BYTES", shape=[-1])
+    return ModelMetadata(name=name, inputs=[images], outputs=[probabilities, classes])
 
 
 def _describe_request() -> dict[str, Any]:

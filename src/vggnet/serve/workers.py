@@ -84,7 +84,7 @@ class Workers:
                 fields, data = await _ask(process, pack(dict(task), body))
         except TimeoutError:
             self._replace(process)
-            raise InputError("reading it takes too long") from None
+            raise InputError("reading the body takes too long") from None
         except (asyncio.IncompleteReadError, OSError):
             self._replace(process)
             raise WorkerError("a worker process ended while it read a body") from None
@@ -94,7 +94,7 @@ class Workers:
         self._idle.put_nowait(process)
         if "ended" in fields:
             if fields["ended"] == -_OUT_OF_TIME:
-                raise InputError("reading it takes too long")
+                raise InputError("reading the body takes too long")
             raise WorkerError(f"a worker ended with {fields['ended']} while it read a body")
         if "crash" in fields:
             raise WorkerError(fields["crash"])

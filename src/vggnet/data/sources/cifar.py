@@ -83,7 +83,7 @@ def read_split(files: Sequence[File]) -> tuple[Pixels, Numbers]:
         )
         if labels.size and labels.max() >= len(CATALOG[_name(file)].classes):
             raise DataError(
-                f"{file.path} has the label {labels.max()}, which {_name(file)} has not"
+                f"{file.path} has the label {labels.max()}, which is not one of {_name(file)}"
             )
         parts.append((images.reshape(-1, *_SHAPE), labels))
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

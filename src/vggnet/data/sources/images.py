@@ -104,13 +104,7 @@ def list_images(tree: Tree, request: Request) -> LabelledFiles:
             )
         if empty := level.empty:
             warnings.append(f"{list_names(empty)} in {tree.path} has no images and is left out")
-    first = {name: number for number, name in enumerate(request.class_order)}
-    classes = sorted(
-        {name for _, name, _ in found},
-        key=lambda name: (first.get(name, len(first)), natural_key(name)),
-    )
-    for name in classes:
-        check_name(name)
+    classes = _sort_classes({name for _, name, _ in found}, request.class_order)
     numbers = {name: number for number, name in enumerate(classes)}
     found.sort(key=lambda row: (numbers[row[1]], row[2].name))
     return LabelledFiles(
@@ -121,6 +115,19 @@ def list_images(tree: Tree, request: Request) -> LabelledFiles:
         left_out=left_out,
         warnings=warnings,
     )
+
+
+def _sort_classes(names: set[str], first: Sequence[str]) -> list[str]:
+    """Return the names in natural order, after those of `first`.
+
+    Raises:
+        DataError: A name is not valid UTF-8.
+    """
+    places = {name: place for place, name in enumerate(first)}
+    ordered = sorted(names, key=lambda name: (places.get(name, len(places)), natural_key(name)))
+    for name in ordered:
+        check_name(name)
+    return ordered
 
 
 class _Level:

@@ -80,7 +80,7 @@ def load(tree: Tree, request: Request) -> Collection:
     tables = _find_tables(tree)
     if not tables:  # there was one when the path was recognized
         names = list_names([file.path for file in tree.files if _is_named_so(file)])
-        raise DataError(f"{names} changed while it was read, and is no table of pixels any more")
+        raise DataError(f"{names} changed while it was read, and is no longer a table of pixels")
     files = assign_splits(tables, tree)
     splits = {split: read_table(file) for split, file in files.items()}
     unlabelled = [split for split, found in splits.items() if found.labels is None]
