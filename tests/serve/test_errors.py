@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import logging
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import numpy as np
@@ -30,7 +28,7 @@ from vggnet.serve.limits import Limits
 from vggnet.serve.metrics import Metrics
 from vggnet.serve.pixels import InputError
 
-from .conftest import Running, as_file
+from .conftest import Running, as_file, ask
 
 
 def many_scans() -> bytes:
@@ -228,17 +226,6 @@ def post(
 ) -> httpx.Response:
     """Send a body."""
     return client.post("/predict", content=body, headers={"content-type": kind, **headers})
-
-
-def ask(app: Any, path: str = "/") -> httpx.Response:
-    """Send a request to an application in this process."""
-
-    async def get() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.get(path)
-
-    return asyncio.run(get())
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("use a smaller --batch-size"), MemoryError()])
