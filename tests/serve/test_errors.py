@@ -156,6 +156,17 @@ def test_protocol_errors_are_the_protocols(client: httpx.Client, body: bytes) ->
     assert list(response.json()) == ["error"]
 
 
+@given(st.lists(st.sampled_from(["probabilities", "classes", "logits"]), max_size=40))
+def test_outputs_are_named_once(names: list[str]) -> None:
+    """Outputs of the protocol are those that there are, each at most once, in any order."""
+    body = infer(outputs=[{"name": name} for name in names])
+    if "logits" not in names and len(set(names)) == len(names):
+        assert read_inference(body, NETWORK).outputs == tuple(names)
+    else:
+        with pytest.raises(InputError):
+            read_inference(body, NETWORK)
+
+
 def test_an_unknown_model_is_named(client: httpx.Client) -> None:
     """It is 404, and the error lists the models that there are."""
     for path, key in (("/models/x/predict", "detail"), ("/v2/models/x/infer", "error")):
