@@ -15,6 +15,7 @@ from vggnet.architectures import ARCHITECTURES
 from vggnet.cli import app
 from vggnet.config import SECTIONS, Config, ModelConfig, differences, flatten, list_keywords
 from vggnet.errors import ConfigError
+from vggnet.model.vgg import padded_size
 from vggnet.recipes import (
     RECIPES,
     build_config,
@@ -203,6 +204,15 @@ def test_any_table_gives_a_config_or_a_config_error(table: dict[str, object]) ->
     """No table of settings ends in another exception."""
     with contextlib.suppress(ConfigError):
         assert isinstance(resolve_config(table), Config)
+
+
+@given(st.integers(1, 600), st.sampled_from(["8", "64", "8,lrn", "conv1-8"]))
+def test_a_network_has_as_many_stages_as_images_have_pixels(count: int, stage: str) -> None:
+    """Each stage halves the image: more than the largest image allows are refused."""
+    with contextlib.suppress(ConfigError):
+        stages = "/".join([stage] * count)
+        model = resolve_config({"model": {"stages": stages, "hidden": "8"}}).model
+        assert padded_size(model, 28) <= 1024
 
 
 def test_stages_read_the_same_from_text_and_lists() -> None:

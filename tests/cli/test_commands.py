@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from conftest import Outcome, Start
-from vggnet.artifacts.model_file import load_model
+from vggnet.artifacts.model_card import ModelCard
+from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.config import SECTIONS, ModelConfig
 from vggnet.errors import quote
 from vggnet.model.vgg import build_network
@@ -317,18 +318,34 @@ def test_a_training_outlives_its_reader(start: Start, tmp_path: Path) -> None:
     load_model(tmp_path / "digits_vggnet.pth")
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_standard_streams(tmp_path: Path, closed: str) -> None:
-    """No command fails, or writes what it prints into one of its files."""
-    command = (*VGGNET, "train", "--dataset", "digits", "--epochs", "1", *TINY, "--json", closed)
-    done = subprocess.run(
-        " ".join(command), shell=True, capture_output=True, text=True, cwd=tmp_path
-    )
+def run_closed(folder: Path, closed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command with closed standard streams, in the shell's notation."""
+    command = " ".join((*VGGNET, *arguments, closed))
+    return subprocess.run(command, shell=True, capture_output=True, text=True, cwd=folder)
+
+
+def test_training_with_closed_standard_streams(tmp_path: Path) -> None:
+    """It does not fail, or write what it prints into one of its files."""
+    train = ("train", "--dataset", "digits", "--epochs", "1", *TINY, "--json")
+    done = run_closed(tmp_path, "<&- >&- 2>&-", *train)
     assert done.returncode == 0
-    assert all(line.startswith("vggnet: warning: ") for line in done.stderr.splitlines())
     load_model(tmp_path / "digits_vggnet.pth")
     for table in tmp_path.rglob("*.json"):
         json.loads(table.read_text())
+
+
+@pytest.mark.parametrize(("image", "closed", "code"), [("-", "<&-", 1), ("8.png", ">&-", 0)])
+def test_predicting_with_a_closed_standard_stream(
+    tmp_path: Path, image: str, closed: str, code: int
+) -> None:
+    """No input is an image that cannot be read, and no output is no error."""
+    card = ModelCard(classes=tuple("0123456789"), image_shape=(1, 28, 28))
+    network = build_network(ModelConfig(stages=((8,), (8,)), hidden=(8,)), 0)
+    save_model(tmp_path / "m.pth", network, card)
+    Image.new("L", (28, 28), 255).save(tmp_path / "8.png")
+    done = run_closed(tmp_path, closed, "predict", "m.pth", image, "--no-prepare")
+    assert done.returncode == code
+    assert done.stderr.count("\n") == code
 
 
 def test_a_closed_terminal_loses_no_run(start: Start, tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -37,6 +38,12 @@ HOSTILE = (
     "8",
 )
 SMALL = ModelConfig(stages=((4,), (8,)), hidden=(4,))
+MEASURED = ModelCard(
+    classes=tuple("0123456789"),
+    image_shape=(1, 28, 28),
+    test={"accuracy": 0.5, "loss": 1.0, "count": 2},
+)
+SMALL_MODEL = LoadedModel(build_network(SMALL, 0), MEASURED)
 
 
 def is_harmless(text: str) -> bool:
@@ -80,17 +87,16 @@ def test_hostile_class_names(vggnet: Command) -> None:
     assert is_harmless(done.err)
 
 
-def test_the_hub_card_escapes_names() -> None:
+def markup(text: str) -> str:
+    """Return the characters of a text that Markdown or HTML can take for markup."""
+    return "".join(re.findall(r"[`*_\[\]()#|~$@!<\n]", re.sub(r"\\.", "", text)))
+
+
+@given(st.text(st.sampled_from("<>&/`*_[]()#|~$@!\\\n\r\"'=") | st.characters()))
+@example("<img src=x onerror=alert(1)>\n\n# [a](javascript:b) `c` | d")
+def test_the_hub_card_escapes_names(name: str) -> None:
     """A dataset's name puts neither HTML nor Markdown into the model card."""
-    card = ModelCard(
-        classes=tuple("0123456789"),
-        image_shape=(1, 28, 28),
-        test={"accuracy": 0.5, "loss": 1.0, "count": 2},
-    )
-    name = "<img src=x onerror=alert(1)>\n\n# [a](javascript:b) `c` | d"
-    model = EndToEndModel(LoadedModel(build_network(SMALL, 0), card), name)
-    head, body = render_card(model).split("\n---\n")
-    assert "<img" not in body
-    assert "[a](" not in body
-    assert "\n# \\[" not in body
-    assert all(json.loads(line.split(": ", 1)[1]) for line in head.splitlines()[1:])
+    head, body = render_card(EndToEndModel(SMALL_MODEL, f"n{name}")).split("\n---\n", 1)
+    plain = render_card(EndToEndModel(SMALL_MODEL, "n"))
+    assert markup(body) == markup(plain.split("\n---\n")[1])
+    assert all(json.loads(line.split(": ", 1)[1]) for line in head.split("\n")[1:])

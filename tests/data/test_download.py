@@ -43,10 +43,10 @@ class Server:
     """Close the connection after half of a file."""
     page: bool = False
     """Answer everything with a web page."""
-    endless: bytes = b""
-    """Send this again and again, without a length."""
+    stream: tuple[bytes, int] = (b"", 0)
+    """Send these bytes this often, without a length."""
     pause: float = 0.0
-    """Seconds between two of them."""
+    """Seconds after each time."""
     claim: int | None = None
     """Claim this length."""
     asked: list[str] = field(default_factory=list)
@@ -60,13 +60,13 @@ class Server:
             handler.send_error(404)
             return
         handler.send_response(200)
-        if not self.endless:
+        part, times = self.stream
+        if not times:
             handler.send_header("Content-Length", str(self.claim or len(content)))
         handler.end_headers()
         with contextlib.suppress(ConnectionError):
-            while self.endless:
-                handler.wfile.write(self.endless)
-                handler.wfile.flush()
+            for _ in range(times):
+                handler.wfile.write(part)
                 time.sleep(self.pause)
         handler.wfile.write(content[: len(content) // 2] if self.cut else content)
 
@@ -190,10 +190,9 @@ def test_a_server_that_sends_without_end_is_given_up(
     with pytest.raises(DataError, match="larger than the 1,073,741,824 bytes"):
         load_entry(entry, timeout=0)
     monkeypatch.setattr(download, "_MOST_BYTES", 1 << 20)  # or the test would send a gigabyte
-    server.endless = bytes(1 << 16)
+    server.stream = bytes(1 << 16), 64
     with pytest.raises(DataError, match="larger than the 1,048,576 bytes"):
         load_entry(entry, timeout=0)
-    server.endless = b""
     assert {path.suffix for path in (tmp_path / "cache").rglob("*.*")} <= {".lock"}
 
 
@@ -201,10 +200,9 @@ def test_a_server_that_drips_is_given_up(server: Server, monkeypatch: pytest.Mon
     """One byte now and then resets no time-out for ever."""
     entry = publish(server, "kmnist")
     monkeypatch.setattr(download, "_GRACE", 0.2)  # or the test would take half a minute
-    server.endless, server.pause = b"x", 0.05
+    server.stream, server.pause = (b"x", 60), 0.05
     with pytest.raises(DataError, match=r"the server is too slow: .* bytes per second"):
         load_entry(entry, timeout=0)
-    server.endless = b""
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ def start() -> Callable[..., Callable[[], Any]]:
         def wait() -> Any:
             try:
                 return results.recv()
+            except EOFError:
+                pytest.fail("the process ended with an error and without a result")
             finally:
                 process.join(60)
 

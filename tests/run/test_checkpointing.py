@@ -58,20 +58,27 @@ def test_an_ignored_signal_stays_ignored(ignoring: list[signal.Signals]) -> None
     with stop_requests() as requested:
         for number in ignoring * 2:
             signal.raise_signal(number)
-        assert not requested()
+            assert not requested()
         signal.raise_signal(signal.SIGTERM)
         assert requested()
     assert [signal.getsignal(number) for number in ignoring] == [signal.SIG_IGN] * 2
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_second_signal_acts_at_once(name: str) -> None:
+@pytest.fixture(params=["SIGINT", "SIGTERM", "SIGHUP"])
+def handled(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal that ends nothing if nobody else handles it."""
+    number: signal.Signals = getattr(signal, request.param)
+    before = signal.signal(number, lambda *_: None)
+    yield number
+    signal.signal(number, before)
+
+
+def test_a_second_signal_acts_at_once(handled: signal.Signals) -> None:
     """The first one is a request; afterwards the handlers are as before."""
-    number = getattr(signal, name)
-    before = signal.getsignal(number)
+    before = signal.getsignal(handled)
     with contextlib.suppress(KeyboardInterrupt), stop_requests() as requested:
-        signal.raise_signal(number)
+        signal.raise_signal(handled)
         assert requested()
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-    assert signal.getsignal(number) == before
+            signal.raise_signal(handled)
+    assert signal.getsignal(handled) == before

@@ -586,6 +586,39 @@ def test_a_lost_run_folder_is_made_again(
         resume_run(result.folder)
 
 
+class LoseFolderAtTheEnd(LoseFolder):
+    """Does it after the last step and its checkpoint."""
+
+    def warned(self, message: str) -> None:
+        """Record a warning; the one about calibration comes after training."""
+        if "are not calibrated" in message:
+            self.change()
+        super().warned(message)
+
+
+def test_a_run_folder_lost_after_training_is_made_again() -> None:
+    """The model and the result are in the new one, and nothing else is lost."""
+    reporter = LoseFolderAtTheEnd(0, lambda: shutil.rmtree("runs"))
+    result = run(settings(), Options(name="lost", output=Path("lost.pth")), reporter)
+    assert "runs/lost was moved or deleted during the run" in reporter.warnings[-1]
+    saved = {path.name for path in result.folder.iterdir()}
+    assert {"model.safetensors", "test.json", "config.json", "environment.json"} <= saved
+    assert result.output.is_file()
+
+
+def test_a_lost_output_folder_loses_no_weights(shared: SharedRuns) -> None:
+    """They are in the run folder, and resuming with another output writes them there, too."""
+    unbroken = shared.finished(settings())
+    Path("out").mkdir()
+    options = Options(name="lost", output=Path("out/lost.pth"))
+    saved = r"cannot write out/lost\.pth.*; the trained weights are in runs/lost/model\.safetensors"
+    with pytest.raises(OutputError, match=saved):
+        run(settings(), options, LoseFolder(STEPS, lambda: shutil.rmtree("out")))
+    assert Path("runs/lost/model.safetensors").is_file()
+    again = resume_run(Path("runs/lost"), options=Options(output=Path("again.pth")))
+    assert _same_tensors(again.output, unbroken.output)
+
+
 def test_weights_are_saved_where_they_can_be(shared: SharedRuns) -> None:
     """With a run folder that cannot be made again, training ends, and --output is written."""
 

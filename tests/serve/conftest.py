@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -163,6 +164,17 @@ def as_file(image: np.ndarray, kind: str = "PNG", **options: object) -> bytes:
     file = BytesIO()
     Image.fromarray(image).save(file, kind, **options)
     return file.getvalue()
+
+
+def ask(app: Any, path: str = "/") -> httpx.Response:
+    """Send a request to an application in this process."""
+
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get(path)
+
+    return asyncio.run(get())
 
 
 def read_metrics(client: httpx.Client) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,7 +252,8 @@ def test_invalid_options(
     vggnet: Command, digit_model: Path, arguments: list[str], code: int, message: str
 ) -> None:
     """Each ends with one sentence and without a traceback."""
-    done = vggnet("serve", digit_model, "--port", 0, *arguments)
+    with socket.create_server(("", 0)) as taken:  # a server that starts nevertheless ends at once
+        done = vggnet("serve", digit_model, "--port", taken.getsockname()[1], *arguments)
     assert done.code == code
     assert message in done.err
     assert done.err.count("\n") == 1

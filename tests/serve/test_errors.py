@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import logging
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 import numpy as np
@@ -30,7 +28,7 @@ from vggnet.serve.limits import Limits
 from vggnet.serve.metrics import Metrics
 from vggnet.serve.pixels import InputError
 
-from .conftest import Running, as_file
+from .conftest import Running, as_file, ask
 
 
 def many_scans() -> bytes:
@@ -158,6 +156,17 @@ def test_protocol_errors_are_the_protocols(client: httpx.Client, body: bytes) ->
     assert list(response.json()) == ["error"]
 
 
+@given(st.lists(st.sampled_from(["probabilities", "classes", "logits"]), max_size=40))
+def test_outputs_are_named_once(names: list[str]) -> None:
+    """Outputs of the protocol are those that there are, each at most once, in any order."""
+    body = infer(outputs=[{"name": name} for name in names])
+    if "logits" not in names and len(set(names)) == len(names):
+        assert read_inference(body, NETWORK).outputs == tuple(names)
+    else:
+        with pytest.raises(InputError):
+            read_inference(body, NETWORK)
+
+
 def test_an_unknown_model_is_named(client: httpx.Client) -> None:
     """It is 404, and the error lists the models that there are."""
     for path, key in (("/models/x/predict", "detail"), ("/v2/models/x/infer", "error")):
@@ -228,17 +237,6 @@ def post(
 ) -> httpx.Response:
     """Send a body."""
     return client.post("/predict", content=body, headers={"content-type": kind, **headers})
-
-
-def ask(app: Any, path: str = "/") -> httpx.Response:
-    """Send a request to an application in this process."""
-
-    async def get() -> httpx.Response:
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.get(path)
-
-    return asyncio.run(get())
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("use a smaller --batch-size"), MemoryError()])

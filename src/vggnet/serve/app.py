@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
 from vggnet import __version__
+from vggnet.errors import ConfigError
 from vggnet.serve.access import Access
 from vggnet.serve.guard import Guard
 from vggnet.serve.http_errors import HttpError, add_error_handlers, describe_errors
@@ -56,6 +57,9 @@ def create_app(service: Service, access: Access) -> FastAPI:
     Args:
         service: What computes; started and ended with the application.
         access: Who may send requests.
+
+    Raises:
+        ConfigError: The list of the models would exceed the limit of a response.
     """
 
     @asynccontextmanager
@@ -109,15 +113,12 @@ def create_app(service: Service, access: Access) -> FastAPI:
 def _models(service: Service) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/models")
-    async def models() -> list[ModelDescription]:
+    listed = _list_models(service)
+
+    @router.get("/models", response_model=list[ModelDescription])
+    async def models() -> Response:
         """List the models, the default one first."""
-        return [
-            ModelDescription(
-                name=model.name, classes=list(model.classes), image_shape=model.image_shape
-            )
-            for model in service.models.values()
-        ]
+        return Response(listed, media_type="application/json")
 
     return router
 
@@ -186,6 +187,23 @@ async def _answer(
         example = f"; {_give_example(request)}" if error.hint else ""
         raise HttpError(422, f"{error}{example}") from None
     return Response(found.model_dump_json(by_alias=True), media_type="application/json")
+
+
+def _list_models(service: Service) -> bytes:
+    """Return what `/models` answers; all class names are in it."""
+    listed = json.dumps(
+        [
+            {"name": model.name, "classes": model.classes, "image_shape": model.image_shape}
+            for model in service.models.values()
+        ]
+    ).encode()
+    most = service.limits.response_bytes
+    if len(listed) > most:
+        raise ConfigError(
+            f"cannot serve {len(service.models):,} models at once: their list with all class names "
+            f"has {len(listed):,} bytes, and a response {most:,} at most; serve fewer"
+        )
+    return listed
 
 
 def _give_example(request: Request) -> str:

@@ -18,7 +18,8 @@ class Limits:
     request_files: int = 32
     """Image files in one request; more: 422."""
     response_bytes: int = 1_000_000
-    """Approximate size of a response. With many classes it limits the images of a request."""
+    """Size of a response besides the image in it. With many classes it limits the images of a
+    request, and models whose class names alone exceed it are refused at the start."""
 
     connections: int = 1000
     """Open connections, and never more than the process has file descriptors for. New ones

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -11,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from vggnet.artifacts.evidence_plot import overlay
 from vggnet.engine.device import computing
+from vggnet.errors import ConfigError
 from vggnet.inference.predict import Classifier
 from vggnet.inference.predictions import DEFAULT_REJECT, Predictions
 from vggnet.inference.read import choose_reading
@@ -31,6 +32,9 @@ runs, not interleaved)."""
 
 _NUMBER_BYTES = 26
 """At most, of a probability in JSON with its separators."""
+
+_IMAGE_BYTES = 170
+"""At most, of the rest of a prediction in JSON: the names of its fields and two numbers."""
 
 
 class Prediction(BaseModel):
@@ -85,6 +89,9 @@ class Model:
         classifier: What predicts.
         limits: Of a request and a response.
         reject: The rate for `unlike_training`.
+
+    Raises:
+        ConfigError: The response to one image would exceed its limit.
     """
 
     def __init__(
@@ -98,10 +105,16 @@ class Model:
         self.classes, self.reject = classifier.classes, reject
         self.image_shape = classifier.card.image_shape
         self.reading = choose_reading(classifier.trained_on)
-        names = sum(len(json.dumps(name)) for name in self.classes)
-        size = 2 * names + _NUMBER_BYTES * (len(self.classes) + 4)
-        self.most_images = max(1, min(limits.request_images, limits.response_bytes // size))
+        names = [len(to_json(name)) for name in self.classes]
+        size = sum(names) + max(names) + _NUMBER_BYTES * len(names) + _IMAGE_BYTES
+        self.most_images = min(limits.request_images, limits.response_bytes // size)
         """Images of a request, so that its response does not exceed its limit either."""
+        if not self.most_images:
+            raise ConfigError(
+                f"cannot serve {name[:100]}: the probabilities of {len(names):,} classes for one "
+                f"image need {size:,} bytes, and a response has {limits.response_bytes:,} at most; "
+                "give the classes shorter names, or use vggnet predict"
+            )
 
     def task(self, **fields: object) -> dict[str, object]:
         """Return what a worker must know to read a body for this model."""
