@@ -27,6 +27,7 @@ def digits(mnist: Dataset, tmp_path: Path) -> Path:
     return write_digits(tmp_path / "digits", mnist)
 
 
+@pytest.mark.usefixtures("drawing")
 def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:
     """Every run writes a line and a model; finished runs are not repeated or mixed."""
     flags = (*FLAGS, "--models", "vgg-mini,A", "--seeds", "2", "--epochs", "1")
