@@ -183,4 +183,5 @@ def _errors(
     inside = starts < count * (row + 1)
     starts = np.unique(np.concatenate([count * row.ravel(), starts[inside]]))
     sums = np.add.reduceat((gaps * weights).ravel(), starts)
-    return np.bincount(starts // count, np.abs(sums), rows) / count
+    errors: npt.NDArray[np.floating] = np.bincount(starts // count, np.abs(sums), rows) / count
+    return errors
