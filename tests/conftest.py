@@ -18,12 +18,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import vggnet
 from vggnet.cli import main
@@ -126,13 +130,46 @@ def command_line(
     return call
 
 
+_DRAW = Figure.savefig
+
+
+def _save_pixel(figure: Figure, file: IO[bytes], format: str, metadata: dict[str, str]) -> None:
+    """Save one pixel in place of a figure."""
+    info = PngInfo()
+    for name, text in metadata.items():
+        info.add_text(name, text)
+    Image.new("L", (1, 1)).save(file, format, pnginfo=info)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_drawing() -> Iterator[None]:
+    """Lay figures out without drawing them, which takes two thirds of the time of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", _save_pixel)
+        yield
+
+
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw figures in a test that is about them."""
+    monkeypatch.setattr(Figure, "savefig", _DRAW)
+
+
 @pytest.fixture(scope="session")
 def digit_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a small network that saw a quarter of MNIST once, and reads most digits."""
-    folder = tmp_path_factory.mktemp("model")
-    settings = {"epochs": 0.25, "threads": 1, "peak_lr": 0.01}
-    network = {"stages": [[16], [32]], "hidden": [64]}
-    vggnet.train(model=network, train=settings, output=folder / "model.pth", runs=folder / "runs")
+    """The file of a small network that saw a quarter of MNIST once, and reads most digits.
+
+    Trained once for all workers of pytest-xdist: they share the parent of their folders.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "digit_model"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            settings = {"epochs": 0.25, "threads": 1, "peak_lr": 0.01}
+            network = {"stages": [[16], [32]], "hidden": [64]}
+            places = {"output": folder / "model.pth", "runs": folder / "runs"}
+            folder.mkdir()
+            vggnet.train(model=network, train=settings, **places)
     return folder / "model.pth"
 
 

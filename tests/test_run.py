@@ -52,10 +52,11 @@ class Recorder(Reporter):
         self.warnings.append(message)
 
 
+@pytest.mark.usefixtures("drawing")
 def test_a_run_leaves_everything_it_promises(here: Path, mnist: Dataset) -> None:
     """The model file here, all else in the run's folder, and the figures agree."""
     recorder = Recorder()
-    result = vggnet.train(train={**SHORT, "epochs": 0.02}, reporter=recorder)
+    result = vggnet.train(model=TINY, train={**SHORT, "epochs": 0.02}, reporter=recorder)
     assert result.output == Path("mnist_vggnet.pth")
     assert {path.name for path in result.folder.iterdir()} == {
         "checkpoints",

@@ -13,6 +13,7 @@ from vggnet.artifacts.plots import render_confusion_matrix, render_mistakes
 from vggnet.engine.evaluate import Evaluation
 
 
+@pytest.mark.usefixtures("drawing")
 @pytest.mark.parametrize("classes", [("零", "９", "a"), ("😀", "cat", "\u0378")])
 def test_names_that_fonts_may_lack(tmp_path: Path, classes: tuple[str, ...]) -> None:
     """A font of the system draws them, or else a number stands for the class."""

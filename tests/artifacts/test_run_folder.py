@@ -105,6 +105,7 @@ def test_tables_hold_epochs_and_steps(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("drawing")
 def test_images_are_drawn(tmp_path: Path) -> None:
     """Each is a PNG of a readable size with more than one colour in it."""
     images = np.random.default_rng(0).integers(0, 256, (60, 1, 28, 28), np.uint8)
@@ -122,6 +123,7 @@ def test_images_are_drawn(tmp_path: Path) -> None:
             assert len(image.convert("L").getcolors() or []) > 1
 
 
+@pytest.mark.usefixtures("drawing")
 def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:
     """A class called "$^$" is no formula, which matplotlib would refuse to draw."""
     images = np.zeros((2, 1, 8, 8), np.uint8)

@@ -85,6 +85,7 @@ def test_tta_is_reported_besides(vggnet: Command, digit_model: Path, flag: str) 
     assert vggnet("evaluate", digit_model, flag, 0).code == 2
 
 
+@pytest.mark.usefixtures("drawing")
 def test_evaluate_takes_the_articles_file(vggnet: Command, tmp_path: Path) -> None:
     """A bare state_dict is evaluated, and its plots are written."""
     network = build_network(ModelConfig(), 0)
@@ -108,6 +109,7 @@ def test_env(vggnet: Command) -> None:
         assert found["devices"]["cuda"].startswith("not available: ")
 
 
+@pytest.mark.usefixtures("drawing")
 def test_data(vggnet: Command) -> None:
     """`data` lists, verifies and shows datasets."""
     assert "mnist            10 classes · part of this package" in vggnet("data", "list").out

@@ -64,6 +64,7 @@ def draw(folder: Path, count: int) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("drawing")
 def test_a_folder_of_a_thousand_colour_images(vggnet: Command, tmp_path: Path) -> None:
     """A network learns three classes of shapes from a folder; the model file names them."""
     draw(tmp_path / "shapes", 1000)
@@ -139,6 +140,7 @@ def test_mistakes_get_a_sentence(
     assert not Path("runs").exists()
 
 
+@pytest.mark.usefixtures("drawing")
 def test_class_names_are_printed_as_they_are(vggnet: Command, tmp_path: Path) -> None:
     """Brackets and colons in a class's name are not taken for markup."""
     random = np.random.default_rng(0)

@@ -119,6 +119,7 @@ def test_a_file_without_statistics_says_so(vggnet: Command, images: Path, tmp_pa
     assert "old.pth has no statistics of its training images" in asked.err
 
 
+@pytest.mark.usefixtures("drawing")
 def test_evidence_is_drawn(vggnet: Command, digit_model: Path, images: Path) -> None:
     """One row for each prediction, as a PNG; at most 20."""
     files = 7 * [images / f"digit_{number}.png" for number in range(3)]
@@ -220,6 +221,7 @@ def test_a_row(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
     assert f"{answer['number']}  (lowest confidence: digit {answer['least_sure'] + 1}" in done.out
 
 
+@pytest.mark.usefixtures("drawing")
 def test_what_the_network_saw(vggnet: Command, digit_model: Path, images: Path) -> None:
     """--show writes an image; where nothing is drawn it says so."""
     assert vggnet("predict", digit_model, images, "--show", "seen.png").code == 0
@@ -229,6 +231,7 @@ def test_what_the_network_saw(vggnet: Command, digit_model: Path, images: Path) 
     assert (done.code, Path("blank.png").exists()) == (1, False)
 
 
+@pytest.mark.usefixtures("drawing")
 def test_a_sheet_has_an_end(vggnet: Command, digit_model: Path, mnist: Dataset) -> None:
     """Of rows, digits are counted: 400 are drawn, and the rest is told of."""
     row = 255 - np.concatenate([np.pad(mnist.test.images[at, 0], 4) for at in range(5)], axis=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +26,7 @@ def digits(mnist: Dataset, tmp_path: Path) -> Path:
     return write_digits(tmp_path / "digits", mnist)
 
 
+@pytest.mark.usefixtures("drawing")
 def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:
     """Every run writes a line and a model; finished runs are not repeated or mixed."""
     flags = (*FLAGS, "--models", "vgg-mini,A", "--seeds", "2", "--epochs", "1")
@@ -61,11 +61,12 @@ def test_a_study_is_done_once(vggnet: Command, digits: Path) -> None:
     assert old.code == 0, old.err
 
 
-def test_ctrl_c_keeps_what_is_done(start: Start, digits: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_done(
+    vggnet: Command, start: Start, digits: Path, tmp_path: Path
+) -> None:
     """The study stops at a step, and the same command resumes it to its end."""
-    command = [sys.executable, "-m", "vggnet", *FLAGS, "--models", "vgg-mini", "--seeds", "2"]
-    command += ["--epochs", "15"]
-    process = start(*command, cwd=tmp_path)
+    command = (*FLAGS, "--models", "vgg-mini", "--seeds", "2", "--epochs", "15")
+    process = start(sys.executable, "-m", "vggnet", *command, cwd=tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 3 "):
@@ -76,9 +77,9 @@ def test_ctrl_c_keeps_what_is_done(start: Start, digits: Path, tmp_path: Path) -
     assert "interrupted with 0 of 2 runs done; the same command continues" in err
     checkpoints = tmp_path / "study" / "runs" / "vgg-mini-seed0" / "checkpoints"
     assert any(checkpoints.iterdir())
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "resumed after step" in done.stdout
+    done = vggnet(*command)
+    assert done.code == 0, done.err
+    assert "resumed after step" in done.out
     assert len((tmp_path / "study" / "study.jsonl").read_text().splitlines()) == 2
 
 

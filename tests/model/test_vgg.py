@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -192,6 +192,7 @@ def test_initial_scales_are_as_stated() -> None:
 
 
 @pytest.mark.parametrize("name", ["vgg-mini", "vgg-a-lrn", "vgg-c"])
+@settings(max_examples=10)  # each has a million statistics
 @given(seed=st.integers(0, 2**31))
 def test_folding_keeps_the_function(name: str, seed: int) -> None:
     """For any statistics of batch norm, the folded network's outputs agree to 1e-5."""

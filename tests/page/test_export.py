@@ -220,10 +220,9 @@ def test_other_classes_and_colors(browser: Any, tmp_path: Path) -> None:
 
 
 def test_export(vggnet: Command, digit_model: Path) -> None:
-    """The command measures with the page's own script, reports it, and replaces its own file."""
-    for _ in range(2):
-        done = vggnet("export", digit_model, "--format", "html", "--json")
-        assert done.code == 0, done.err
+    """The command measures with the page's own script, and reports it."""
+    done = vggnet("export", digit_model, "--format", "html", "--json")
+    assert done.code == 0, done.err
     found = json.loads(done.out)
     assert found["path"] == "model.html"
     assert found["bits"] in (8, 16)
@@ -238,10 +237,11 @@ def test_export(vggnet: Command, digit_model: Path) -> None:
 def test_without_node_and_browser(
     vggnet: Command, digit_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The report says that nothing was measured."""
+    """The report says that nothing was measured; a second export replaces the first one's file."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    done = vggnet("export", digit_model, "--format", "html")
-    assert done.code == 0, done.err
+    for _ in range(2):
+        done = vggnet("export", digit_model, "--format", "html")
+        assert done.code == 0, done.err
     assert "not measured: no Node.js or browser here" in done.out
 
 

@@ -13,7 +13,14 @@ from conftest import Outcome
 from vggnet.artifacts.model_file import load_model
 
 Command = Callable[..., Outcome]
-QUICK = ("--epochs", "0.01", "--threads", "1", "--recipe", "article")
+QUICK = ("--dataset", "digits", "--epochs", "0.1", "--threads", "1", "--recipe", "article")
+"""One step."""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, digits: Path) -> None:
+    """Have a small dataset in the current folder."""
+    (tmp_path / "digits").symlink_to(digits)
 
 
 def weights(path: str | Path) -> dict[str, torch.Tensor]:
@@ -44,7 +51,7 @@ def test_a_run_with_frozen_layers_resumes(
     assert vggnet("train", *QUICK, *settings, "--name", "r", "-o", "one.pth").code == 0
     Path("start.pth").unlink()
     origin = load_model(Path("one.pth")).card.init
-    done = vggnet("train", "--resume", "runs/r", "--epochs", "0.02")
+    done = vggnet("train", "--resume", "runs/r", "--epochs", "0.2")
     assert done.code == 0, done.err
     assert origin is not None
     assert load_model(Path("one.pth")).card.init == origin
@@ -99,7 +106,7 @@ def test_mistakes(
     Path("m.pth").write_bytes(digit_model.read_bytes())
     done = vggnet("train", *QUICK, *arguments)
     assert (done.code, words in done.err) == (code, True), done.err
-    assert [path.name for path in Path().iterdir()] == ["m.pth"]
+    assert sorted(path.name for path in Path().iterdir()) == ["digits", "m.pth"]
 
 
 def test_frozen_convolutions_compute_no_gradient(digit_model: Path) -> None:
@@ -124,9 +131,9 @@ def test_all_convolutions_can_be_frozen_by_name(vggnet: Command, digit_model: Pa
 
 def test_a_finished_run_goes_on_as_a_new_one(vggnet: Command, digit_model: Path) -> None:
     """Where its schedule cannot be extended, the message has the command that starts from it."""
-    tiny = ("--stages", "8/8", "--hidden", "8", "--threads", "1")
-    assert vggnet("train", *tiny, "--epochs", "0.01", "--name", "r").code == 0
-    done = vggnet("train", "--resume", "runs/r", "--epochs", "0.02")
+    tiny = ("--stages", "8/8", "--hidden", "8", "--threads", "1", "--dataset", "digits")
+    assert vggnet("train", *tiny, "--epochs", "0.1", "--name", "r").code == 0
+    done = vggnet("train", "--resume", "runs/r", "--epochs", "0.2")
     assert done.code == 2
     assert "vggnet train --init runs/r/model.safetensors" in done.err
     done = vggnet("train", "--resume", "runs/r", "--init", digit_model)

@@ -31,13 +31,10 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 def launch(
     start: Start, folder: Path, *arguments: str, torchrun: bool = False
 ) -> subprocess.Popen[str]:
-    """Start the command line as two processes, under its own launcher or torchrun.
-
-    They yield to this process, which has to act while they train.
-    """
+    """Start the command line as two processes, under its own launcher or torchrun."""
     alone = [sys.executable, "-m", "vggnet", *arguments, "--nproc", "2"]
     command = [*TORCHRUN, "-m", "vggnet", *arguments] if torchrun else alone
-    return start("nice", "-n", "10", *command, cwd=folder, env={"PYTHONFAULTHANDLER": "1"})
+    return start(*command, cwd=folder, env={"PYTHONFAULTHANDLER": "1"})
 
 
 def workers(launcher: subprocess.Popen[str]) -> list[int]:

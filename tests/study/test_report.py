@@ -94,6 +94,7 @@ def test_times_of_several_machines_are_not_compared() -> None:
     ]
 
 
+@pytest.mark.usefixtures("drawing")
 def test_the_report_has_every_run_and_escapes(tmp_path: Path) -> None:
     """Table, page and PNG show means and ranges; an unfinished study says so."""
     runs = study_of(vgg_e=(0.92, 0.93), vgg_a=(0.90, 0.91))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +29,9 @@ BINS = 15
 """Bins of the calibration error, as in the literature."""
 
 _RESAMPLES = 1_000
+
+_MOST_WEIGHTS = 30_000
+"""Weights of images in the resamples that are computed at a time: more leave the caches."""
 
 _LBFGS = eager(torch.optim.LBFGS)
 
@@ -131,7 +133,7 @@ class Reliability:
         Chance alone makes it positive: of 10,000 images of a perfectly calibrated network with
         0.6 % errors, about 0.1 %.
         """
-        return _error(self._gaps, np.ones(len(self._gaps)))
+        return float(_errors(self._gaps, np.ones((1, len(self._gaps)), np.int64))[0])
 
     def error_interval(self, seed: int = 0) -> tuple[float, float]:
         """Return the 95 % interval of the error, from a basic bootstrap over the images.
@@ -141,11 +143,12 @@ class Reliability:
         """
         gaps, generator = self._gaps, np.random.default_rng(seed)
         count = len(gaps)
+        at_once = max(1, _MOST_WEIGHTS // count)
         resampled = [
-            _error(gaps, np.bincount(generator.integers(0, count, count), minlength=count))
-            for _ in range(_RESAMPLES)
+            _errors(gaps, _resample(count, min(at_once, _RESAMPLES - first), generator))
+            for first in range(0, _RESAMPLES, at_once)
         ]
-        low, high = np.quantile(resampled, (0.025, 0.975))
+        low, high = np.quantile(np.concatenate(resampled), (0.025, 0.975))
         return max(0.0, 2 * self.error - high), max(0.0, 2 * self.error - low)
 
     @cached_property
@@ -155,14 +158,30 @@ class Reliability:
         return gaps[np.argsort(self.confidence, kind="stable")]
 
 
-def _error(gaps: npt.NDArray[np.floating], weights: npt.NDArray[Any]) -> float:
-    """Return the calibration error of images that are sorted by confidence.
+def _resample(count: int, times: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Draw `count` images with replacement; return how often each was drawn, (times, count)."""
+    drawn = generator.integers(0, count, (times, count)) + count * np.arange(times)[:, np.newaxis]
+    return np.bincount(drawn.ravel(), minlength=times * count).reshape(times, count)
+
+
+def _errors(
+    gaps: npt.NDArray[np.floating], weights: npt.NDArray[np.int64]
+) -> npt.NDArray[np.floating]:
+    """Return the calibration errors of resamples of images that are sorted by confidence, (R,).
+
+    All resamples are one array, one after the other, so that NumPy is called once for all.
 
     Args:
         gaps: Confidence minus correctness of each image, (N,).
-        weights: How often each image counts, (N,).
+        weights: How often each image counts; the sum of each row is N, (R, N).
     """
-    ends = np.searchsorted(np.cumsum(weights), weights.sum() * np.arange(1, BINS) / BINS, "left")
-    starts = np.unique([0, *(ends + 1)])
-    sums = np.add.reduceat(gaps * weights, starts[starts < len(gaps)])
-    return float(np.abs(sums).sum() / weights.sum())
+    rows, count = weights.shape
+    row = np.arange(rows)[:, np.newaxis]
+    counted = np.cumsum(weights, axis=1) + row * (count + 1)
+    bounds = count * np.arange(1, BINS) / BINS + row * (count + 1)
+    starts = np.searchsorted(counted.ravel(), bounds, "left") + 1
+    inside = starts < count * (row + 1)
+    starts = np.unique(np.concatenate([count * row.ravel(), starts[inside]]))
+    sums = np.add.reduceat((gaps * weights).ravel(), starts)
+    errors: npt.NDArray[np.floating] = np.bincount(starts // count, np.abs(sums), rows) / count
+    return errors

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 _NEIGHBORS = np.ones((3, 3), bool)
 """Pixels are connected to all eight around them."""
@@ -39,6 +38,8 @@ def find_components(
     Returns:
         Labels, int32 (H, W), 0 outside of the mask; and the components, the largest first.
     """
+    from scipy import ndimage  # imported here: it takes 0.3 s, and training does not need it
+
     labels = np.empty(mask.shape, np.int32)
     ndimage.label(mask, _NEIGHBORS, output=labels)
     areas = np.bincount(labels.ravel())

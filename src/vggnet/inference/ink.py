@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage
 
 Floats = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
@@ -85,6 +84,8 @@ def _find_darkness(channel: Floats) -> Floats:
 
 def _is_light_on_dark(small: Floats) -> bool:
     """Whether what stands out is lighter than its surroundings: strokes cover less than paper."""
+    from scipy import ndimage  # imported here: it takes 0.3 s, and training does not need it
+
     side = 2 * (max(small.shape) // 4) + 1
     apart = small - ndimage.uniform_filter(small, side, mode="nearest")
     return float((apart * apart * apart).sum()) > 0
@@ -92,6 +93,8 @@ def _is_light_on_dark(small: Floats) -> bool:
 
 def _estimate_paper(small: Floats, shape: tuple[int, ...]) -> Floats:
     """Return the brightness of the paper on each pixel of the full size, or one if it is even."""
+    from scipy import ndimage
+
     reach = max(1, round(WINDOW * min(small.shape) / 2))
     closed = ndimage.grey_closing(small, 2 * reach + 1)
     smooth = ndimage.uniform_filter(closed, 2 * (reach // 2) + 1, mode="nearest")
