@@ -68,3 +68,32 @@ def test_arm_computes_the_same(tmp_path: Path) -> None:
     )  # fmt: skip
     assert not missing
     run_driver(emulator, program)
+
+
+DISPATCH = """
+#pragma once
+#include <cstddef>
+#include <thread>
+#include <vector>
+constexpr int DISPATCH_APPLY_AUTO = 0;
+inline void dispatch_apply_f(std::size_t count, int, void* context,
+                             void (*work)(void*, std::size_t)) {
+  std::vector<std::thread> threads;
+  for (std::size_t i = 0; i < count; ++i) threads.emplace_back(work, context, i);
+  for (std::thread& thread : threads) thread.join();
+}
+"""
+"""What the kernels use of macOS's header, so that their code for macOS runs here too."""
+
+
+def test_macos_computes_the_same(tmp_path: Path) -> None:
+    """With threads of libdispatch the results are right; a stand-in starts one thread for each."""
+    (tmp_path / "dispatch").mkdir()
+    (tmp_path / "dispatch/dispatch.h").write_text(DISPATCH)
+    processor, program = find_processor(), tmp_path / "driver"
+    missing = compile_driver(
+        find_compiler().command, processor.widths[-1], program, "-O1", processor.flag,
+        "-D__APPLE__", f"-I{tmp_path}", "-pthread",
+    )  # fmt: skip
+    assert not missing
+    run_driver(program)

@@ -32,12 +32,13 @@ from vggnet.errors import KernelError
 SOURCE = Path(__file__).parent / "source"
 
 # -ffp-contract=fast allows one instruction for a * b + c, and nothing else. Never add -ffast-math:
-# it breaks NaN, and linking with it disables denormals in the whole process.
+# it breaks NaN, and linking with it disables denormals in the whole process. macOS has libdispatch
+# instead of OpenMP.
 FLAGS = (
     "-std=c++17",
     "-O2",
     "-ffp-contract=fast",
-    "-fopenmp",
+    *(["-fopenmp"] if sys.platform != "darwin" else []),
     "-fPIC",
     "-fvisibility=hidden",
     "-shared",

@@ -45,9 +45,11 @@ def find_processor() -> Processor:
         KernelError: The kernels do not support this processor or system.
     """
     machine = platform.machine()
+    if sys.platform == "darwin" and machine == "arm64":  # not run yet
+        return Processor("Apple silicon", "-mcpu=apple-m1", (4,), "NEON")
     if sys.platform != "linux" or machine not in ("x86_64", "AMD64", "aarch64"):
         raise KernelError(
-            "the compiled kernels need Linux on x86-64 or aarch64, and this is "
+            "the compiled kernels need Linux on x86-64 or aarch64, or macOS on arm64, and this is "
             f"{platform.system()} on {machine}; use --kernels torch"
         )
     try:
@@ -146,8 +148,11 @@ def _load(lanes: int) -> Library:
 def openmp_runtimes() -> list[Path]:
     """Return the OpenMP runtimes that this process has loaded, torch's first.
 
-    With two runtimes, two teams of threads would spin while the other one works.
+    With two runtimes, two teams of threads would spin while the other one works. On macOS the
+    kernels use none.
     """
+    if sys.platform == "darwin":
+        return []
     # surrogateescape: paths are bytes.
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="surrogateescape")
     paths = dict.fromkeys(Path(line.split(maxsplit=5)[-1]) for line in maps.splitlines())

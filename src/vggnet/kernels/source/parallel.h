@@ -1,7 +1,11 @@
 // Threads, cache size and scratch memory. Only this file uses OpenMP and the operating system.
 #pragma once
 
+#ifdef __APPLE__
+#include <dispatch/dispatch.h>  // Apple's compiler has no OpenMP
+#else
 #include <omp.h>
+#endif
 #include <unistd.h>
 
 #include <cstdlib>
@@ -11,15 +15,26 @@
 
 // Calls body(thread, threads) on every thread of a team. A single thread does not enter OpenMP:
 // in a forked child, for which the caller requests one thread, GNU's runtime would wait forever
-// for the parent's threads.
+// for the parent's threads. On macOS a thread may do the work of several, one after the other.
 template <class Body>
 void parallel(int threads, const Body& body) {
   if (threads <= 1) {
     body(0, 1);
     return;
   }
+#ifdef __APPLE__
+  struct Team {
+    const Body& body;
+    int threads;
+  } team{body, threads};
+  dispatch_apply_f(threads, DISPATCH_APPLY_AUTO, &team, [](void* context, std::size_t thread) {
+    const Team& team = *static_cast<Team*>(context);
+    team.body(static_cast<int>(thread), team.threads);
+  });
+#else
 #pragma omp parallel num_threads(threads)
   body(omp_get_thread_num(), omp_get_num_threads());
+#endif
 }
 
 // Size of a core's L2 cache in bytes; 1 MiB if the system does not report it. Tests override it.
