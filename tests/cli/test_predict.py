@@ -98,7 +98,12 @@ def test_images_that_are_no_digits_are_flagged(
 
 @pytest.mark.parametrize(
     ("rate", "words"),
-    [("x", "write a share below 1"), ("1", "below 1"), ("nan", "below 1"), ("1e-9", "the lowest rate")],
+    [
+        ("x", "write a share below 1"),
+        ("1", "below 1"),
+        ("nan", "below 1"),
+        ("1e-9", "the lowest rate"),
+    ],
 )
 def test_rates_that_mean_nothing_are_refused(
     vggnet: Command, digit_model: Path, images: Path, rate: str, words: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import time
@@ -125,6 +126,17 @@ def test_a_body_may_not_have_very_many_chunks(tight: Running, sheet: np.ndarray)
         b"HTTP/1.1 200 "
     )
     assert send(*[b"x"] * (MOST_CHUNKS + 1)).startswith(b"HTTP/1.1 400 ")
+
+
+def test_pipelined_requests_are_answered_in_turn(tight: Running) -> None:
+    """A client that sends requests without waiting for the responses gets all, in their order."""
+    paths = ["/healthz", "/nowhere", "/models", "/healthz", "/nowhere"]
+    requests = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n" for path in paths]
+    requests[-1] += "Connection: close\r\n"
+    with connections(tight, 1, "".join(f"{one}\r\n" for one in requests).encode()) as [one]:
+        received = b"".join(iter(lambda: one.recv(65536), b""))
+    statuses = re.findall(rb"HTTP/1.1 (\d+) ", received)
+    assert statuses == [b"200", b"404", b"200", b"200", b"404"]
 
 
 def test_slow_readers_are_closed(tight: Running) -> None:

@@ -37,6 +37,11 @@ _CHUNKS_AT_ONCE = 32
 byte: without this limit, `/healthz` took up to 156 ms in 99 % of the requests under attack, with it
 56 (`benchmarks/stress/hostile_requests.py`, 5,100 requests each, two cores)."""
 
+_PIPELINED_SECONDS = 0.05
+"""Pause before a request that its client sent without waiting for the last response; browsers and
+HTTP libraries do wait. Without it, ten clients that send 200 such requests at a time kept the event
+loop busy: `/healthz` took up to 54 ms in 99 % of the requests under attack, and 117 at most."""
+
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -72,13 +77,14 @@ def _free_descriptors() -> int:
 
 
 class Parser(h11.Connection):
-    """h11's parser, with a limit on the number of chunks, in all and at once.
+    """h11's parser, with a limit on the number of chunks, and pauses for the sake of others.
 
     Args:
-        pause: Called when there were `_CHUNKS_AT_ONCE`. Until `go_on`, there are no events.
+        pause: Called with seconds after which to call `go_on`; until then there are no events.
+            This happens after `_CHUNKS_AT_ONCE`, and before each pipelined request.
     """
 
-    def __init__(self, pause: Callable[[], object]) -> None:
+    def __init__(self, pause: Callable[[float], object]) -> None:
         super().__init__(h11.SERVER)
         self._pause = pause
         self._chunks = 0
@@ -88,6 +94,13 @@ class Parser(h11.Connection):
         """Return events again."""
         self._left = _CHUNKS_AT_ONCE
 
+    def start_next_cycle(self) -> None:
+        """Expect the next request; if some of it is already here, after a pause."""
+        super().start_next_cycle()
+        if self.trailing_data[0]:
+            self._left = 0
+            self._pause(_PIPELINED_SECONDS)
+
     def next_event(self) -> Any:
         """Return the next event, as h11 does."""
         if not self._left:
@@ -96,7 +109,7 @@ class Parser(h11.Connection):
         if isinstance(event, h11.Data):
             self._left -= 1
             if not self._left:
-                self._pause()
+                self._pause(0)
             self._chunks += 1
             if self._chunks > MOST_CHUNKS:
                 raise h11.RemoteProtocolError("too many chunks")
@@ -119,7 +132,7 @@ class Connection(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = self._parser = Parser(lambda: self.loop.call_soon(self._go_on))
+        self.conn = self._parser = Parser(self._pause)
         self._reading: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
 
@@ -143,10 +156,15 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._watch_headers()
 
+    def _pause(self, seconds: float) -> None:
+        self.flow.pause_reading()
+        self.loop.call_later(seconds, self._go_on)
+
     def _go_on(self) -> None:
-        """Parse further chunks."""
+        """Parse what was received before the pause, and read on."""
         self._parser.go_on()
         if not self.transport.is_closing():
+            self.flow.resume_reading()
             self.handle_events()
             self._watch_headers()
 
