@@ -196,7 +196,7 @@ class DataConfig(_Section):
 
     calibration_size: int = Field(0, ge=0)
     """Number of training images to hold out for calibrating the probabilities, at most a tenth of
-    them; not used with validation images or if the run takes less than one epoch."""
+    all; not used with validation images or if the run takes less than one epoch."""
 
     mean: tuple[float, ...] = Field((0.5,), min_length=1)
     """Mean to subtract from pixels in [0, 1]: one value or one per channel, such as 0.5,0.4,0.4."""

@@ -21,7 +21,7 @@ from vggnet.page.bundle import bundle
 pytest.importorskip("playwright", reason="playwright is not installed")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
 
-DRAWINGS = 120
+DRAWINGS = 300
 
 SEE = """([image, width, height, drawn, shape]) => {
   const data = Uint8Array.from(atob(image), (one) => one.charCodeAt(0));
@@ -51,7 +51,7 @@ def see_on(page: Any, image: Pixels, drawn: bool, shape: tuple[int, int, int]) -
 
 
 def test_drawings_become_the_same(page: Any, mnist: Dataset) -> None:
-    """Of 120 drawings of all kinds, all 784 pixels are the same, within one grey level."""
+    """Of 300 drawings of all kinds, all 784 pixels are the same, within one grey level."""
     shape = (1, 28, 28)
     for at, digit in enumerate(mnist.test.images[:DRAWINGS, 0]):
         image = draw_on_paper(STYLES[at % len(STYLES)], digit, at)

@@ -213,7 +213,7 @@ def _make_plan(found: LabelledFiles, source: Path, request: Request) -> _Plan:
 
 
 def _find_strange(files: Sequence[File], headers: Sequence[Header | ImageError]) -> list[int]:
-    """Return the positions of files that neither are images nor are named so."""
+    """Return the positions of files that are images neither by content nor by name."""
     return [
         at
         for at, (file, header) in enumerate(zip(files, headers, strict=True))

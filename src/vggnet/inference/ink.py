@@ -93,7 +93,7 @@ def _is_light_on_dark(small: Floats) -> bool:
 
 def _estimate_paper(small: Floats, shape: tuple[int, ...]) -> Floats:
     """Return the brightness of the paper on each pixel of the full size, or one if it is even."""
-    from scipy import ndimage
+    from scipy import ndimage  # imported here, as above
 
     reach = max(1, round(WINDOW * min(small.shape) / 2))
     closed = ndimage.grey_closing(small, 2 * reach + 1)

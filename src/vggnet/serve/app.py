@@ -111,9 +111,7 @@ def create_app(service: Service, access: Access) -> FastAPI:
 
 
 def _models(service: Service) -> APIRouter:
-    router = APIRouter()
-
-    listed = _list_models(service)
+    router, listed = APIRouter(), _list_models(service)
 
     @router.get("/models", response_model=list[ModelDescription])
     async def models() -> Response:
