@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +21,8 @@ _GRAM_RATIO = 16
 takes 2.7 ms instead of 8.4 (medians of 151 interleaved calls, one thread, CPU time, Intel Xeon).
 Convolutions with no more inputs than outputs have at most 9, and keep their bits."""
 
-_MOST_CHANNELS = 128
-"""Of a convolution that Muon trains. The iteration costs 3.3 C / (pixels of the feature map ×
+_MOST_OUTPUTS = 128
+"""Of a layer that Muon trains. The iteration costs 3.3 C / (pixels of the feature map ×
 batch size) times as much as training the layer: for VGG D, with 512 channels and maps of 4 and
 16 pixels, 1.1 s per step at batch 64 on two cores, more than everything else."""
 
@@ -43,7 +42,7 @@ _Adam, _AdamW = eager(torch.optim.Adam), eager(torch.optim.AdamW)
 
 
 class _Muon(torch.optim.Optimizer):
-    """Muon for the weights of convolutions of up to 128 channels, AdamW for everything else.
+    """Muon for the weights of layers of up to 128 outputs but the last, AdamW for the rest.
 
     A step follows the momentum with all its singular values made equal, so that rare directions
     are learned as fast as common ones (K. Jordan et al., 2024,
@@ -55,15 +54,17 @@ class _Muon(torch.optim.Optimizer):
     _step_supports_amp_scaling = True  # read by GradScaler
 
     def __init__(
-        self, groups: Iterable[dict[str, Any]], betas: tuple[float, float], **options: Any
+        self,
+        groups: Sequence[dict[str, Any]],
+        weights: Container[Tensor],
+        betas: tuple[float, float],
+        **options: Any,
     ) -> None:
-        own, rest = [], []
-        for group in groups:
-            suits = [_suits_muon(one) for one in group["params"]]
-            chosen = list(itertools.compress(group["params"], suits))
-            others = list(itertools.compress(group["params"], [not one for one in suits]))
-            own.append({**group, "params": chosen})
-            rest.append({**group, "params": others})
+        own, rest = (
+            [{**group, "params": [one for one in group["params"] if (one in weights) is chosen]}
+             for group in groups]
+            for chosen in (True, False)
+        )  # fmt: skip
         # Any of the groups may be empty: a network may have only wide layers.
         super().__init__(own, options)
         self._own = len(own)
@@ -72,6 +73,20 @@ class _Muon(torch.optim.Optimizer):
         self.param_groups += self._rest.param_groups
         self._rest.state = self.state
         self._momentum = betas[0]
+
+    def trains(self, parameter: nn.Parameter) -> bool:
+        """Whether Muon, not AdamW, trains a parameter."""
+        own = self.param_groups[: self._own]
+        return any(one is parameter for group in own for one in group["params"])
+
+    def leave_to_adamw(self, parameter: nn.Parameter) -> None:
+        """Let AdamW train a parameter."""
+        pairs = zip(self.param_groups[: self._own], self.param_groups[self._own :], strict=True)
+        for own, rest in pairs:
+            kept = [one for one in own["params"] if one is not parameter]
+            if len(kept) < len(own["params"]):
+                own["params"] = kept
+                rest["params"].append(parameter)
 
     def step(self) -> None:  # type: ignore[override]
         """Update all parameters.
@@ -114,22 +129,41 @@ class _Muon(torch.optim.Optimizer):
             weight.sub_(direction.view_as(weight), alpha=group["lr"] * length)
 
 
-def _suits_muon(parameter: nn.Parameter) -> bool:
-    return parameter.ndim == 4 and parameter.shape[0] <= _MOST_CHANNELS
+def _muon_weights(network: nn.Module) -> set[Tensor]:
+    """Return the weights that Muon trains: not the last layer's, whose rows are the classes."""
+    layers = [one for one in network.modules() if isinstance(one, nn.Conv2d | nn.Linear)]
+    return {one.weight for one in layers[:-1] if one.weight.shape[0] <= _MOST_OUTPUTS}
 
 
 def orthogonalize_all(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Orthogonalize each matrix; off the CPU, all of them together."""
-    if not matrices or matrices[0].device.type == "cpu":
-        return [orthogonalize(matrix) for matrix in matrices]
-    return orthogonalize_batch(matrices)
+    """Orthogonalize each matrix; off the CPU, narrow ones together.
+
+    A GPU takes longer to start such small products than to compute them.
+    """
+    if all(one.device.type == "cpu" for one in matrices):
+        return [orthogonalize(one) for one in matrices]
+    return orthogonalize_together(matrices)
 
 
-def orthogonalize_batch(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Orthogonalize matrices of any shapes as one batch.
+def orthogonalize_together(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Orthogonalize matrices of any shapes, all but the wide ones as one batch.
 
-    A GPU takes longer to start such small products than to compute them. Zeros pad the matrices
-    to one shape, and stay zeros. Results differ from those of `orthogonalize` by rounding.
+    Wide ones, such as those of hidden layers, would pad the others to many times their size.
+    """
+    narrow = [one for one in matrices if not _is_wide(one)]
+    batch = iter(_orthogonalize_batch(narrow) if narrow else ())
+    return [orthogonalize(one) if _is_wide(one) else next(batch) for one in matrices]
+
+
+def _is_wide(matrix: Tensor) -> bool:
+    """Whether the iteration runs on the Gram matrix."""
+    return max(matrix.shape) >= _GRAM_RATIO * min(matrix.shape)
+
+
+def _orthogonalize_batch(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Orthogonalize matrices, padded to one shape by zeros, which stay zeros.
+
+    Results differ from those of `orthogonalize` by rounding.
     """
     a, b, c = _NEWTON_SCHULZ
     wide = [one if one.shape[0] <= one.shape[1] else one.T for one in matrices]
@@ -157,7 +191,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     a, b, c = _NEWTON_SCHULZ
     found: Tensor = wide / wide.norm().clamp(min=torch.finfo(wide.dtype).tiny)
-    if wide.shape[1] >= _GRAM_RATIO * wide.shape[0]:
+    if _is_wide(wide):
         found = _iterate_gram(found @ found.T) @ found
     else:
         for _ in range(_ROUNDS):
@@ -215,11 +249,20 @@ def build_optimizer(
         case "adamw":
             return _AdamW(trained, fused=True, **options)
         case "muon":
-            return _EagerMuon(trained, **options)
+            return _EagerMuon(trained, _muon_weights(network), **options)
+
+
+def leave_to_adamw(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> None:
+    """Let AdamW train a parameter that Muon would train, for a run that began so.
+
+    Version 0.1 trained hidden layers with AdamW.
+    """
+    if isinstance(optimizer, _Muon):
+        optimizer.leave_to_adamw(parameter)
 
 
 def averages_of(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> tuple[str, ...]:
     """Return the names of the averages, of the parameter's shape, that the optimizer keeps."""
-    if isinstance(optimizer, _Muon) and _suits_muon(parameter):
+    if isinstance(optimizer, _Muon) and optimizer.trains(parameter):
         return ("momentum",)
     return ("exp_avg", "exp_avg_sq")

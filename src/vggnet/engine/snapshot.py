@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vggnet.engine.fit import TrainState
-from vggnet.engine.optimizer import averages_of
+from vggnet.engine.optimizer import averages_of, leave_to_adamw
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,11 @@ def restore_snapshot(state: TrainState, snapshot: Snapshot) -> None:
         ValueError: A tensor is missing, unknown, or of another shape or type.
         RuntimeError: The values of the scaler are not valid.
     """
-    for parameter in state.network.parameters():
+    for name, parameter in state.network.named_parameters():
         if not parameter.requires_grad:
             continue
+        if f"optimizer.{name}.exp_avg" in snapshot.tensors:
+            leave_to_adamw(state.optimizer, parameter)
         own = state.optimizer.state[parameter]
         for key in averages_of(state.optimizer, parameter):
             own.setdefault(key, torch.zeros_like(parameter))
