@@ -265,7 +265,8 @@ class TrainConfig(_Section):
     """Images per optimizer step, over all processes."""
 
     optimizer: Literal["adam", "adamw", "muon"] = Field("adam", json_schema_extra=_flag("--opt"))
-    """Optimizer; muon trains convolutions of up to 128 channels, and AdamW the rest."""
+    """Optimizer; muon trains the weights of layers of up to 128 outputs except the last one, and
+    AdamW the rest."""
 
     peak_lr: float = Field(1e-3, gt=0, le=10, json_schema_extra=_flag("--lr"))
     """Maximum learning rate."""
@@ -281,6 +282,10 @@ class TrainConfig(_Section):
 
     warmup_fraction: Fraction = 0.0
     """Fraction of steps used for linear warm-up."""
+
+    growth_fraction: Fraction | None = 0.0
+    """Fraction of steps in which images grow from half their size to all of it; default of the
+    recipe fast: 0.75 for MNIST, else 0."""
 
     average_decay: Fraction = 0.0
     """EMA decay of the weights; 0 disables averaging."""

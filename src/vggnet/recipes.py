@@ -19,14 +19,15 @@ _FAST: dict[str, dict[str, Any]] = {
     "model": {"dropout": 0.0},
     "data": {"calibration_size": 2000},
     "train": {
-        "epochs": 0.75,
+        "epochs": 0.6,
         "min_steps": 300,
         "global_batch_size": 96,
         "optimizer": "muon",
-        "peak_lr": 5.5e-3,
+        "peak_lr": 6.5e-3,
         "betas": (0.9, 0.99),
         "schedule": "linear",
         "warmup_fraction": 0.2,
+        "growth_fraction": None,
         "label_smoothing": 0.1,
     },
 }
@@ -37,7 +38,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # docs/decisions/fast-recipe.md explains the values.
     "fast": _FAST,
     # For --init: no other settings beat those of `fast`, docs/decisions/small-sets.md.
-    "finetune": _FAST,
+    # Pretrained layers expect whole images.
+    "finetune": {**_FAST, "train": {**_FAST["train"], "growth_fraction": 0.0}},
     # docs/decisions/best-recipe.md explains the values.
     "best": {
         "model": {"batch_norm": True, "dropout": 0.0},

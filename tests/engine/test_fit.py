@@ -26,7 +26,9 @@ from vggnet.engine.fit import (
     fit,
     train_step,
 )
+from vggnet.engine.optimizer import leave_to_adamw
 from vggnet.engine.session import Session
+from vggnet.engine.snapshot import restore_snapshot, take_snapshot
 from vggnet.errors import TrainingDivergedError
 from vggnet.model.vgg import build_network
 
@@ -161,6 +163,40 @@ def test_on_step_is_called_after_every_step(batches: Batches) -> None:
         list(fit(state, batches, stop))
     assert seen == [1, 2, 3, 4, 5]
     assert state.step == 5
+
+
+def test_a_run_of_version_0_1_goes_on_with_adamw(batches: Batches) -> None:
+    """Of a snapshot in which AdamW trained the hidden layer it still does, to the same bits."""
+    config = TrainConfig(epochs=2, optimizer="muon", peak_lr=5e-3)
+
+    def start_old() -> TrainState:
+        state = start(config)
+        leave_to_adamw(state.optimizer, state.network.classifier[0].weight)
+        return state
+
+    def stop(state: TrainState) -> None:
+        if state.step == 2:
+            raise KeyboardInterrupt
+
+    unbroken, stopped, resumed, new = start_old(), start_old(), start(config), start(config)
+    with computing("fp32", 1):
+        list(fit(unbroken, batches))
+        list(fit(new, batches))
+        with pytest.raises(KeyboardInterrupt):
+            list(fit(stopped, batches, stop))
+        restore_snapshot(resumed, take_snapshot(stopped))
+        list(fit(resumed, batches))
+    assert all(map(torch.equal, weights(resumed), weights(unbroken)))
+    assert not all(map(torch.equal, weights(resumed), weights(new)))
+
+
+def test_growing_images_learn(batches: Batches) -> None:
+    """Training whose images grow reaches an accuracy over 80 % too, with other weights."""
+    config = TrainConfig(epochs=30, peak_lr=1e-2)
+    growing, results = train(config.model_copy(update={"growth_fraction": 0.5}), batches)
+    assert results[-1].accuracy > 0.8
+    whole, _ = train(config, batches)
+    assert not all(map(torch.equal, weights(growing), weights(whole)))
 
 
 class NoUpload(TorchFunctionMode):

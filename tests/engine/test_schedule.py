@@ -1,4 +1,4 @@
-"""The learning rate is a pure function of how much of the run is done."""
+"""Learning rate and image size are pure functions of how much of the run is done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vggnet.config import TrainConfig
-from vggnet.engine.schedule import count_steps, lr_at
+from vggnet.engine.schedule import count_steps, lr_at, side_at
 
 
 @given(total=st.integers(1, 5000), warmup=st.floats(0, 0.99), peak=st.floats(1e-6, 1))
@@ -34,3 +34,26 @@ def test_constant_schedule_is_constant() -> None:
 def test_epochs_may_be_a_fraction(epochs: float, steps: int) -> None:
     """A run has the nearest whole number of steps, and at least one."""
     assert count_steps(epochs, 469) == steps
+
+
+@given(
+    done=st.floats(0, 1),
+    growth=st.floats(0, 0.99),
+    maps=st.integers(1, 16),
+    pools=st.integers(1, 5),
+)
+def test_images_grow_to_their_size(done: float, growth: float, maps: int, pools: int) -> None:
+    """A side is halved evenly by the pools, at least half of the whole, and whole after growth."""
+    multiple = 2**pools
+    full = maps * multiple
+    side = side_at(done, growth, full, multiple)
+    assert side % multiple == 0
+    assert full / 2 <= side <= full
+    assert side == full or done < growth
+    assert side <= side_at(min(1.0, done + 0.1), growth, full, multiple)
+
+
+def test_mnist_grows_in_four_steps() -> None:
+    """28 pixels and two pools: 16, 20, 24 and 28, in equal parts of the growth."""
+    sides = [side_at((step + 0.5) / 100, 0.75, 28, 4) for step in range(100)]
+    assert [sides.count(side) for side in (16, 20, 24, 28)] == [25, 25, 25, 25]

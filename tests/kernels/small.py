@@ -39,7 +39,11 @@ class Network(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (N, 1, S, S) to logits (N, 10)."""
-        return self.classifier(self.features(images).flatten(1))
+        return self.classify(self.features(images))
+
+    def classify(self, maps: torch.Tensor) -> torch.Tensor:
+        """Map feature maps (N, C, s, s) to logits (N, 10)."""
+        return self.classifier(maps.flatten(1))
 
 
 def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from vggnet.architectures import ARCHITECTURES
 from vggnet.config import ModelConfig
 from vggnet.errors import ConfigError, ModelFileError
 from vggnet.model.folding import fold_batch_norm
 from vggnet.model.infer import infer_config
-from vggnet.model.vgg import VGG, build_network, padded_size
+from vggnet.model.vgg import VGG, build_network, padded_size, resample
 
 ARTICLE = Path(__file__).parents[3] / "shared" / "article" / "vggnet_cpu.py"
 """The article's script, if it is next to this checkout."""
@@ -253,3 +254,19 @@ def test_shapes_of_other_networks_are_refused(
     with pytest.raises(ModelFileError) as caught:
         infer_config(changes)
     assert words in str(caught.value)
+
+
+@given(old=st.integers(1, 40), side=st.integers(1, 40))
+def test_resampling_is_pytorchs(old: int, side: int) -> None:
+    """Larger or smaller, the pixels are those of bilinear interpolation with antialiasing."""
+    images = torch.rand(2, 3, old, old)
+    expected = F.interpolate(images, (side, side), mode="bilinear", antialias=True)
+    assert torch.allclose(resample(images, side), expected, atol=1e-5)
+
+
+def test_small_images_are_for_training_only() -> None:
+    """In training the last maps of smaller images are enlarged; in evaluation they are refused."""
+    network = build_network(ModelConfig(stages=((8,), (8,)), hidden=(8,)), 0)
+    assert network.train()(torch.rand(2, 1, 16, 16)).shape == (2, 10)
+    with pytest.raises(RuntimeError):
+        network.eval()(torch.rand(2, 1, 16, 16))

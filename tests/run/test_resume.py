@@ -136,7 +136,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, mnist: Dataset) -> Iterator
             (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte") for stem in ("train", "t10k")
         )
     ]
-    entry = CatalogEntry("few", "MNIST", mnist.classes, *splits, "as MNIST")
+    entry = CatalogEntry("few", "MNIST", mnist.classes, *splits, "as MNIST", growth_fraction=0.75)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(CATALOG, "few", entry)
         yield SharedRuns(folder)
@@ -187,8 +187,8 @@ def strip(table: Path) -> list[list[str]]:
 def test_an_interrupted_run_equals_an_uninterrupted_one(recipe: str, shared: SharedRuns) -> None:
     """Interrupted after the first step, mid-epoch, at an epoch's end, before the last step; twice.
 
-    `fast` has Muon's momentum, and `best` everything else that a checkpoint can contain: batch
-    norm, augmentation, averaged weights.
+    `fast` has Muon's momentum and images that grow, and `best` everything else that a checkpoint
+    can contain: batch norm, augmentation, averaged weights.
     """
     config = settings(recipe)
     unbroken = shared.finished(config)

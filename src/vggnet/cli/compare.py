@@ -100,6 +100,7 @@ class GoalOptions:
         return Goal(
             target=None if percent is None else round(percent / 100, 10),  # 99.4 / 100 > 0.994
             seeds=self.seeds or 3,
+            recipe=resolve_config(*layers),
             article=resolve_config(*shared, {"recipe": "article"}),
         )
 

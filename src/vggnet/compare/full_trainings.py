@@ -78,11 +78,11 @@ class FullTrainings:
 def _choose(plan: ComparisonPlan, goal: Goal) -> list[tuple[Setting, Config]]:
     """Return the trainings of a goal.
 
-    The plan's recipe as it is on every device, and the article's in fp32 with PyTorch's own
-    kernels, as the article had it. Without another device, the plan's recipe runs with each
+    The recipe as it is on every device, and the article's in fp32 with PyTorch's own
+    kernels, as the article had it. Without another device, the recipe runs with each
     CPU thread count.
     """
-    own, article = plan.config, goal.article
+    own, article = goal.recipe, goal.article
     only_cpu = all(device.type == "cpu" for device in plan.devices)
     found = []
     for device in plan.devices:

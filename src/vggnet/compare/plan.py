@@ -59,6 +59,8 @@ class Goal:
     """Test accuracy from 0 to 1; None: the article's recipe's mean."""
     seeds: int
     """Trainings of each recipe on each device, with seeds 0, 1, …"""
+    recipe: Config
+    """The recipe to train with."""
     article: Config
     """The article's recipe for the same network and data."""
 
@@ -68,7 +70,7 @@ class ComparisonPlan:
     """What to compare."""
 
     config: Config
-    """Complete: classes, channels and image size are the dataset's."""
+    """Complete: classes, channels and image size are the dataset's. Images do not grow."""
     dataset: Dataset
     devices: tuple[torch.device, ...]
     threads: tuple[int, ...]
@@ -135,8 +137,14 @@ def plan_comparison(
     chosen = choose_devices(devices)
     dataset = load_configured(config.data)
     config = fit_to_data(config, dataset, Session())
+    # The steps of a row should all take as long.
+    train_settings = config.train.model_copy(update={"growth_fraction": 0.0})
+    config = config.model_copy(update={"train": train_settings})
     if goal:
-        goal = replace(goal, article=fit_to_data(goal.article, dataset, Session()))
+        recipe, article = (
+            fit_to_data(one, dataset, Session()) for one in (goal.recipe, goal.article)
+        )
+        goal = replace(goal, recipe=recipe, article=article)
     train, validation = hold_out(dataset.train, config.data.validation_size or 0, config.train.seed)
     train, _ = choose_calibration_images(config, train, validation or dataset.validation)
     if epochs is not None:

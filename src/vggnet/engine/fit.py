@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,11 +17,11 @@ from vggnet.data.batches import Batch, Batches
 from vggnet.engine.averaging import WeightAverage
 from vggnet.engine.device import autocast, place, seed_generator, synchronize
 from vggnet.engine.optimizer import build_optimizer
-from vggnet.engine.schedule import count_steps, lr_at
+from vggnet.engine.schedule import count_steps, lr_at, side_at
 from vggnet.engine.session import Session
 from vggnet.errors import TrainingDivergedError
 from vggnet.kernels import accelerate
-from vggnet.model.vgg import VGG
+from vggnet.model.vgg import VGG, resample
 
 
 @dataclass
@@ -230,7 +230,8 @@ def _train_epoch(
         if state.network.config.dropout:
             seed = step_seed(state.config.seed, state.step, state.session.rank)
             seed_generator(state.device, seed)
-        loss, correct = train_step(state, batch)
+        small = replace(batch, images=resample(batch.images, _side_of(state)))
+        loss, correct = train_step(state, small)
         row[0], row[1] = loss, correct
         if state.device.type == "cpu" and not math.isfinite(loss.item()):
             raise _diverged(state.step - 1, loss.item(), lr)
@@ -256,9 +257,18 @@ def _read_clock(state: TrainState, began: float) -> None:
 
 def _lr_of(state: TrainState, step: int) -> float:
     """Return the learning rate of a step; under `config.minutes` that of now."""
-    by_time = state.config.minutes is not None
-    done = state.fraction_done if by_time else (step + 0.5) / state.total_steps
-    return lr_at(done, state.config)
+    return lr_at(_done(state, step), state.config)
+
+
+def _side_of(state: TrainState) -> int:
+    """Return the height and width of the images of the next step."""
+    model, growth = state.network.config, state.config.growth_fraction or 0.0
+    return side_at(_done(state, state.step), growth, model.image_size, model.downsampling)
+
+
+def _done(state: TrainState, step: int) -> float:
+    """Return how much of the run is done in the middle of a step; under `config.minutes` now."""
+    return state.fraction_done if state.config.minutes else (step + 0.5) / state.total_steps
 
 
 def check_losses(state: TrainState) -> None:

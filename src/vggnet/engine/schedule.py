@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of how much of the run is done."""
+"""Learning rate and image size as pure functions of how much of the run is done."""
 
 from __future__ import annotations
 
@@ -22,3 +22,18 @@ def lr_at(done: float, config: TrainConfig) -> float:
     if done < config.warmup_fraction:
         return config.peak_lr * done / config.warmup_fraction
     return config.peak_lr * (1 - done) / (1 - config.warmup_fraction)
+
+
+def side_at(done: float, growth_fraction: float, full: int, multiple: int) -> int:
+    """Return the height and width of the training images when `done` of the run is done.
+
+    They grow evenly from half of `full` to `full` over the growth fraction. The side is a
+    multiple of `multiple`, the input pixels per pixel of the last feature map: 16, 20, 24 and 28
+    for images of 28 pixels and two pools. Where no smaller multiple is at least half of `full`,
+    the side is `full` throughout.
+    """
+    if done >= growth_fraction:
+        return full
+    least = -(-full // (2 * multiple)) * multiple
+    side = least + (full - least) * done / growth_fraction
+    return int(side // multiple) * multiple

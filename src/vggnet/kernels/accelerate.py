@@ -15,6 +15,7 @@ from torch import nn
 from vggnet.errors import ConfigError, KernelError
 from vggnet.kernels.loading import find_processor, load_library
 from vggnet.kernels.network import AcceleratedNetwork
+from vggnet.model.vgg import VGG
 
 MODES = ("auto", "winograd", "torch")
 
@@ -41,7 +42,7 @@ class KernelStatus:
     """Time spent compiling in this process; 0.0 if the library was in the cache."""
 
 
-def accelerate(network: nn.Module, kernels: str = "auto") -> nn.Module:
+def accelerate(network: VGG, kernels: str = "auto") -> nn.Module:
     """Return a module that computes the same as a VGG network, with the compiled kernels.
 
     The module shares the network's parameters and buffers under the same names. The first call
@@ -49,7 +50,7 @@ def accelerate(network: nn.Module, kernels: str = "auto") -> nn.Module:
     `keep_memory`, whichever kernels run.
 
     Args:
-        network: A VGG: `features` and `classifier`, both nn.Sequential.
+        network: The network.
         kernels: "torch" returns the network itself. "auto" does so if the kernels are
             unavailable, and logs the reason once per process. "winograd" raises an error.
 

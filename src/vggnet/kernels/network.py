@@ -18,6 +18,7 @@ from vggnet.errors import KernelError
 from vggnet.kernels.library import MAX_DIRECT_INPUTS, NONE, RELU, RELU_POOL
 from vggnet.kernels.loading import find_processor, lanes_for, library_for
 from vggnet.kernels.operations import Convolve, ConvolveNormalized
+from vggnet.model.vgg import VGG
 
 # Typed here: torch annotates `apply` since 2.14 only.
 _convolve: Callable[..., Any] = Convolve.apply
@@ -96,17 +97,17 @@ class AcceleratedNetwork(nn.Module):
     Hooks on layers inside `features` are not called.
 
     Args:
-        network: A VGG: `features` and `classifier`, both nn.Sequential.
+        network: The network.
 
     Raises:
         KernelError: The kernels are unavailable, or no layer has one.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: VGG) -> None:
         super().__init__()
         # The network's own modules, not copies.
-        self.features: nn.Module = network.get_submodule("features")
-        self.classifier: nn.Module = network.get_submodule("classifier")
+        self.features = network.features
+        self.classifier = network.classifier
         self._hidden = (network,)  # in a tuple, or its parameters would have a second name
         self.steps = tuple(fuse(list(self.features.children())))
         self.training = network.training
@@ -121,7 +122,7 @@ class AcceleratedNetwork(nn.Module):
             library_for(step.convolution.weight)
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> VGG:
         """The original network, for export and torch.compile."""
         return self._hidden[0]
 
@@ -135,8 +136,7 @@ class AcceleratedNetwork(nn.Module):
         """Map images (N, C, H, W), float32, to logits (N, num_classes)."""
         for step in self.steps:
             images = step(images)
-        logits: Tensor = self.classifier(images.flatten(1))
-        return logits
+        return self.network.classify(images)
 
 
 def fuse(layers: Sequence[nn.Module]) -> Iterator[FusedConvolution | nn.Module]:

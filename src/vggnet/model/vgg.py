@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cache
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from vggnet.architectures import read_layer
 from vggnet.config import ModelConfig
@@ -56,8 +58,43 @@ class VGG(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S), float32, to logits (N, num_classes)."""
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
+        return self.classify(self.features(images))
+
+    def classify(self, maps: Tensor) -> Tensor:
+        """Map the last feature maps (N, C, s, s) to logits (N, num_classes).
+
+        In training, maps of images that are still growing (`TrainConfig.growth_fraction`) are
+        enlarged to those of whole images.
+        """
+        if self.training:
+            maps = resample(maps, self.config.image_size // self.config.downsampling)
+        logits: Tensor = self.classifier(maps.flatten(1))
         return logits
+
+
+def resample(images: Tensor, side: int) -> Tensor:
+    """Resize images or feature maps (N, C, s, s) to (N, C, side, side).
+
+    The same as PyTorch's bilinear interpolation with antialiasing, by two matrix products:
+    PyTorch's gradient of an interpolation is not deterministic on every device.
+    """
+    old = images.shape[-1]
+    if old == side:
+        return images
+    weights = _interpolation(old, side, images.device, images.dtype)
+    return F.linear(F.linear(images, weights).mT, weights).mT.contiguous()
+
+
+@cache
+def _interpolation(old: int, side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the weights of `old` values in each of `side` interpolated ones, (side, old).
+
+    Computed on the device, which a copy from the host could make wait.
+    """
+    before, after = (torch.arange(count, device=device) + 0.5 for count in (old, side))
+    distances = (before - after[:, None] * (old / side)).abs()
+    weights = (1 - distances / max(1.0, old / side)).clamp(min=0)
+    return (weights / weights.sum(1, keepdim=True)).to(dtype)
 
 
 def padded_size(config: ModelConfig, pixels: int) -> int:
