@@ -19,7 +19,7 @@ _FAST: dict[str, dict[str, Any]] = {
     "model": {"dropout": 0.0},
     "data": {"calibration_size": 2000},
     "train": {
-        "epochs": 0.6,
+        "epochs": 0.55,
         "min_steps": 300,
         "global_batch_size": 96,
         "optimizer": "muon",
