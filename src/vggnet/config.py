@@ -265,8 +265,8 @@ class TrainConfig(_Section):
     """Images per optimizer step, over all processes."""
 
     optimizer: Literal["adam", "adamw", "muon"] = Field("adam", json_schema_extra=_flag("--opt"))
-    """Optimizer; muon trains the weights of layers of up to 128 outputs except the last one, and
-    AdamW the rest."""
+    """Optimizer; muon trains convolutions of up to 128 channels and wide hidden layers, and AdamW
+    the rest."""
 
     peak_lr: float = Field(1e-3, gt=0, le=10, json_schema_extra=_flag("--lr"))
     """Maximum learning rate."""

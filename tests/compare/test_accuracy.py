@@ -103,7 +103,7 @@ def test_the_articles_accuracy_is_the_target() -> None:
 def test_different_trainings_get_no_speedup() -> None:
     """Other images, or another setting of the same recipe, rule out a comparison."""
     other = training("fast", "cuda:0", (10.0,) * 3, train={"peak_lr": 1e-3})
-    assert "train.peak_lr (0.0055 and 0.001)" in conclude(result_of(BOTH[0]), result_of(other))[0]
+    assert "train.peak_lr (0.0065 and 0.001)" in conclude(result_of(BOTH[0]), result_of(other))[0]
     moved = result_of(BOTH[1], dataset_sha256="1" * 64)
     assert conclude(result_of(BOTH[0]), moved)[0] == (
         "No time to accuracy is compared: the trainings differ in dataset."

@@ -54,7 +54,7 @@ def test_ranges_of_separate_runs_are_the_widest() -> None:
     ("changes", "row", "words"),
     [
         ({"dataset_sha256": "1" * 64}, {}, "dataset"),
-        ({"train": {"peak_lr": 1e-3}}, {}, "train.peak_lr (0.0055 and 0.001)"),
+        ({"train": {"peak_lr": 1e-3}}, {}, "train.peak_lr (0.0065 and 0.001)"),
         ({"train": {"seed": 7}}, {}, "train.seed (0 and 7)"),
         ({"model": {"hidden": (64,)}}, {}, "model.hidden"),
         ({}, {"losses": (2.3, 2.0, 1.0)}, "steps (2 and 3)"),

@@ -1,4 +1,4 @@
-"""Muon steps orthogonally for narrow layers but the last, and is AdamW for everything else."""
+"""Muon steps orthogonally for convolutions and wide hidden layers; AdamW trains the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vggnet.config import ModelConfig, TrainConfig
 from vggnet.engine.optimizer import build_optimizer, orthogonalize
 from vggnet.model.vgg import VGG, build_network
 
-SMALL = ModelConfig(stages=((8,), (16, 136)), hidden=(16,), dropout=0.0, batch_norm=True)
+SMALL = ModelConfig(stages=((8,), (16, 136)), hidden=(16, 16), dropout=0.0, batch_norm=True)
 
 
 def step(config: TrainConfig, *gradients: Tensor, pretrained: Collection[str] = ()) -> VGG:
@@ -84,11 +84,12 @@ def test_no_gradient_is_no_step() -> None:
 
 def suits_muon(name: str, parameter: Tensor) -> bool:
     """Whether Muon trains a parameter of the small network."""
-    return parameter.ndim > 1 and len(parameter) <= 128 and name != "classifier.3.weight"
+    rest = ("classifier.3.weight", "classifier.6.weight")
+    return parameter.ndim > 1 and len(parameter) <= 128 and name not in rest
 
 
 def test_the_rest_is_adamw(gradients: list[Tensor]) -> None:
-    """Biases, norms, the last layer and a wide convolution end bitwise where AdamW takes them."""
+    """AdamW trains, bitwise, biases, norms, a wide convolution, square and last linear layers."""
     settings = TrainConfig(optimizer="muon", peak_lr=0.01, weight_decay=0.1)
     ours = step(settings, *gradients)
     theirs = step(settings.model_copy(update={"optimizer": "adamw"}), *gradients)

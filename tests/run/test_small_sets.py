@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -14,8 +15,10 @@ import pytest
 import vggnet as library
 from conftest import Outcome
 from vggnet.data.dataset import Dataset, LabeledImages, hold_out_tenth
+from vggnet.engine.session import Session
 from vggnet.errors import RunFinishedError
 from vggnet.recipes import resolve_config
+from vggnet.run import fit_to_data
 
 Command = Callable[..., Outcome]
 SMALL = ("--stages", "8/8", "--hidden", "8", "--threads", "1", "--dataset", "few.npz")
@@ -155,3 +158,17 @@ def test_a_time_limit_ends_the_schedule_and_survives_an_interruption() -> None:
     assert float(rows[-1]["lr"]) < 0.001
     with pytest.raises(RunFinishedError, match="is finished"):
         library.train(resume=result.folder)
+
+
+def test_only_mnist_grows(mnist: Dataset) -> None:
+    """The recipe fast lets images of MNIST grow, and neither others nor arrays, unless asked to."""
+    arrays = dataclasses.replace(mnist, name="arrays")
+    asked = {"train": {"growth_fraction": 0.5}}
+    for dataset, recipe, layer, expected in (
+        (mnist, "fast", {}, 0.75),
+        (mnist, "best", {}, 0.0),
+        (arrays, "fast", {}, 0.0),
+        (arrays, "fast", asked, 0.5),
+    ):
+        config = fit_to_data(resolve_config({"recipe": recipe}, layer), dataset, Session())
+        assert config.train.growth_fraction == expected

@@ -108,8 +108,8 @@ def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
     data = config.data.model_copy(update=values)
     train = config.train
     if train.growth_fraction is None:
-        entry = CATALOG.get(config.data.dataset)
-        growth = entry.growth_fraction if entry else 0.0
+        known = dataset.name == config.data.dataset and dataset.name in CATALOG
+        growth = CATALOG[dataset.name].growth_fraction if known else 0.0
         train = train.model_copy(update={"growth_fraction": growth})
     return config.model_copy(update={"model": model, "data": data, "train": train})
 
