@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +26,8 @@ import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+import forked
 import vggnet
 from vggnet.cli import main
 from vggnet.data.batches import Batches
@@ -45,8 +44,14 @@ for _number in (signal.SIGINT, signal.SIGHUP) if sys.platform != "win32" else ()
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+def _begin(command: list[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a process, by default with pipes as text."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, start_new_session=True, **{**pipes, **options})
+
+
 @contextmanager
-def owned_processes() -> Iterator[Start]:
+def owned_processes(begin: Callable[..., Any] = _begin) -> Iterator[Start]:
     """Yield a function that starts a process; all, and whatever they started, end with it.
 
     A process is found by a variable in its environment, which those that it starts inherit, even
@@ -58,12 +63,8 @@ def owned_processes() -> Iterator[Start]:
     def start(
         *command: object, env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "STARTED_BY_TEST": mark, **(env or {})},
-            start_new_session=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
-        )
+        marked = {**os.environ, "PYTHONUNBUFFERED": "1", "STARTED_BY_TEST": mark, **(env or {})}
+        process = begin([str(part) for part in command], env=marked, **options)
         started.append(process)
         return process
 
@@ -92,6 +93,24 @@ def start() -> Iterator[Start]:
     """Start processes, by default with pipes as text; all end with the test."""
     with owned_processes() as start:
         yield start
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[Callable[..., Any]]:
+    """A function that runs Python with some arguments in a fork, or where there is none, anew."""
+    if sys.platform == "win32":
+        yield lambda arguments, **options: _begin([sys.executable, *arguments], **options)
+        return
+    server = forked.ForkServer()
+    yield server.start
+    server.close()
+
+
+@pytest.fixture
+def fork(fork_server: Callable[..., Any]) -> Iterator[Start]:
+    """Run Python with some arguments in forks of a process with torch; all end with the test."""
+    with owned_processes(fork_server) as fork:
+        yield fork
 
 
 settings.register_profile(
@@ -133,19 +152,11 @@ def command_line(
 _DRAW = Figure.savefig
 
 
-def _save_pixel(figure: Figure, file: IO[bytes], format: str, metadata: dict[str, str]) -> None:
-    """Save one pixel in place of a figure."""
-    info = PngInfo()
-    for name, text in metadata.items():
-        info.add_text(name, text)
-    Image.new("L", (1, 1)).save(file, format, pnginfo=info)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _no_drawing() -> Iterator[None]:
-    """Lay figures out without drawing them, which takes two thirds of the time of a tiny run."""
+    """Lay figures out without drawing them, as in forks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", _save_pixel)
+        patch.setattr(Figure, "savefig", forked.save_pixel)
         yield
 
 
