@@ -15,9 +15,11 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -96,21 +98,40 @@ def start() -> Iterator[Start]:
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[Callable[..., Any]]:
-    """A function that runs Python with some arguments in a fork, or where there is none, anew."""
+def fork_server() -> Iterator[forked.ForkServer]:
+    """The process with torch that tests fork."""
+    with TemporaryDirectory() as folder:  # short: the address of a socket has at most 108 bytes
+        server = forked.ForkServer(Path(folder))
+        yield server
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def forks(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[Start]]:
+    """Like `owned_processes`, for Python with some arguments in forks, where the system can."""
     if sys.platform == "win32":
-        yield lambda arguments, **options: _begin([sys.executable, *arguments], **options)
-        return
-    server = forked.ForkServer()
-    yield server.start
-    server.close()
+        return partial(owned_processes, _run_python)
+    server: forked.ForkServer = request.getfixturevalue("fork_server")
+    return partial(owned_processes, server.start)
+
+
+def _run_python(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
+    return _begin([sys.executable, *arguments], **options)
 
 
 @pytest.fixture
-def fork(fork_server: Callable[..., Any]) -> Iterator[Start]:
+def fork(forks: Callable[[], AbstractContextManager[Start]]) -> Iterator[Start]:
     """Run Python with some arguments in forks of a process with torch; all end with the test."""
-    with owned_processes(fork_server) as fork:
+    with forks() as fork:
         yield fork
+
+
+@pytest.fixture
+def quick_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the code under test run Python in forks where it would start it."""
+    if sys.platform != "win32":
+        server: forked.ForkServer = request.getfixturevalue("fork_server")
+        monkeypatch.setattr(sys, "executable", str(server.python))
 
 
 settings.register_profile(

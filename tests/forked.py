@@ -10,7 +10,6 @@ Run as a script, this module is the process that is forked.
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import os
 import runpy
@@ -21,6 +20,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Any
 
 from matplotlib.figure import Figure
@@ -29,6 +29,21 @@ from PIL.PngImagePlugin import PngInfo
 
 PRELOADED = ("vggnet.cli.progress", "vggnet.run", "vggnet.serve.server")
 """With what they import: torch, NumPy, SciPy."""
+
+PYTHON = """\
+#!{python} -IS
+import json, os, socket, sys
+link = socket.socket(socket.AF_UNIX)
+link.connect({address!r})
+socket.send_fds(link, [b"."], [0, 1, 2])
+request = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}}
+link.sendall(json.dumps(request).encode() + b"\\n")
+answers = link.makefile()
+answers.readline()
+code = int(answers.readline())
+sys.exit(code if code >= 0 else 128 - code)
+"""
+"""A program that does what Python does, in a fork."""
 
 
 def save_pixel(figure: Figure, file: IO[bytes], format: str, metadata: dict[str, str]) -> None:
@@ -40,17 +55,31 @@ def save_pixel(figure: Figure, file: IO[bytes], format: str, metadata: dict[str,
 
 
 class ForkServer:
-    """The process that is forked. It ends with the process that started it."""
+    """The process that is forked.
 
-    def __init__(self) -> None:
-        self._control, other = socket.socketpair()
-        with other:
-            command = [sys.executable, __file__, str(other.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[other.fileno()])
+    Args:
+        folder: For its socket, and for `python`: an executable for programs under test that start
+            Python themselves.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._address = str(folder / "socket")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self._address)
+        self._listener.listen()
+        number = self._listener.fileno()
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(number)], pass_fds=[number], stdin=subprocess.PIPE
+        )
+        self.python = folder / "python"
+        self.python.write_text(PYTHON.format(python=sys.executable, address=self._address))
+        self.python.chmod(0o755)
 
     def close(self) -> None:
         """End it; its forks live on."""
-        self._control.close()
+        self._listener.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         self._process.wait()
 
     def start(
@@ -58,7 +87,7 @@ class ForkServer:
         arguments: list[str],
         *,
         env: dict[str, str],
-        cwd: os.PathLike[str] | str = ".",
+        cwd: Path | str = ".",
         stdin: int = subprocess.DEVNULL,
         stdout: int | IO[Any] | None = subprocess.PIPE,
         stderr: int | IO[Any] | None = subprocess.PIPE,
@@ -69,21 +98,22 @@ class ForkServer:
         for number, target in enumerate((stdin, stdout, stderr)):
             if target == subprocess.PIPE:
                 reading, writing = os.pipe()
-                pipes[number] = open(reading)  # noqa: SIM115
+                pipes[number] = os.fdopen(reading, errors="backslashreplace")
                 given.append(writing)
             elif target == subprocess.DEVNULL:
                 given.append(os.open(os.devnull, os.O_RDWR))
             else:
                 file = number if target is None else target
                 given.append(os.dup(file if isinstance(file, int) else file.fileno()))
-        ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(self._control, [b"."], [*given, theirs.fileno()])
+        link = socket.socket(socket.AF_UNIX)
+        link.connect(self._address)
+        socket.send_fds(link, [b"."], given)
         for descriptor in given:
             os.close(descriptor)
-        request = {"arguments": arguments, "folder": os.path.abspath(cwd), "environment": env}
-        ours.sendall(json.dumps(request).encode() + b"\n")
-        return Fork(ours, pipes)
+        folder = str(Path(cwd).absolute())
+        request = {"arguments": arguments, "folder": folder, "environment": env}
+        link.sendall(json.dumps(request).encode() + b"\n")
+        return Fork(link, pipes)
 
 
 class Fork:
@@ -147,34 +177,46 @@ class Fork:
         return texts.get(self.stdout, ""), texts.get(self.stderr, "")
 
 
-def serve(control: socket.socket) -> dict[str, Any]:
-    """Fork for each request; return it in the new process. The old one ends with `control`."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nothing waits for the forks
+def serve(listener: socket.socket) -> dict[str, Any]:
+    """Fork for each request, and return it in the new process; end with standard input."""
     while True:
-        message, descriptors, *_ = socket.recv_fds(control, 1, 4)
-        if not message:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if sys.stdin in ready:
             os._exit(0)
+        link, _ = listener.accept()
         if not os.fork():
             break
-        for descriptor in descriptors:
-            os.close(descriptor)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    control.close()
-    *streams, number = descriptors
-    link = socket.socket(fileno=number)
+        link.close()
+    listener.close()
+    _, streams, *_ = socket.recv_fds(link, 1, 3)
     request: dict[str, Any] = json.loads(link.makefile().readline())
     if child := os.fork():  # this process waits for it
         for descriptor in streams:
             os.close(descriptor)
         link.sendall(f"{child}\n".encode())
         _, status = os.waitpid(child, 0)
-        link.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        with suppress(OSError):  # the test may have ended
+            link.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         os._exit(0)
     link.close()
     for standard, descriptor in enumerate(streams):
         os.dup2(descriptor, standard)
         os.close(descriptor)
     return request
+
+
+def become(request: dict[str, Any]) -> None:
+    """Have a session, folder, environment and standard streams as if just started."""
+    os.setsid()
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    at_once = 1 if os.environ.get("PYTHONUNBUFFERED") else -1
+    sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w", at_once)
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace")
 
 
 def main() -> None:
@@ -184,15 +226,7 @@ def main() -> None:
             importlib.import_module(name)
     Figure.savefig = save_pixel
     request = serve(socket.socket(fileno=int(sys.argv[1])))
-    os.setsid()
-    os.chdir(request["folder"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    sys.stdin = open(0)  # noqa: SIM115
-    at_once = bool(os.environ.get("PYTHONUNBUFFERED"))
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(open(number, "wb"), write_through=at_once) for number in (1, 2)
-    )
+    become(request)
     first, *rest = request["arguments"]
     if first == "-m":
         sys.argv = ["-m", *rest[1:]]
@@ -202,7 +236,7 @@ def main() -> None:
         exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.argv = [first, *rest]
-        sys.path[0] = os.path.dirname(first)  # noqa: PTH120
+        sys.path[0] = str(Path(first).parent)
         runpy.run_path(first, run_name="__main__")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from resume_matrix import free_port
 
-from conftest import Start, owned_processes
+from conftest import Start
 
 TRAIN = ["train", "--recipe", "article", "--dataset", "digits", "--epochs", "20"]
 TRAIN += ["--validation-size", "0", "--stages", "8/8", "--hidden", "8", "--threads", "1"]
@@ -41,12 +41,14 @@ def _place(rank: int) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def unbroken(
-    tmp_path_factory: pytest.TempPathFactory, digits: Path, fork_server: Callable[..., Any]
+    tmp_path_factory: pytest.TempPathFactory,
+    digits: Path,
+    forks: Callable[[], AbstractContextManager[Start]],
 ) -> Path:
     """The model file of the training `TRAIN` by two processes that nothing happened to."""
     folder = tmp_path_factory.mktemp("unbroken")
     (folder / "digits").symlink_to(digits)
-    with owned_processes(fork_server) as fork:
+    with forks() as fork:
         for code, error in train_two(fork, (folder, folder), *TRAIN, "--name", "whole"):
             assert code == 0, error
     return folder / "runs" / "whole" / "model.safetensors"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pytest
 
 from conftest import Outcome
 
@@ -107,16 +107,11 @@ def test_mistakes_get_a_sentence(vggnet: Command, digit_model: Path) -> None:
     assert vggnet("serve", digit_model, "--port", "70000").code == 2
 
 
-def test_a_missing_extra_is_named(tmp_path: Path) -> None:
+def test_a_missing_extra_is_named(vggnet: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra's packages the error is the command that installs them."""
-    (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError(name='uvicorn')\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "vggnet", "serve", "model.pth"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "pip install 'vggnet[serve]'" in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.delitem(sys.modules, "vggnet.serve.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    done = vggnet("serve", "model.pth")
+    assert done.code == 1
+    assert "pip install 'vggnet[serve]'" in done.err
+    assert "Traceback" not in done.err
