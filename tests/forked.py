@@ -21,7 +21,7 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -32,18 +32,25 @@ PRELOADED = ("vggnet.cli.progress", "vggnet.run", "vggnet.serve.server")
 
 PYTHON = """\
 #!{python} -IS
-import json, os, socket, sys
+import json, os, signal, socket, sys
 link = socket.socket(socket.AF_UNIX)
 link.connect({address!r})
 socket.send_fds(link, [b"."], [0, 1, 2])
 request = {{"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}}
 link.sendall(json.dumps(request).encode() + b"\\n")
 answers = link.makefile()
-answers.readline()
+fork = int(answers.readline())
+for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(one) != signal.SIG_IGN:
+        signal.signal(one, lambda number, frame: os.kill(fork, number))
 code = int(answers.readline())
-sys.exit(code if code >= 0 else 128 - code)
+if code < 0:
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
 """
-"""A program that does what Python does, in a fork."""
+"""A program that does what Python does, in a fork: signals are passed on, and so is its end."""
 
 
 def save_pixel(figure: Figure, file: IO[bytes], format: str, metadata: dict[str, str]) -> None:
@@ -76,7 +83,7 @@ class ForkServer:
         self.python.chmod(0o755)
 
     def close(self) -> None:
-        """End it; its forks live on."""
+        """End it."""
         self._listener.close()
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -193,19 +200,30 @@ def serve(listener: socket.socket) -> dict[str, Any]:
     listener.close()
     _, streams, *_ = socket.recv_fds(link, 1, 3)
     request: dict[str, Any] = json.loads(link.makefile().readline())
-    if child := os.fork():  # this process waits for it
+    if child := os.fork():
         for descriptor in streams:
             os.close(descriptor)
         link.sendall(f"{child}\n".encode())
-        _, status = os.waitpid(child, 0)
-        with suppress(OSError):  # the test may have ended
-            link.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-        os._exit(0)
+        watch(child, link)
     link.close()
     for standard, descriptor in enumerate(streams):
         os.dup2(descriptor, standard)
         os.close(descriptor)
     return request
+
+
+def watch(child: int, link: socket.socket) -> NoReturn:
+    """Wait for a fork and send its exit code; end it if nobody is there to receive that."""
+
+    def end_with_link() -> None:
+        link.recv(1)
+        os.kill(child, signal.SIGKILL)
+
+    threading.Thread(target=end_with_link, daemon=True).start()
+    _, status = os.waitpid(child, 0)
+    with suppress(OSError):
+        link.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
 
 
 def become(request: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,21 +13,36 @@ from PIL import Image
 from torch import distributed
 
 from conftest import Outcome, Start
+from forked import ForkServer
 
 from .conftest import TIMEOUT, TRAIN, train_two
 
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without gloo")
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vggnet"]
+
+OURS = """
+import os, sys
+from vggnet.cli import main
+sys.executable = os.environ["PYTHON_EXEC"]
+main()
+"""
+"""Starts workers with the Python that torchrun starts them with."""
 
 
-def launch(
-    start: Start, folder: Path, *arguments: str, torchrun: bool = False
-) -> subprocess.Popen[str]:
+Launch = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def launch(fork: Start, fork_server: ForkServer, place: Path) -> Launch:
     """Start the command line as two processes, under its own launcher or torchrun."""
-    alone = [sys.executable, "-m", "vggnet", *arguments, "--nproc", "2"]
-    command = [*TORCHRUN, "-m", "vggnet", *arguments] if torchrun else alone
-    return start(*command, cwd=folder, env={"PYTHONFAULTHANDLER": "1"})
+    settings = {"PYTHONFAULTHANDLER": "1", "PYTHON_EXEC": str(fork_server.python)}
+
+    def begin(*arguments: str, torchrun: bool = False) -> subprocess.Popen[str]:
+        ours = ["-c", OURS, *arguments, "--nproc", "2"]
+        return fork(*([*TORCHRUN, *arguments] if torchrun else ours), cwd=place, env=settings)
+
+    return begin
 
 
 def workers(launcher: subprocess.Popen[str]) -> list[int]:
@@ -48,7 +62,7 @@ def place(tmp_path: Path, digits: Path) -> Path:
     return tmp_path
 
 
-def test_kills_and_signals_lose_nothing(start: Start, place: Path, unbroken: Path) -> None:
+def test_kills_and_signals_lose_nothing(launch: Launch, place: Path, unbroken: Path) -> None:
     """A killed process is restarted, SIGTERM saves, and the resumed run ends as if uninterrupted.
 
     The signal is sent to our launcher, to one process alone, and to torchrun. Each launch resumes
@@ -58,7 +72,7 @@ def test_kills_and_signals_lose_nothing(start: Start, place: Path, unbroken: Pat
     options = ("--name", "cut", "--max-restarts", "3", "--checkpoint-every", "10")
     arguments = [*TRAIN, *options]
     for whom in ("launcher", "one", "torchrun"):
-        launcher = launch(start, place, *arguments, torchrun=whom == "torchrun")
+        launcher = launch(*arguments, torchrun=whom == "torchrun")
         wait_for_training(launcher)
         if whom == "launcher":
             os.kill(workers(launcher)[1], signal.SIGKILL)
@@ -70,7 +84,7 @@ def test_kills_and_signals_lose_nothing(start: Start, place: Path, unbroken: Pat
             assert launcher.returncode in (130, 143), err
             assert "Traceback" not in err
         arguments = ["train", "--resume", "runs/cut"]
-    resumed = launch(start, place, *arguments, torchrun=True)
+    resumed = launch(*arguments, torchrun=True)
     out, err = resumed.communicate(timeout=TIMEOUT)
     assert resumed.returncode == 0, err
     assert out.count("test accuracy") == 1
@@ -97,10 +111,10 @@ def test_a_killed_run_ends_the_same(fork: Start, processes: int) -> None:
     assert out.count("equal") == 12
 
 
-def test_a_failure_is_reported_once(start: Start, place: Path) -> None:
+def test_a_failure_is_reported_once(launch: Launch, place: Path) -> None:
     """An error of the main process, which ends the others too, is one line."""
     (place / "runs" / "taken").mkdir(parents=True)
-    launcher = launch(start, place, *TRAIN, "--name", "taken")
+    launcher = launch(*TRAIN, "--name", "taken")
     out, err = launcher.communicate(timeout=TIMEOUT)
     assert (launcher.returncode, out) == (2, "")
     errors = [one for one in err.splitlines() if not one.startswith("vggnet: warning: ")]
