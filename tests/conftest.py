@@ -15,7 +15,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -100,10 +100,9 @@ def start() -> Iterator[Start]:
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[forked.ForkServer]:
     """The process with torch that tests fork."""
-    with TemporaryDirectory() as folder:  # short: the address of a socket has at most 108 bytes
-        server = forked.ForkServer(Path(folder))
+    # Its folder has a short name: the address of a socket has at most 108 bytes.
+    with TemporaryDirectory() as folder, closing(forked.ForkServer(Path(folder))) as server:
         yield server
-        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -67,16 +67,19 @@ class ForkServer:
     Args:
         folder: For its socket, and for `python`: an executable for programs under test that start
             Python themselves.
+        within: Command that runs it, as in another network namespace.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *within: str) -> None:
         self._address = str(folder / "socket")
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(self._address)
         self._listener.listen()
         number = self._listener.fileno()
         self._process = subprocess.Popen(
-            [sys.executable, __file__, str(number)], pass_fds=[number], stdin=subprocess.PIPE
+            [*within, sys.executable, __file__, str(number)],
+            pass_fds=[number],
+            stdin=subprocess.PIPE,
         )
         self.python = folder / "python"
         self.python.write_text(PYTHON.format(python=sys.executable, address=self._address))
@@ -99,7 +102,7 @@ class ForkServer:
         stdout: int | IO[Any] | None = subprocess.PIPE,
         stderr: int | IO[Any] | None = subprocess.PIPE,
     ) -> Fork:
-        """Run Python with `arguments`: `-c PROGRAM ...`, `-m MODULE ...` or `SCRIPT ...`."""
+        """Run Python with `arguments`: `-c PROGRAM`, `-m MODULE` or `SCRIPT`, and more."""
         pipes: dict[int, IO[str]] = {}
         given: list[int] = []
         for number, target in enumerate((stdin, stdout, stderr)):
@@ -217,7 +220,8 @@ def watch(child: int, link: socket.socket) -> NoReturn:
 
     def end_with_link() -> None:
         link.recv(1)
-        os.kill(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
     threading.Thread(target=end_with_link, daemon=True).start()
     _, status = os.waitpid(child, 0)
@@ -232,6 +236,9 @@ def become(request: dict[str, Any]) -> None:
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    while request["arguments"][0].startswith(("-u", "-X")):
+        if request["arguments"].pop(0) == "-u":
+            os.environ["PYTHONUNBUFFERED"] = "1"
     at_once = 1 if os.environ.get("PYTHONUNBUFFERED") else -1
     sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w", at_once)
     sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace")

@@ -16,6 +16,8 @@ pytest.importorskip("ipykernel")
 import nbformat
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.usefixtures("quick_python")
+
 SETTINGS = "model={'stages': ((8,), (8,)), 'hidden': (8,)}, batch_size=64, threads=1"
 STATE = """\
 import random, threading, numpy as np, torch, matplotlib, vggnet
