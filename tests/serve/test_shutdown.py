@@ -25,7 +25,7 @@ Command = Callable[..., Outcome]
 HALF = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
 
 
-def test_sigterm_loses_no_request(serving: Any, sheet: np.ndarray) -> None:
+def test_sigterm_loses_no_request(limited: Any, sheet: np.ndarray) -> None:
     """Under load every accepted request is answered, /readyz says 503, the exit code is 0."""
     body = as_file(sheet)
     outcomes: Counter[str] = Counter()
@@ -43,7 +43,10 @@ def test_sigterm_loses_no_request(serving: Any, sheet: np.ndarray) -> None:
                     return
                 outcomes[str(response.status_code)] += 1
 
-    with serving() as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with (
+        limited(wait_seconds=60) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
         threads = [threading.Thread(target=ask, args=(server.url,)) for _ in range(8)]
         for thread in threads:
             thread.start()
