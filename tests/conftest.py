@@ -15,10 +15,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,9 +28,8 @@ import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from matplotlib.figure import Figure
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+import forked
 import vggnet
 from vggnet.cli import main
 from vggnet.data.batches import Batches
@@ -45,8 +46,14 @@ for _number in (signal.SIGINT, signal.SIGHUP) if sys.platform != "win32" else ()
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+def _begin(command: list[str], **options: Any) -> subprocess.Popen[str]:
+    """Start a process, by default with pipes as text."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, start_new_session=True, **{**pipes, **options})
+
+
 @contextmanager
-def owned_processes() -> Iterator[Start]:
+def owned_processes(begin: Callable[..., Any] = _begin) -> Iterator[Start]:
     """Yield a function that starts a process; all, and whatever they started, end with it.
 
     A process is found by a variable in its environment, which those that it starts inherit, even
@@ -58,12 +65,8 @@ def owned_processes() -> Iterator[Start]:
     def start(
         *command: object, env: Mapping[str, str] | None = None, **options: Any
     ) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "STARTED_BY_TEST": mark, **(env or {})},
-            start_new_session=True,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options},
-        )
+        marked = {**os.environ, "PYTHONUNBUFFERED": "1", "STARTED_BY_TEST": mark, **(env or {})}
+        process = begin([str(part) for part in command], env=marked, **options)
         started.append(process)
         return process
 
@@ -92,6 +95,42 @@ def start() -> Iterator[Start]:
     """Start processes, by default with pipes as text; all end with the test."""
     with owned_processes() as start:
         yield start
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[forked.ForkServer]:
+    """The process with torch that tests fork."""
+    # Its folder has a short name: the address of a socket has at most 108 bytes.
+    with TemporaryDirectory() as folder, closing(forked.ForkServer(Path(folder))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def forks(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager[Start]]:
+    """Like `owned_processes`, for Python with some arguments in forks, where the system can."""
+    if sys.platform == "win32":
+        return partial(owned_processes, _run_python)
+    server: forked.ForkServer = request.getfixturevalue("fork_server")
+    return partial(owned_processes, server.start)
+
+
+def _run_python(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
+    return _begin([sys.executable, *arguments], **options)
+
+
+@pytest.fixture
+def fork(forks: Callable[[], AbstractContextManager[Start]]) -> Iterator[Start]:
+    """Run Python with some arguments in forks of a process with torch; all end with the test."""
+    with forks() as fork:
+        yield fork
+
+
+@pytest.fixture
+def quick_python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the code under test run Python in forks where it would start it."""
+    if sys.platform != "win32":
+        server: forked.ForkServer = request.getfixturevalue("fork_server")
+        monkeypatch.setattr(sys, "executable", str(server.python))
 
 
 settings.register_profile(
@@ -133,19 +172,11 @@ def command_line(
 _DRAW = Figure.savefig
 
 
-def _save_pixel(figure: Figure, file: IO[bytes], format: str, metadata: dict[str, str]) -> None:
-    """Save one pixel in place of a figure."""
-    info = PngInfo()
-    for name, text in metadata.items():
-        info.add_text(name, text)
-    Image.new("L", (1, 1)).save(file, format, pnginfo=info)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _no_drawing() -> Iterator[None]:
-    """Lay figures out without drawing them, which takes two thirds of the time of a tiny run."""
+    """Lay figures out without drawing them, as in forks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", _save_pixel)
+        patch.setattr(Figure, "savefig", forked.save_pixel)
         yield
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from conftest import Start
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the emulation reads /proc/self")
 
@@ -109,28 +109,19 @@ with builtins.open("other", "rb") as file:
 """
 
 
-def run(folder: Path, *parts: str) -> subprocess.CompletedProcess[str]:
-    """Run a script in a new process."""
-    return subprocess.run(
-        [sys.executable, "-c", "".join(parts)],
-        cwd=folder,
-        env={**os.environ, "PYTHONIOENCODING": ""},
-        capture_output=True,
-        encoding="cp1252",
-    )
-
-
-def test_the_rules_are_enforced(tmp_path: Path) -> None:
+def test_the_rules_are_enforced(fork: Start, tmp_path: Path) -> None:
     """The emulation refuses to replace or delete open and mapped files, and to flush readers."""
-    done = run(tmp_path, RULES, BREAK_THEM)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "refused\n"
+    process = fork("-c", RULES + BREAK_THEM, cwd=tmp_path)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out == "refused\n"
 
 
-def test_commands_work(tmp_path: Path, digits: Path) -> None:
+def test_commands_work(fork: Start, tmp_path: Path, digits: Path) -> None:
     """Training, resuming, evaluating, predicting and exporting replace only closed files."""
     (tmp_path / "digits").symlink_to(digits)
-    done = run(tmp_path, RULES, COMMANDS)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    process = fork("-c", RULES + COMMANDS, cwd=tmp_path)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
     assert not list(tmp_path.rglob("*.tmp"))

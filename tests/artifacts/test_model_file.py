@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from conftest import Start
 from vggnet.artifacts.atomic import check_writable, write_file
 from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import Overrides, check_suffix, load_model, save_model
@@ -287,15 +286,13 @@ except OutputError as error:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_full_disk_leaves_the_earlier_file_whole(
-    tmp_path: Path, network: VGG, suffix: str
+    fork: Start, tmp_path: Path, network: VGG, suffix: str
 ) -> None:
     """A write that fails halfway is an error and leaves no partial file."""
     path = tmp_path / f"model{suffix}"
     save_model(path, network, CARD)
     before = path.read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
-    )
-    assert "an existing file is unchanged" in done.stdout
+    out, _ = fork("-c", FULL_DISK, path).communicate()
+    assert "an existing file is unchanged" in out
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

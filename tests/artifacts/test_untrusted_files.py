@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import zipfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from conftest import Start
 from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.artifacts.model_page import describe_model
@@ -24,6 +24,8 @@ from vggnet.config import ModelConfig
 from vggnet.engine.typicality import EncodedArray, layer_sizes
 from vggnet.errors import ModelFileError
 from vggnet.model.vgg import build_network, padded_size
+
+Measure = Callable[[Path], tuple[str, int]]
 
 SMALL = ModelConfig(stages=((4,), (8,)), hidden=(4,), num_classes=3, image_size=8)
 CARD = json.loads(
@@ -252,17 +254,19 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
-def load_and_measure(path: Path) -> tuple[str, int]:
-    """Return the error of loading a file in a new process, and the MiB that it took."""
+@pytest.fixture
+def load_and_measure(fork: Start) -> Callable[[Path], tuple[str, int]]:
+    """Load a file in a new process; returns the error and the MiB that it took."""
     pytest.importorskip("resource")
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, check=True
-    )
-    error, megabytes = done.stdout.splitlines()
-    return error, int(megabytes)
+
+    def load(path: Path) -> tuple[str, int]:
+        error, megabytes = fork("-c", LIMITED, path).communicate()[0].splitlines()
+        return error, int(megabytes)
+
+    return load
 
 
-def test_repeated_values_take_no_memory(tmp_path: Path) -> None:
+def test_repeated_values_take_no_memory(tmp_path: Path, load_and_measure: Measure) -> None:
     """Few kilobytes whose stride of 0 makes a network of gigabytes are refused unread."""
     width = 100_000
     shapes = {
@@ -282,7 +286,7 @@ def test_repeated_values_take_no_memory(tmp_path: Path) -> None:
 
 
 def test_a_compressed_archive_is_not_unpacked(
-    tmp_path: Path, state: OrderedDict[str, Tensor]
+    tmp_path: Path, state: OrderedDict[str, Tensor], load_and_measure: Measure
 ) -> None:
     """A deflated .pth, here of 200 MB of zeros in 0.2 MB, is refused before it is unpacked."""
     save_model(tmp_path / "small.pth", build_network(SMALL, 0), ModelCard.model_validate(CARD))
@@ -298,7 +302,9 @@ def test_a_compressed_archive_is_not_unpacked(
     assert megabytes < 50
 
 
-def test_a_sparse_file_is_not_read(tmp_path: Path, state: OrderedDict[str, Tensor]) -> None:
+def test_a_sparse_file_is_not_read(
+    tmp_path: Path, state: OrderedDict[str, Tensor], load_and_measure: Measure
+) -> None:
     """60 GB of a file that the disk does not even hold are refused by their size."""
     path = tmp_path / "legacy.pth"
     torch.save(state, path, _use_new_zipfile_serialization=False)

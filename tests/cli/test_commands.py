@@ -212,11 +212,11 @@ def test_a_missing_gpu_is_an_error(vggnet: Command) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_interrupted_training_keeps_its_weights(start: Start, tmp_path: Path, name: str) -> None:
+def test_interrupted_training_keeps_its_weights(fork: Start, tmp_path: Path, name: str) -> None:
     """A signal ends a run after a step, with the weights so far in its folder."""
     (tmp_path / "digits_vggnet.pth").write_bytes(b"earlier")
     train = ["train", "--dataset", "digits", "--epochs", "50000", *TINY, "--name", "cut"]
-    process = start(*VGGNET, *train, "--force", cwd=tmp_path)
+    process = fork("-m", "vggnet", *train, "--force", cwd=tmp_path)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 1 "):
@@ -234,15 +234,15 @@ def test_interrupted_training_keeps_its_weights(start: Start, tmp_path: Path, na
 def test_a_closed_pipe_is_no_error_message(tmp_path: Path) -> None:
     """`vggnet … | head -1` prints no error."""
     done = subprocess.run(
-        f"{sys.executable} -m vggnet evaluate missing.pth 2>&1 | true; "
-        f"{sys.executable} -m vggnet env | head -n 1",
+        f"{sys.executable} -m vggnet data verify mnits 2>&1 | true; "
+        f"{sys.executable} -m vggnet data list | head -n 1",
         shell=True,
         capture_output=True,
         text=True,
         check=True,
         cwd=tmp_path,
     )
-    assert done.stdout.startswith("vggnet ")
+    assert done.stdout.startswith("mnist ")
     assert done.stderr == ""
 
 
@@ -284,7 +284,7 @@ def test_both_outputs_may_fail() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [*VGGNET, "evaluate", "missing.pth"],
+        [*VGGNET, "data", "verify", "mnits"],
         stdout=writing,
         stderr=writing,
         env={**os.environ, "PYTHONUNBUFFERED": ""},
@@ -306,10 +306,10 @@ def test_output_in_ascii() -> None:
     assert "10 classes \\xb7 " in done.stdout
 
 
-def test_a_training_outlives_its_reader(start: Start, tmp_path: Path) -> None:
+def test_a_training_outlives_its_reader(fork: Start, tmp_path: Path) -> None:
     """`vggnet train | head -1` trains to the end silently and writes its files."""
     train = ["train", "--dataset", "digits", "--epochs", "15", *TINY, "--name", "piped"]
-    process = start(*VGGNET, *train, cwd=tmp_path, env={"PYTHONUNBUFFERED": ""})
+    process = fork("-m", "vggnet", *train, cwd=tmp_path, env={"PYTHONUNBUFFERED": ""})
     assert process.stdout is not None
     assert process.stdout.readline().startswith("custom on digits")
     process.stdout.close()
@@ -350,18 +350,22 @@ def test_predicting_with_a_closed_standard_stream(
     assert done.stderr.count("\n") == code
 
 
-def test_a_closed_terminal_loses_no_run(start: Start, tmp_path: Path) -> None:
+IN_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from vggnet.cli import main
+main()
+"""
+"""The program in the terminal that is its standard input."""
+
+
+def test_a_closed_terminal_loses_no_run(fork: Start, tmp_path: Path) -> None:
     """When the terminal disappears, as with a lost SSH connection, the run saves and stops."""
-    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    pytest.importorskip("termios")
     controller, terminal = os.openpty()
-    process = start(
-        *(*VGGNET, "train", "--dataset", "digits", "--epochs", "50000", *TINY, "--name", "cut"),
-        cwd=tmp_path,
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )
+    train = ("train", "--dataset", "digits", "--epochs", "50000", *TINY, "--name", "cut")
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+    process = fork("-c", IN_TERMINAL, *train, cwd=tmp_path, **streams)
     os.close(terminal)
     while b"steps" not in os.read(controller, 1000):
         assert process.poll() is None

@@ -66,6 +66,7 @@ def test_a_whole_comparison(vggnet: Command, tmp_path: Path) -> None:
     assert "### Where the time goes" in Path("compare.md").read_text()
 
 
+@pytest.mark.usefixtures("quick_python")
 def test_json_and_results_side_by_side(vggnet: Command) -> None:
     """`--json` prints only the result; two result files give one report and are not changed.
 
@@ -91,6 +92,7 @@ def test_json_and_results_side_by_side(vggnet: Command) -> None:
     assert "laptop: cpu" in Path("new/both/compare.html").read_text()
 
 
+@pytest.mark.usefixtures("quick_python")
 def test_time_to_accuracy(vggnet: Command) -> None:
     """Complete trainings of the recipe and of the article's run; the report starts with them."""
     flags = "--steps 2 --repeats 1 --min-seconds 0 --threads 1 --sweep none --batch-size 32"
@@ -171,15 +173,15 @@ def test_a_missing_gpu_is_an_error(vggnet: Command) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_comparison_keeps_what_it_has(
-    start: Start, tmp_path: Path, number: signal.Signals
+    fork: Start, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Ctrl-C after the first repeat writes a partial result and keeps an earlier file."""
     (tmp_path / "compare.json").write_bytes(b'{"schema_version": 1}')
-    command = [sys.executable, "-c", AS_TYPED, "compare", "--config", "tiny.toml"]
+    command = ["-c", AS_TYPED, "compare", "--config", "tiny.toml"]
     command += ["--dataset", "digits"]
     command += ["--steps", "3", "--repeats", "1000", "--min-seconds", "0"]
     command += ["--threads", "1", "--sweep", "none"]
-    process = start(*command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = fork(*command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("repeat 3 of"):
@@ -197,6 +199,7 @@ def test_an_interrupted_comparison_keeps_what_it_has(
     assert (tmp_path / "compare.json").read_bytes() == b'{"schema_version": 1}'
 
 
+@pytest.mark.usefixtures("quick_python")
 @pytest.mark.parametrize(
     ("error", "code", "words", "file"),
     [

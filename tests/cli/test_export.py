@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -255,18 +254,10 @@ def test_a_missing_model_is_named(vggnet: Command, model: Path) -> None:
     assert Path("there.onnx").read_bytes() == b"earlier"
 
 
-def test_without_the_extra(model: Path, tmp_path: Path) -> None:
+def test_without_the_extra(vggnet: Command, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without onnxruntime, the command that installs it is printed."""
-    script = (
-        "import sys\n"
-        "sys.modules['onnxruntime'] = None\n"
-        "from vggnet.cli import main\n"
-        f"sys.argv = ['vggnet', 'export', {str(model)!r}]\n"
-        "main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "pip install 'vggnet[export]'" in done.stderr
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    done = vggnet("export", model)
+    assert done.code == 2
+    assert "pip install 'vggnet[export]'" in done.err
+    assert not list(Path().iterdir())

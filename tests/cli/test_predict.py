@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import vggnet as package
-from conftest import Outcome, idx_bytes
+from conftest import Outcome, Start, idx_bytes
 from vggnet.artifacts.model_card import ModelCard
 from vggnet.artifacts.model_file import save_model
 from vggnet.config import ModelConfig
@@ -186,13 +186,16 @@ def test_a_locked_image_is_one_problem_of_many(digit_model: Path, images: Path) 
     assert done.stderr == f"vggnet: cannot read {files[1]}: Permission denied\n"
 
 
-def test_standard_input(vggnet: Command, digit_model: Path, images: Path) -> None:
+def test_standard_input(vggnet: Command, fork: Start, digit_model: Path, images: Path) -> None:
     """`-` is an image through a pipe, and the answer is the file's."""
     arguments = ["predict", digit_model, "--format", "json"]
     path = images / "digit_1.png"
-    command = [sys.executable, "-m", "vggnet", *map(str, arguments), "-"]
-    piped = subprocess.run(command, input=path.read_bytes(), capture_output=True, check=True)
-    (one,), (other,) = json.loads(piped.stdout), json.loads(vggnet(*arguments, path).out)
+    reading, writing = os.pipe()
+    os.write(writing, path.read_bytes())  # less than a pipe's buffer
+    os.close(writing)
+    out, _ = fork("-m", "vggnet", *arguments, "-", stdin=reading).communicate()
+    os.close(reading)
+    (one,), (other,) = json.loads(out), json.loads(vggnet(*arguments, path).out)
     assert (one.pop("path"), other.pop("path")) == ("-", str(path))
     assert one == other
 

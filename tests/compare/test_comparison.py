@@ -17,6 +17,8 @@ from vggnet.compare.trials import Trials
 from vggnet.data.storage import load_dataset
 from vggnet.recipes import resolve_config
 
+pytestmark = pytest.mark.usefixtures("quick_python")
+
 TINY = {
     "model": {"stages": [[8], [8]], "hidden": [8]},
     "train": {"global_batch_size": 64, "epochs": 1},

@@ -5,36 +5,44 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from resume_matrix import free_port
 from torch import distributed
 
-from conftest import Outcome, Start, owned_processes
+from conftest import Outcome, Start
+from forked import ForkServer
+
+from .conftest import TIMEOUT, TRAIN, train_two
 
 pytestmark = pytest.mark.skipif(not distributed.is_gloo_available(), reason="torch without gloo")
 
-TRAIN = ["train", "--recipe", "article", "--dataset", "digits", "--epochs", "20"]
-TRAIN += ["--validation-size", "0", "--stages", "8/8", "--hidden", "8", "--threads", "1"]
-"""200 steps on the images of the fixture `digits`."""
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "vggnet"]
 
-TIMEOUT = 600
-"""Seconds after which a process is taken to hang. No test depends on how fast one is."""
+OURS = """
+import os, sys
+from vggnet.cli import main
+sys.executable = os.environ["PYTHON_EXEC"]
+main()
+"""
+"""Starts workers with the Python that torchrun starts them with."""
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+
+Launch = Callable[..., "subprocess.Popen[str]"]
 
 
-def launch(
-    start: Start, folder: Path, *arguments: str, torchrun: bool = False
-) -> subprocess.Popen[str]:
+@pytest.fixture
+def launch(fork: Start, fork_server: ForkServer, place: Path) -> Launch:
     """Start the command line as two processes, under its own launcher or torchrun."""
-    alone = [sys.executable, "-m", "vggnet", *arguments, "--nproc", "2"]
-    command = [*TORCHRUN, "-m", "vggnet", *arguments] if torchrun else alone
-    return start(*command, cwd=folder, env={"PYTHONFAULTHANDLER": "1"})
+    settings = {"PYTHONFAULTHANDLER": "1", "PYTHON_EXEC": str(fork_server.python)}
+
+    def begin(*arguments: str, torchrun: bool = False) -> subprocess.Popen[str]:
+        ours = ["-c", OURS, *arguments, "--nproc", "2"]
+        return fork(*([*TORCHRUN, *arguments] if torchrun else ours), cwd=place, env=settings)
+
+    return begin
 
 
 def workers(launcher: subprocess.Popen[str]) -> list[int]:
@@ -54,39 +62,21 @@ def place(tmp_path: Path, digits: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
-    """The folder of a run under torchrun that nothing happened to."""
-    folder = tmp_path_factory.mktemp("unbroken")
-    (folder / "digits").symlink_to(digits)
-    with owned_processes() as start:
-        launcher = launch(start, folder, *TRAIN, torchrun=True)
-        out, err = launcher.communicate(timeout=TIMEOUT)
-    assert launcher.returncode == 0, err
-    assert out.count("test accuracy") == 1
-    return folder
+def test_kills_and_signals_lose_nothing(launch: Launch, place: Path, unbroken: Path) -> None:
+    """A killed process is restarted, SIGTERM saves, and the resumed run ends as if uninterrupted.
 
-
-def weights(run: Path) -> bytes:
-    """Return the end of a run's model file, which is weights."""
-    return (run / "model.safetensors").read_bytes()[-4000:]
-
-
-def test_torchrun_trains_and_one_process_writes(unbroken: Path) -> None:
-    """`torchrun -m vggnet train` prints one summary and leaves one run and one model file."""
-    assert len(list((unbroken / "runs").iterdir())) == 1
-    assert [path.name for path in unbroken.glob("*.pth")] == ["digits_vggnet.pth"]
-
-
-def test_sigterm_saves_a_checkpoint_to_resume_from(
-    start: Start, place: Path, unbroken: Path
-) -> None:
-    """Sent to one process alone, to our launcher and to torchrun: saved, and resumed exactly."""
-    arguments = [*TRAIN, "--name", "cut"]
-    for whom in ("one", "launcher", "torchrun"):
-        launcher = launch(start, place, *arguments, torchrun=whom == "torchrun")
-        assert launcher.stdout is not None
-        assert launcher.stdout.readline().startswith("custom on digits")
+    The signal is sent to our launcher, to one process alone, and to torchrun. Each launch resumes
+    the run from the last one's checkpoint. The one that ends it, under torchrun, prints one summary
+    and leaves one run and one model file.
+    """
+    options = ("--name", "cut", "--max-restarts", "3", "--checkpoint-every", "10")
+    arguments = [*TRAIN, *options]
+    for whom in ("launcher", "one", "torchrun"):
+        launcher = launch(*arguments, torchrun=whom == "torchrun")
+        wait_for_training(launcher)
+        if whom == "launcher":
+            os.kill(workers(launcher)[1], signal.SIGKILL)
+            wait_for_training(launcher)
         os.kill(workers(launcher)[1] if whom == "one" else launcher.pid, signal.SIGTERM)
         _, err = launcher.communicate(timeout=TIMEOUT)
         assert err.count("training was interrupted after step") == 1
@@ -94,41 +84,37 @@ def test_sigterm_saves_a_checkpoint_to_resume_from(
             assert launcher.returncode in (130, 143), err
             assert "Traceback" not in err
         arguments = ["train", "--resume", "runs/cut"]
-    resumed = launch(start, place, *arguments)
-    _, err = resumed.communicate(timeout=TIMEOUT)
+    resumed = launch(*arguments, torchrun=True)
+    out, err = resumed.communicate(timeout=TIMEOUT)
     assert resumed.returncode == 0, err
-    (whole,) = (unbroken / "runs").iterdir()
-    assert weights(place / "runs/cut") == weights(whole)
-
-
-def test_a_killed_process_is_restarted(start: Start, place: Path, unbroken: Path) -> None:
-    """With --max-restarts the run resumes from its last checkpoint, to the same weights."""
-    options = ("--name", "killed", "--max-restarts", "3", "--checkpoint-every", "10")
-    launcher = launch(start, place, *TRAIN, *options)
-    assert launcher.stdout is not None
-    assert launcher.stdout.readline().startswith("custom on digits")
-    os.kill(workers(launcher)[1], signal.SIGKILL)
-    out, err = launcher.communicate(timeout=TIMEOUT)
-    assert launcher.returncode == 0, err
     assert out.count("test accuracy") == 1
-    (whole,) = (unbroken / "runs").iterdir()
-    assert weights(place / "runs/killed") == weights(whole)
+    assert [path.name for path in (place / "runs").iterdir()] == ["cut"]
+    assert [path.name for path in place.glob("*.pth")] == ["digits_vggnet.pth"]
+    ended = place / "runs" / "cut" / "model.safetensors"
+    assert ended.read_bytes()[-4000:] == unbroken.read_bytes()[-4000:]  # weights
+
+
+def wait_for_training(launcher: subprocess.Popen[str]) -> None:
+    """Read what it prints until it says what it trains."""
+    assert launcher.stdout is not None
+    while not launcher.stdout.readline().startswith("custom on digits"):
+        assert launcher.poll() is None
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_run_ends_the_same(processes: int) -> None:
+def test_a_killed_run_ends_the_same(fork: Start, processes: int) -> None:
     """With every recipe: after the first step, mid-epoch, at its end, before the last step."""
     script = Path(__file__).parents[2] / "benchmarks" / "stress" / "resume_matrix.py"
-    command = [sys.executable, script, "--processes", str(processes)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("equal") == 12
+    matrix = fork(script, "--processes", processes)
+    out, err = matrix.communicate(timeout=TIMEOUT)
+    assert matrix.returncode == 0, out + err
+    assert out.count("equal") == 12
 
 
-def test_a_failure_is_reported_once(start: Start, place: Path) -> None:
+def test_a_failure_is_reported_once(launch: Launch, place: Path) -> None:
     """An error of the main process, which ends the others too, is one line."""
     (place / "runs" / "taken").mkdir(parents=True)
-    launcher = launch(start, place, *TRAIN, "--name", "taken")
+    launcher = launch(*TRAIN, "--name", "taken")
     out, err = launcher.communicate(timeout=TIMEOUT)
     assert (launcher.returncode, out) == (2, "")
     errors = [one for one in err.splitlines() if not one.startswith("vggnet: warning: ")]
@@ -136,13 +122,13 @@ def test_a_failure_is_reported_once(start: Start, place: Path) -> None:
     assert errors[0].startswith("vggnet: ")
 
 
-def test_processes_that_would_share_a_gpu_are_refused(start: Start, tmp_path: Path) -> None:
+def test_processes_that_would_share_a_gpu_are_refused(fork: Start, tmp_path: Path) -> None:
     """--device cuda:0 with two processes is an error before anything is written."""
-    launcher = launch(start, tmp_path, "train", "--device", "cuda:0")
-    _, err = launcher.communicate(timeout=TIMEOUT)
-    assert launcher.returncode == 2
-    assert "--device cuda:0 would be shared by 2 processes; use --device cuda" in err
-    assert "Traceback" not in err
+    found = train_two(fork, (tmp_path, tmp_path), "train", "--device", "cuda:0")
+    assert 2 in [code for code, _ in found]
+    errors = "".join(error for _, error in found)
+    assert "--device cuda:0 would be shared by 2 processes; use --device cuda" in errors
+    assert "Traceback" not in errors
     assert not (tmp_path / "runs").exists()
 
 
@@ -160,22 +146,18 @@ def test_a_missing_address_is_reported(
     assert len(done.err.splitlines()) == 1
 
 
-def test_processes_with_different_images_are_refused(start: Start, tmp_path: Path) -> None:
+def test_processes_with_different_images_are_refused(fork: Start, tmp_path: Path) -> None:
     """As on a machine with an old copy: no step is taken, and that process reports it."""
-    places = {"LOCAL_WORLD_SIZE": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
-    places |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
-    processes = []
-    for rank in range(2):
+    folders = (tmp_path / "0", tmp_path / "1")
+    for rank, folder in enumerate(folders):
         for number in range(20):
-            path = tmp_path / str(rank) / "images" / "ab"[number % 2] / f"{number}.png"
+            path = folder / "images" / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (8, 8), 10 * number + rank).save(path)
-        command = (sys.executable, "-m", "vggnet", "train", "--dataset", "images", "--threads", "1")
-        environment = {**places, "RANK": str(rank)}
-        processes.append(start(*command, cwd=tmp_path / str(rank), env=environment))
-    said = [process.communicate(timeout=TIMEOUT)[1] for process in processes]
-    assert [process.returncode for process in processes] == [1, 1]
-    assert "process 1 has other images of images than process 0" in said[1]
-    assert "Traceback" not in "".join(said)
+    train = ("train", "--dataset", "images", "--threads", "1")
+    (first, _), (second, said) = train_two(fork, folders, *train)
+    assert (first, second) == (1, 1)
+    assert "process 1 has other images of images than process 0" in said
+    assert "Traceback" not in said
     assert not list(tmp_path.rglob("*.pth"))
     assert not list(tmp_path.rglob("runs/*"))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,8 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import owned_processes
+from conftest import Start, owned_processes
 from vggnet.data.dataset import LabeledImages
+
+Forks = Callable[[], AbstractContextManager[Start]]
 
 SITE = "http://app.example:3000"
 TOKEN = "a-long-token"
@@ -30,14 +31,17 @@ import vggnet
 from vggnet.serve.access import Access
 from vggnet.serve.limits import Limits
 from vggnet.serve.server import serve
-model, limits = sys.argv[1:]
+model, files, limits = sys.argv[1:]
+if int(files):
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), int(files)))
 logging.basicConfig(format="vggnet: %(message)s")
 serve(
     {"model": vggnet.load(model)}, Access("127.0.0.1"), host="127.0.0.1", port=0, threads=1,
     limits=Limits(**json.loads(limits)), announce=lambda url: print("Serving at", url, flush=True),
 )
 """
-"""Serves a model with other limits than the command line's."""
+"""Serves a model with other limits than the command line's, and perhaps few open files."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Running:
     """A server that listens."""
 
     url: str
-    process: subprocess.Popen[str]
+    process: Any
     log: Path
     """What it wrote to standard error."""
 
@@ -76,12 +80,10 @@ def _peak_memory(process: int) -> float:
 
 
 @contextmanager
-def running(
-    log: Path, *command: str, before: Callable[[], None] | None = None
-) -> Iterator[Running]:
+def running(forks: Forks, log: Path, *command: str) -> Iterator[Running]:
     """Run a server until the end of the context."""
-    with log.open("w") as errors, owned_processes() as start:
-        process = start(sys.executable, *command, stderr=errors, preexec_fn=before)
+    with log.open("w") as errors, forks() as fork:
+        process = fork(*command, stderr=errors)
         assert process.stdout is not None
         line = process.stdout.readline()
         assert " at http://" in line, log.read_text()
@@ -89,13 +91,17 @@ def running(
 
 
 @pytest.fixture(scope="session")
-def serving(digit_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Running]:
+def serving(
+    digit_model: Path, tmp_path_factory: pytest.TempPathFactory, forks: Forks
+) -> Callable[..., AbstractContextManager[Running]]:
     """Run `vggnet serve` on a free port, as a context; by default with one small model."""
 
-    def run(*arguments: object, models: tuple[Path, ...] = (digit_model,)) -> Iterator[Running]:
+    def run(
+        *arguments: object, models: tuple[Path, ...] = (digit_model,)
+    ) -> AbstractContextManager[Running]:
         options = ("--port", "0", "--threads", "1", *map(str, arguments))
         log = tmp_path_factory.mktemp("log") / "stderr"
-        return running(log, "-m", "vggnet", "serve", *map(str, models), *options)
+        return running(forks, log, "-m", "vggnet", "serve", *map(str, models), *options)
 
     return run
 
@@ -141,13 +147,15 @@ def proxy(upstream: Running, host: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def limited(digit_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Running]:
-    """Run a server with some limits, as a context."""
+def limited(
+    digit_model: Path, tmp_path_factory: pytest.TempPathFactory, forks: Forks
+) -> Callable[..., AbstractContextManager[Running]]:
+    """Run a server with some limits, as a context; `files` is how many it may open, or 0."""
 
-    def run(before: Callable[[], None] | None = None, **limits: float) -> Iterator[Running]:
+    def run(files: int = 0, **limits: float) -> AbstractContextManager[Running]:
         log = tmp_path_factory.mktemp("log") / "stderr"
-        command = ("-c", LIMITED, str(digit_model), json.dumps(limits))
-        return running(log, *command, before=before)
+        command = ("-c", LIMITED, str(digit_model), str(files), json.dumps(limits))
+        return running(forks, log, *command)
 
     return run
 

@@ -33,13 +33,9 @@ TASK = {"kind": "predict", "content_type": "", "shape": [1, 28, 28], "reading": 
 @pytest.fixture(scope="module")
 def tight(limited: Any) -> Iterator[Running]:
     """A server with short deadlines, few bodies at once, and 400 file descriptors."""
-    resource = pytest.importorskip("resource")
-
-    def few_files() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
-
+    pytest.importorskip("resource")
     limits = {"header_seconds": 3, "receive_seconds": 3, "send_seconds": 1, "open_bodies": 30}
-    with limited(few_files, wait_seconds=60, **limits) as one:
+    with limited(files=400, wait_seconds=60, **limits) as one:
         yield one
 
 

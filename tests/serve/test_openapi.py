@@ -13,7 +13,7 @@ from schemathesis import GenerationMode
 from .conftest import Running, read_metrics
 
 FEW = settings(
-    max_examples=12,
+    max_examples=5,
     deadline=None,
     database=None,
     phases=[Phase.generate],
