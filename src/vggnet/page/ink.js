@@ -144,8 +144,8 @@ function alongBothAxes({ width, height, data }, filter) {
 
 // The number of pixels of each darkness, in steps of 1/255.
 function countLevels({ data }) {
-  const counts = new Float64Array(256);
-  for (let at = 0; at < data.length; at++) counts[Math.trunc(Math.fround(255 * data[at]))]++;
+  const counts = new Uint32Array(256);
+  for (let at = 0; at < data.length; at++) counts[Math.fround(255 * data[at]) | 0]++;
   return counts;
 }
 

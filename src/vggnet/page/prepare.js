@@ -117,7 +117,8 @@ function look(region) {
   const whole = found.amount;
   const shadows = found.darkness < RIM ? findShadows(whole) : null;
   const mask = new Uint8Array(whole.data.length);
-  for (let at = 0; at < mask.length; at++) mask[at] = whole.data[at] > 0.5 && !shadows?.[at];
+  for (let at = 0; at < mask.length; at++)
+    mask[at] = whole.data[at] > 0.5 && !(shadows && shadows[at]) ? 1 : 0;
   const box = findBox(mask, whole.width, whole.height);
   if (!box) return null;
   const top = Math.max(0, box.top - SOFT);
@@ -195,7 +196,7 @@ function findShadows(ink) {
 // The mask of the pixels with some labels.
 function choose(labels, chosen) {
   const mask = new Uint8Array(labels.length);
-  for (let at = 0; at < mask.length; at++) mask[at] = labels[at] && chosen.has(labels[at]);
+  for (let at = 0; at < mask.length; at++) mask[at] = labels[at] && chosen.has(labels[at]) ? 1 : 0;
   return mask;
 }
 
