@@ -18,10 +18,10 @@ from PIL import Image
 
 import vggnet as package
 from conftest import Outcome
-from handwriting import CHROMIUM, DIGITS, chromium, draw, settled
+from handwriting import CHROMIUM, DIGITS, draw, settled
 from vggnet.artifacts.export.program import EndToEndModel
 from vggnet.artifacts.model_card import ModelCard
-from vggnet.artifacts.model_file import LoadedModel, load_model, save_model
+from vggnet.artifacts.model_file import LoadedModel, save_model
 from vggnet.config import ModelConfig
 from vggnet.data.dataset import Dataset
 from vggnet.engine.calibration import Calibration
@@ -34,22 +34,6 @@ Command = Callable[..., Outcome]
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here")
-
-
-@pytest.fixture(scope="module")
-def exported(digit_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page with a network that reads digits."""
-    model = EndToEndModel(load_model(digit_model))
-    path = tmp_path_factory.mktemp("page") / "digits.html"
-    path.write_text(render_page(model, True, 8), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A browser without a window."""
-    with chromium() as one:
-        yield one
 
 
 @pytest.fixture(params=[390, 1280])

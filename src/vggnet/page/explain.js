@@ -19,9 +19,11 @@ export function describeLayers(network) {
 // The feature maps of the last prediction: bytes, 255 for the largest value of the layer.
 export function renderMaps(network) {
   return network.layers.filter(hasMaps).map(({ channels, side, values }) => {
-    const shown = values.subarray(0, Math.min(MOST_MAPS, channels) * side * side);
-    const most = shown.reduce((one, other) => Math.max(one, other), 0);
-    return Uint8Array.from(shown, (value) => (most ? (255 * value) / most : 0));
+    const bytes = new Uint8Array(Math.min(MOST_MAPS, channels) * side * side);
+    let most = 0;
+    for (let at = 0; at < bytes.length; at++) most = Math.max(most, values[at]);
+    if (most) for (let at = 0; at < bytes.length; at++) bytes[at] = (255 * values[at]) / most;
+    return bytes;
   });
 }
 

@@ -14,11 +14,12 @@ const LEAST_CONTRAST = 5;
 // Returns {amount, darkness}, a plane of 0 to 1 and a number, or null if there is no ink.
 export function findInk(channels) {
   const found = channels.map(findDarkness);
+  const counts = found.map(countLevels);
   // A channel counts as much as the ink shows in it.
-  const weights = found.map((plane) => Math.fround(strength(plane) ** 2));
+  const weights = counts.map((one) => Math.fround(strength(one) ** 2));
   const sum = weights.reduce((total, one) => total + one, 0);
   if (sum === 0) return null;
-  if (found.length === 1) return scale(found[0]);
+  if (found.length === 1) return scale(found[0], counts[0]);
   const average = makePlane(found[0].width, found[0].height);
   for (let at = 0; at < average.data.length; at++) {
     let total = 0;
@@ -26,7 +27,7 @@ export function findInk(channels) {
       total = Math.fround(total + Math.fround(found[index].data[at] * weights[index]));
     average.data[at] = total / Math.fround(sum);
   }
-  return scale(average);
+  return scale(average, countLevels(average));
 }
 
 // The fraction of the paper's light that is missing on each pixel, 0 to 1.
@@ -45,7 +46,9 @@ function findDarkness(bytes) {
 }
 
 function invert(plane) {
-  return { ...plane, data: plane.data.map((value) => 255 - value) };
+  const inverted = makePlane(plane.width, plane.height);
+  for (let at = 0; at < inverted.data.length; at++) inverted.data[at] = 255 - plane.data[at];
+  return inverted;
 }
 
 function shrink(plane) {
@@ -69,30 +72,37 @@ function isLightOnDark(small) {
 function estimatePaper(small, width, height) {
   const reach = Math.max(1, roundEven((WINDOW * Math.min(small.width, small.height)) / 2));
   const closed = negate(findMaxima(negate(findMaxima(small, reach)), reach));
-  return resize(blur(closed, 2 * Math.floor(reach / 2) + 1), width, height, "bilinear");
+  const smooth = blur(closed, 2 * Math.floor(reach / 2) + 1);
+  const [light] = smooth.data;
+  if (smooth.data.some((value) => value !== light)) return resize(smooth, width, height, "bilinear");
+  const even = makePlane(width, height);
+  even.data.fill(light);
+  return even;
 }
 
 // Average over a window of `side`×`side`; beyond the edge, its last pixels repeat.
 function blur(plane, side) {
   const reach = (side - 1) / 2;
-  return alongBothAxes(plane, (line) => {
-    const at = (place) => line[Math.min(line.length - 1, Math.max(0, place))];
+  return alongBothAxes(plane, (line, result) => {
+    const last = line.length - 1;
     let sum = 0;
-    for (let place = -reach; place <= reach; place++) sum += at(place);
-    const result = new Float32Array(line.length);
-    for (let place = 0; place < line.length; place++) {
+    for (let place = -reach; place <= reach; place++) sum += line[clamp(place, last)];
+    for (let place = 0; place <= last; place++) {
       result[place] = sum / side;
-      sum += at(place + reach + 1) - at(place - reach);
+      sum += line[clamp(place + reach + 1, last)] - line[clamp(place - reach, last)];
     }
-    return result;
   });
 }
 
+function clamp(place, last) {
+  return place < 0 ? 0 : place > last ? last : place;
+}
+
 // The largest value of a window that reaches so far from each pixel.
-export function findMaxima(plane, reach) {
-  return alongBothAxes(plane, (line) => {
-    const result = new Float32Array(line.length);
-    const kept = new Int32Array(line.length); // places whose values fall: the first is the largest
+function findMaxima(plane, reach) {
+  const kept = new Int32Array(Math.max(plane.width, plane.height));
+  return alongBothAxes(plane, (line, result) => {
+    // `kept` holds places whose values fall: the first is the largest.
     let [first, count] = [0, 0];
     for (let next = 0; next < line.length + reach; next++) {
       if (next < line.length) {
@@ -104,31 +114,38 @@ export function findMaxima(plane, reach) {
       if (kept[first] < place - reach) first++;
       result[place] = line[kept[first]];
     }
-    return result;
   });
 }
 
 function negate(plane) {
-  return { ...plane, data: plane.data.map((value) => -value) };
+  const negative = makePlane(plane.width, plane.height);
+  for (let at = 0; at < negative.data.length; at++) negative.data[at] = -plane.data[at];
+  return negative;
 }
 
+// Filter the columns, then the rows. `filter` takes a line and where to write the result.
 function alongBothAxes({ width, height, data }, filter) {
-  const down = makePlane(width, height);
+  const result = makePlane(width, height);
   const column = new Float32Array(height);
+  const filtered = new Float32Array(height);
   for (let x = 0; x < width; x++) {
     for (let y = 0; y < height; y++) column[y] = data[y * width + x];
-    const filtered = filter(column);
-    for (let y = 0; y < height; y++) down.data[y * width + x] = filtered[y];
+    filter(column, filtered);
+    for (let y = 0; y < height; y++) result.data[y * width + x] = filtered[y];
   }
-  for (let y = 0; y < height; y++)
-    down.data.set(filter(down.data.slice(y * width, (y + 1) * width)), y * width);
-  return down;
+  const row = new Float32Array(width);
+  for (let start = 0; start < result.data.length; start += width) {
+    const line = result.data.subarray(start, start + width);
+    row.set(line);
+    filter(row, line);
+  }
+  return result;
 }
 
 // The number of pixels of each darkness, in steps of 1/255.
 function countLevels({ data }) {
-  const counts = new Float64Array(256);
-  for (let at = 0; at < data.length; at++) counts[Math.trunc(Math.fround(255 * data[at]))]++;
+  const counts = new Uint32Array(256);
+  for (let at = 0; at < data.length; at++) counts[Math.fround(255 * data[at]) | 0]++;
   return counts;
 }
 
@@ -139,8 +156,7 @@ function median(counts) {
 }
 
 // How dark the ink is, or 0 if it is not darker than the paper's grain.
-function strength(darkness) {
-  const counts = countLevels(darkness);
+function strength(counts) {
   const middle = median(counts);
   const apart = new Float64Array(256);
   counts.forEach((count, level) => (apart[Math.abs(level - middle)] += count));
@@ -162,13 +178,12 @@ function inkLevel(counts) {
   return last(atLeast[half] / 2) / 255;
 }
 
-function scale(darkness) {
-  const counts = countLevels(darkness);
+function scale({ width, height, data }, counts) {
   const level = inkLevel(counts);
   const low = Math.min(0.4 * level, (2 * median(counts)) / 255);
   const [lowest, range] = [Math.fround(low), Math.fround(level - low)];
-  const data = darkness.data.map((value) =>
-    Math.min(1, Math.max(0, Math.fround(value - lowest) / range)),
-  );
-  return { amount: { ...darkness, data }, darkness: level };
+  const amount = makePlane(width, height);
+  for (let at = 0; at < data.length; at++)
+    amount.data[at] = Math.min(1, Math.max(0, Math.fround(data[at] - lowest) / range));
+  return { amount, darkness: level };
 }

@@ -13,6 +13,7 @@ export class Network {
       layer.inputs = { channels, side: size };
       if (layer.kind === "convolution") {
         layer.weights = weights(layer, layer.outputs, channels * layer.kernel ** 2);
+        layer.padded = new Float32Array(channels * (size + 2) ** 2);
         channels = layer.outputs;
       } else if (layer.kind === "linear") {
         layer.weights = weights(layer, layer.outputs, channels * size * size);
@@ -94,50 +95,70 @@ function decode(base64) {
 
 const RUN = { convolution: convolve, normalization: normalize, pool, linear: connect };
 
-// With ReLU. The image gets a border of zeros, so that the inner loop needs no conditions.
-function convolve({ inputs, kernel, outputs, weights, bias, values }, image) {
+// With ReLU.
+function convolve(layer, image) {
+  (layer.kernel === 3 ? convolve3 : convolve1)(layer, image);
+}
+
+// Four pixels, 2×2, at a time, as a pool halves each side evenly: most values that are loaded count
+// for several pixels, and the sums stay in registers. `padded` has a border of zeros, so that the
+// inner loop needs no conditions.
+function convolve3({ inputs, outputs, weights, bias, values, padded }, image) {
   const { channels, side } = inputs;
-  const margin = (kernel - 1) / 2;
-  const row = side + 2 * margin;
-  const padded = margin ? new Float32Array(channels * row * row) : image;
-  for (let line = 0; margin && line < channels * side; line++) {
-    const [channel, y] = [Math.floor(line / side), line % side];
-    padded.set(
-      image.subarray(line * side, (line + 1) * side),
-      (channel * row + y + margin) * row + margin,
-    );
-  }
-  for (let output = 0; output < outputs; output++)
-    values.fill(bias[output], output * side * side, (output + 1) * side * side);
-  const add = kernel === 3 ? addFilter3 : addFilter1;
-  for (let output = 0; output < outputs; output++)
-    for (let channel = 0; channel < channels; channel++)
-      add(values, output * side * side, padded, channel * row * row, side, weights,
-        (output * channels + channel) * kernel * kernel);
-  for (let at = 0; at < values.length; at++) if (values[at] < 0) values[at] = 0;
-}
-
-function addFilter3(values, to, padded, from, side, weights, at) {
-  const a = weights[at], b = weights[at + 1], c = weights[at + 2];
-  const d = weights[at + 3], e = weights[at + 4], f = weights[at + 5];
-  const g = weights[at + 6], h = weights[at + 7], i = weights[at + 8];
   const row = side + 2;
-  for (let y = 0; y < side; y++) {
-    let upper = from + y * row;
-    let middle = upper + row;
-    let lower = middle + row;
-    const stop = to + side;
-    for (; to < stop; to++, upper++, middle++, lower++)
-      values[to] +=
-        a * padded[upper] + b * padded[upper + 1] + c * padded[upper + 2] +
-        d * padded[middle] + e * padded[middle + 1] + f * padded[middle + 2] +
-        g * padded[lower] + h * padded[lower + 1] + i * padded[lower + 2];
+  const size = row * row;
+  for (let line = 0; line < channels * side; line++) {
+    const to = Math.floor(line / side) * size + ((line % side) + 1) * row + 1;
+    padded.set(image.subarray(line * side, (line + 1) * side), to);
   }
+  for (let output = 0; output < outputs; output++)
+    for (let y = 0; y < side; y += 2)
+      for (let x = 0; x < side; x += 2) {
+        let one = bias[output];
+        let right = one;
+        let below = one;
+        let across = one;
+        let from = y * row + x;
+        const stop = (output + 1) * channels * 9;
+        for (let at = output * channels * 9; at < stop; at += 9, from += size) {
+          const a = weights[at], b = weights[at + 1], c = weights[at + 2];
+          const d = weights[at + 3], e = weights[at + 4], f = weights[at + 5];
+          const g = weights[at + 6], h = weights[at + 7], i = weights[at + 8];
+          const second = from + row;
+          const third = second + row;
+          const fourth = third + row;
+          const k0 = padded[from], k1 = padded[from + 1];
+          const k2 = padded[from + 2], k3 = padded[from + 3];
+          const l0 = padded[second], l1 = padded[second + 1];
+          const l2 = padded[second + 2], l3 = padded[second + 3];
+          const m0 = padded[third], m1 = padded[third + 1];
+          const m2 = padded[third + 2], m3 = padded[third + 3];
+          const n0 = padded[fourth], n1 = padded[fourth + 1];
+          const n2 = padded[fourth + 2], n3 = padded[fourth + 3];
+          one += a * k0 + b * k1 + c * k2 + d * l0 + e * l1 + f * l2 + g * m0 + h * m1 + i * m2;
+          right += a * k1 + b * k2 + c * k3 + d * l1 + e * l2 + f * l3 + g * m1 + h * m2 + i * m3;
+          below += a * l0 + b * l1 + c * l2 + d * m0 + e * m1 + f * m2 + g * n0 + h * n1 + i * n2;
+          across += a * l1 + b * l2 + c * l3 + d * m1 + e * m2 + f * m3 + g * n1 + h * n2 + i * n3;
+        }
+        const to = (output * side + y) * side + x;
+        values[to] = Math.max(0, one);
+        values[to + 1] = Math.max(0, right);
+        values[to + side] = Math.max(0, below);
+        values[to + side + 1] = Math.max(0, across);
+      }
 }
 
-function addFilter1(values, to, image, from, side, weights, at) {
-  const weight = weights[at];
-  for (let place = 0; place < side * side; place++) values[to + place] += weight * image[from + place];
+function convolve1({ inputs, outputs, weights, bias, values }, image) {
+  const { channels, side } = inputs;
+  const size = side * side;
+  for (let output = 0; output < outputs; output++) {
+    const map = values.subarray(output * size, (output + 1) * size).fill(bias[output]);
+    for (let channel = 0; channel < channels; channel++) {
+      const weight = weights[output * channels + channel];
+      for (let at = 0; at < size; at++) map[at] += weight * image[channel * size + at];
+    }
+    for (let at = 0; at < size; at++) map[at] = Math.max(0, map[at]);
+  }
 }
 
 // torch.nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2), across channels.
@@ -166,9 +187,15 @@ function pool({ channels, side, values }, image) {
 
 function connect({ outputs, relu, weights, bias, values }, inputs) {
   for (let output = 0; output < outputs; output++) {
-    let sum = bias[output];
     const start = output * inputs.length;
-    for (let at = 0; at < inputs.length; at++) sum += weights[start + at] * inputs[at];
+    let [even, odd] = [bias[output], 0]; // two sums, as one addition waits for the one before
+    let at = 0;
+    for (; at + 1 < inputs.length; at += 2) {
+      even += weights[start + at] * inputs[at];
+      odd += weights[start + at + 1] * inputs[at + 1];
+    }
+    if (at < inputs.length) even += weights[start + at] * inputs[at];
+    const sum = even + odd;
     values[output] = relu && sum < 0 ? 0 : sum;
   }
 }

@@ -9,11 +9,11 @@ import { Pad } from "./pad.js";
 import { ServerEngine } from "./server.js";
 import { text, translate } from "./text.js";
 
-const PAUSE_MS = 60; // between two requests; bars that change faster cannot be read
 const DIGITS = [..."0123456789"];
 const MOST_BARS = 16; // with more classes, there are bars for the most probable ones
 
 const own = find("model-data") !== null;
+const PAUSE_MS = own ? 0 : 60; // between two requests; a server has other visitors
 const engine = own
   ? new OwnEngine(find("model-data").textContent, find("worker-source").textContent)
   : new ServerEngine(text.busy);

@@ -3,7 +3,7 @@
 
 import { findComponents } from "./components.js";
 import { drawDigit } from "./draw.js";
-import { findInk, findMaxima } from "./ink.js";
+import { findInk } from "./ink.js";
 import { makePlane, reduce, resize, roundEven } from "./resample.js";
 
 const WORK_SIDE = 512;
@@ -21,8 +21,7 @@ const SOFT = 2;
 export function see(image, drawn, [channels, height, width]) {
   let planes = split(image);
   if (drawn) {
-    const isGrey = planes.every((plane) => plane.data.every((v, at) => v === planes[0].data[at]));
-    const ink = findDrawing(isGrey ? planes.slice(0, 1) : planes);
+    const ink = findDrawing(planes);
     if (!ink) return null;
     planes = [{ width: 28, height: 28, data: drawDigit(ink) }];
   }
@@ -33,13 +32,20 @@ export function see(image, drawn, [channels, height, width]) {
   return result;
 }
 
-// Planes of red, green and blue.
-function split({ width, height, data }) {
-  return [0, 1, 2].map((channel) => {
-    const plane = makePlane(width, height, Uint8Array);
-    for (let at = 0; at < plane.data.length; at++) plane.data[at] = data[4 * at + channel];
+// Planes of red, green and blue; one plane if they are the same.
+function split(image) {
+  const channels = isGrey(image) ? [0] : [0, 1, 2];
+  return channels.map((channel) => {
+    const plane = makePlane(image.width, image.height, Uint8Array);
+    for (let at = 0; at < plane.data.length; at++) plane.data[at] = image.data[4 * at + channel];
     return plane;
   });
+}
+
+function isGrey({ data }) {
+  for (let at = 0; at < data.length; at += 4)
+    if (data[at] !== data[at + 1] || data[at] !== data[at + 2]) return false;
+  return true;
 }
 
 function toGrey([red, green, blue]) {
@@ -111,7 +117,8 @@ function look(region) {
   const whole = found.amount;
   const shadows = found.darkness < RIM ? findShadows(whole) : null;
   const mask = new Uint8Array(whole.data.length);
-  for (let at = 0; at < mask.length; at++) mask[at] = whole.data[at] > 0.5 && !shadows?.[at];
+  for (let at = 0; at < mask.length; at++)
+    mask[at] = whole.data[at] > 0.5 && !(shadows && shadows[at]) ? 1 : 0;
   const box = findBox(mask, whole.width, whole.height);
   if (!box) return null;
   const top = Math.max(0, box.top - SOFT);
@@ -124,7 +131,8 @@ function look(region) {
   if (areCrumbs(parts)) return null;
   const kept = new Set(parts.map(({ label }) => label));
   const drawn = spread(choose(labels, kept), ink, SOFT);
-  return { ink: { ...ink, data: ink.data.map((v, at) => (drawn[at] ? v : 0)) }, parts, top, left };
+  for (let at = 0; at < drawn.length; at++) if (!drawn[at]) ink.data[at] = 0;
+  return { ink, parts, top, left };
 }
 
 function findBox(mask, width, height) {
@@ -143,12 +151,13 @@ function findBox(mask, width, height) {
 // Keep the parts that are strokes: not much smaller or paler than the largest one.
 function dropDirt(ink, labels, parts) {
   const large = parts.filter((part) => part.area >= SPECK * parts[0].area);
-  const levels = new Map(large.map(({ label }) => [label, new Int32Array(256)]));
-  labels.forEach((label, at) => {
-    const counts = levels.get(label);
+  const levels = []; // of the labels of large parts
+  for (const { label } of large) levels[label] = new Int32Array(256);
+  for (let at = 0; at < labels.length; at++) {
+    const counts = labels[at] && levels[labels[at]];
     if (counts) counts[Math.trunc(Math.fround(255 * ink[at]))]++;
-  });
-  const darkness = ({ label, area: count }) => quantile(levels.get(label), count);
+  }
+  const darkness = ({ label, area: count }) => quantile(levels[label], count);
   return large.filter((part) => darkness(part) >= Math.fround(PALE * darkness(large[0])));
 }
 
@@ -187,12 +196,26 @@ function findShadows(ink) {
 // The mask of the pixels with some labels.
 function choose(labels, chosen) {
   const mask = new Uint8Array(labels.length);
-  for (let at = 0; at < mask.length; at++) mask[at] = chosen.has(labels[at]);
+  for (let at = 0; at < mask.length; at++) mask[at] = labels[at] && chosen.has(labels[at]) ? 1 : 0;
   return mask;
 }
 
+// Add the pixels up to `reach` away to a mask: along the columns, then along the rows.
 function spread(mask, { width, height }, reach) {
-  return findMaxima({ width, height, data: mask }, reach).data;
+  const down = new Uint8Array(mask.length);
+  for (let at = 0; at < mask.length; at++) {
+    if (!mask[at]) continue;
+    for (let to = at - reach * width; to <= at + reach * width; to += width)
+      if (to >= 0 && to < mask.length) down[to] = 1;
+  }
+  const result = new Uint8Array(mask.length);
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) {
+      if (!down[y * width + x]) continue;
+      const stop = Math.min(width, x + reach + 1);
+      for (let to = Math.max(0, x - reach); to < stop; to++) result[y * width + to] = 1;
+    }
+  return result;
 }
 
 // The box of a drawing in the whole image, with some paper around it.

@@ -35,61 +35,64 @@ export function resize(plane, width, height, filter, box = [0, 0, plane.width, p
   return result;
 }
 
-// The first source pixel and the weights of each target pixel along one axis.
+// The first source pixel and the number of weights of each target pixel along one axis, and `room`
+// weights for each of them.
 function weigh(length, from, to, count, name) {
   const [support, filter] = FILTERS[name];
   const scale = Math.fround(to - from) / count;
   const wider = Math.max(1, scale);
-  return Array.from({ length: count }, (_, place) => {
+  const room = 2 * Math.ceil(support * wider) + 1;
+  const [firsts, counts] = [new Int32Array(count), new Int32Array(count)];
+  const weights = new Float64Array(count * room);
+  for (let place = 0; place < count; place++) {
     const center = from + (place + 0.5) * scale;
     const first = Math.max(0, Math.trunc(center - support * wider + 0.5));
     const last = Math.min(length, Math.trunc(center + support * wider + 0.5));
-    const weights = [];
-    for (let at = first; at < last; at++) weights.push(filter((at - center + 0.5) * (1 / wider)));
-    const sum = weights.reduce((total, one) => total + one, 0);
-    return { first, weights: sum ? weights.map((one) => one / sum) : weights };
-  });
+    [firsts[place], counts[place]] = [first, last - first];
+    const own = weights.subarray(place * room, place * room + last - first);
+    let sum = 0;
+    for (let at = 0; at < own.length; at++) {
+      own[at] = filter((first + at - center + 0.5) * (1 / wider));
+      sum += own[at];
+    }
+    if (sum) for (let at = 0; at < own.length; at++) own[at] /= sum;
+  }
+  return { firsts, counts, weights, room };
 }
 
 const FRACTION = 2 ** 22; // bytes are scaled in integers, with 22 bits after the point
 
 function finish(data, taps) {
-  if (data instanceof Float32Array) return { taps, round: (sum) => sum };
-  const whole = taps.map(({ first, weights }) => ({
-    first,
-    weights: weights.map((one) => Math.trunc(one * FRACTION + Math.sign(one) * 0.5)),
-  }));
+  if (data instanceof Float32Array) return { ...taps, round: (sum) => sum };
+  const weights = taps.weights.map((one) => Math.trunc(one * FRACTION + Math.sign(one) * 0.5));
   const round = (sum) => Math.min(255, Math.max(0, Math.floor((sum + FRACTION / 2) / FRACTION)));
-  return { taps: whole, round };
+  return { ...taps, weights, round };
 }
 
-function scaleRows({ width, height, data }, count, exact) {
-  const { taps, round } = finish(data, exact);
+function scaleRows({ width, height, data }, count, taps) {
+  const { firsts, counts, weights, room, round } = finish(data, taps);
   const result = makePlane(count, height, data.constructor);
-  for (let x = 0; x < count; x++) {
-    const { first, weights } = taps[x];
-    for (let y = 0; y < height; y++) {
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < count; x++) {
+      const first = y * width + firsts[x];
       let sum = 0;
-      for (let tap = 0; tap < weights.length; tap++)
-        sum += data[y * width + first + tap] * weights[tap];
+      for (let tap = 0; tap < counts[x]; tap++) sum += data[first + tap] * weights[x * room + tap];
       result.data[y * count + x] = round(sum);
     }
-  }
   return result;
 }
 
-function scaleColumns({ width, data }, count, exact) {
-  const { taps, round } = finish(data, exact);
+function scaleColumns({ width, data }, count, taps) {
+  const { firsts, counts, weights, room, round } = finish(data, taps);
   const result = makePlane(width, count, data.constructor);
-  for (let y = 0; y < count; y++) {
-    const { first, weights } = taps[y];
+  for (let y = 0; y < count; y++)
     for (let x = 0; x < width; x++) {
+      const first = firsts[y] * width + x;
       let sum = 0;
-      for (let tap = 0; tap < weights.length; tap++)
-        sum += data[(first + tap) * width + x] * weights[tap];
+      for (let tap = 0; tap < counts[y]; tap++)
+        sum += data[first + tap * width] * weights[y * room + tap];
       result.data[y * width + x] = round(sum);
     }
-  }
   return result;
 }
 
