@@ -56,8 +56,8 @@ def test_the_maximally_activating_images_are_found(mnist: Dataset) -> None:
         stages = trace(model.network, model.preprocess(torch.tensor(others))).stages
     for stage, values in zip(view.stages, stages, strict=True):
         assert np.allclose(stage.maps, values[5], atol=1e-5)
-        assert len(stage.activating) == 2
-        for one in stage.activating:
+        assert len(stage.top_activations) == 2
+        for one in stage.top_activations:
             peaks = values[:, one.channel].amax((1, 2))
             assert list(one.images) == peaks.topk(3).indices.tolist()
             for image, place in zip(one.images, one.places, strict=True):

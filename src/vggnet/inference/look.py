@@ -44,7 +44,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class MaximallyActivating:
+class TopActivations:
     """The images that activate a channel most, and where."""
 
     channel: int
@@ -61,7 +61,7 @@ class StageView:
     maps: Floats
     """The feature map of the image, (C, S, S)."""
     field: Field
-    activating: tuple[MaximallyActivating, ...]
+    top_activations: tuple[TopActivations, ...]
     """For the channels that the image activates most; empty without a set of images."""
 
 
@@ -111,7 +111,9 @@ def look(
     maps = [one[0].cpu() for one in _stages(classifier, image[np.newaxis])]
     chosen = [one.amax((1, 2)).topk(min(channels, len(one))).indices for one in maps]
     found = (
-        [()] * len(maps) if others is None else _find_activating(classifier, others, chosen, most)
+        [()] * len(maps)
+        if others is None
+        else _find_top_activations(classifier, others, chosen, most)
     )
     first = next(one for one in network.modules() if isinstance(one, nn.Conv2d))
     size, (height, width) = network.config.image_size, image.shape[1:]
@@ -121,8 +123,8 @@ def look(
         str(classifier.predict(image[np.newaxis])[0].label),
         ((size - height) // 2, (size - width) // 2),
         tuple(
-            StageView(one.numpy(), field, activating)
-            for one, field, activating in zip(maps, fields(network), found, strict=True)
+            StageView(one.numpy(), field, top)
+            for one, field, top in zip(maps, fields(network), found, strict=True)
         ),
     )
 
@@ -132,9 +134,9 @@ def _stages(classifier: Classifier, images: Pixels) -> tuple[torch.Tensor, ...]:
     return trace(classifier.network, classifier.preprocess(pixels)).stages
 
 
-def _find_activating(
+def _find_top_activations(
     classifier: Classifier, others: Pixels, chosen: list[torch.Tensor], most: int
-) -> list[tuple[MaximallyActivating, ...]]:
+) -> list[tuple[TopActivations, ...]]:
     """Return, for each stage, the images with the largest values in the chosen channels."""
     peaks: list[list[torch.Tensor]] = [[] for _ in chosen]
     places: list[list[torch.Tensor]] = [[] for _ in chosen]
@@ -152,7 +154,7 @@ def _find_activating(
         at = torch.cat(where)
         found.append(
             tuple(
-                MaximallyActivating(
+                TopActivations(
                     int(channel),
                     tuple(images.tolist()),
                     tuple(divmod(int(at[image, number]), side) for image in images),

@@ -60,7 +60,7 @@ def render_look(view: View, others: Pixels | None, title: str, source: str) -> s
     ]
     for number, stage in enumerate(view.stages, 1):
         sections.append(_render_maps(stage, number))
-        if others is not None and stage.activating:
+        if others is not None and stage.top_activations:
             sections.append(_render_activating(view, stage, others, source))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -114,7 +114,7 @@ def _render_maps(stage: StageView, number: int) -> str:
 
 def _render_activating(view: View, stage: StageView, others: Pixels, source: str) -> str:
     rows = []
-    for one in stage.activating:
+    for one in stage.top_activations:
         tiles = "".join(
             _tile(to_rgb(others[image]), _box(view, stage.field, *place))
             for image, place in zip(one.images, one.places, strict=True)
