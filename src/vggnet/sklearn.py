@@ -90,7 +90,7 @@ class VGGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             images = self._read_images(X)
             names = tuple(map(str, self.classes_.tolist()))
             examples = LabeledImages(images, numbers, len(names), "X")
-            self.model_ = self._train(Dataset("arrays", names, examples, examples, ""))
+            self.model_: Classifier = self._train(Dataset("arrays", names, examples, examples, ""))
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:  # noqa: N803
