@@ -14,12 +14,13 @@ import statistics
 import numpy as np
 from measuring import build_parser, render_machine, write_report
 
-from vggnet.cli.audit import judge_labels
 from vggnet.config import DataConfig
 from vggnet.data.audit import AuditedImages, LabelIssue, load_all
 from vggnet.data.collection import TEST
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.storage import load_dataset
+from vggnet.engine.device import computing
+from vggnet.run.cross_validation import find_label_issues
 
 IMAGES, CHANGED, FIRST = 5_000, 200, 300
 
@@ -41,7 +42,7 @@ def count_changed(seed: int) -> int:
     examples = LabeledImages(mnist.train.images[:IMAGES], labels, 10, "MNIST with changed labels")
     names = [str(number) for number in range(IMAGES)]
     found = AuditedImages(examples, mnist.classes, names, np.zeros(IMAGES, np.int64))
-    issues = judge_labels(found, DataConfig(), "cpu", None)
+    issues = find_label_issues(found, DataConfig())
     return len({issue.index for issue in issues[:FIRST]} & set(changed.tolist()))
 
 
@@ -51,7 +52,7 @@ def suspect_test_labels() -> list[LabelIssue]:
     first = int(np.flatnonzero(found.splits == TEST)[0])
     return [
         LabelIssue(issue.index - first, issue.label, issue.suggestion, issue.margin)
-        for issue in judge_labels(found, DataConfig(), "cpu", None)
+        for issue in find_label_issues(found, DataConfig())
         if issue.index >= first
     ]
 
@@ -87,8 +88,9 @@ def main() -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    found = [count_changed(seed) for seed in range(options.seeds)]
-    suspects = suspect_test_labels()
+    with computing("fp32", None):
+        found = [count_changed(seed) for seed in range(options.seeds)]
+        suspects = suspect_test_labels()
     report = f"""\
 # Wrong labels that the audit finds
 

@@ -83,14 +83,15 @@ class VGGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train a new network on images and labels, (N,)."""
         X, y = validate_data(self, X, y, allow_nd=True)  # noqa: N806
         check_classification_targets(y)
-        self.classes_, numbers = np.unique(y, return_inverse=True)
+        classes, numbers = np.unique(y, return_inverse=True)
+        self.classes_: npt.NDArray[Any] = classes
         if len(self.classes_) < 2:
             raise ValueError(f"there is only one class, {self.classes_[0]}, and nothing to learn")
         with _value_errors():
             images = self._read_images(X)
             names = tuple(map(str, self.classes_.tolist()))
             examples = LabeledImages(images, numbers, len(names), "X")
-            self.model_ = self._train(Dataset("arrays", names, examples, examples, ""))
+            self.model_: Classifier = self._train(Dataset("arrays", names, examples, examples, ""))
         return self
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:  # noqa: N803

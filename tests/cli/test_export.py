@@ -13,11 +13,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import vggnet as package
 from conftest import Outcome
 from vggnet.artifacts.export import export_model
+from vggnet.artifacts.export.hub import render_card
 from vggnet.artifacts.export.program import EndToEndModel
 from vggnet.artifacts.model_file import load_model, save_model
 from vggnet.data.dataset import Dataset
@@ -154,6 +156,16 @@ def test_hub(
     again = package.load("hub", kernels="torch")
     np.testing.assert_allclose(again.predict(mnist.test.images[:20]).probabilities, expected)
     assert vggnet("export", model, "--format", "hub", "-o", "hub").code == 0
+
+
+def test_the_head_of_the_hubs_card_is_yaml(model: Path) -> None:
+    """A dataset's name may hold line breaks, control characters and emoji of Unicode."""
+    name = "di\u2028gi\u2029ts\x85\x7f\ufeff\U0001f600"
+    head = render_card(EndToEndModel(load_model(model), name)).split("---")[1]
+    assert [line.split(":")[0] for line in head.strip().splitlines()] == [
+        "license", "library_name", "pipeline_tag", "tags", "metrics", "model-index",
+    ]  # fmt: skip
+    assert yaml.safe_load(head)["model-index"][0]["results"][0]["dataset"]["name"] == name
 
 
 @pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no second file system here")

@@ -17,7 +17,7 @@ Command = Callable[..., Outcome]
 
 
 def test_a_page(vggnet: Command, digit_model: Path) -> None:
-    """It shows filters, maps, receptive fields and exciting images, and loads nothing."""
+    """It shows filters, maps, receptive fields and activating images, and loads nothing."""
     done = vggnet("look", digit_model)
     assert (done.code, done.out.strip()) == (0, "look.html"), done.err
     page = Path("look.html").read_text()
@@ -25,7 +25,7 @@ def test_a_page(vggnet: Command, digit_model: Path) -> None:
         "16 filters",
         "16 channels of 14×14",
         "32 channels of 7×7",
-        "excite",
+        "maximally activating images",
         "4×4",
         "10×10",
     ):
@@ -47,7 +47,7 @@ def test_weights_of_another_project(vggnet: Command) -> None:
     Image.fromarray(pixels).save("photo.png")
     done = vggnet("look", "other.pth", "photo.png", "-o", "page.html")
     assert done.code == 0, done.err
-    assert "no images to excite channels" in done.err
+    assert "no maximally activating images" in done.err
     assert "8 filters" in Path("page.html").read_text()
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from conftest import Outcome, Start
 from vggnet.config import DataConfig
 from vggnet.data.collection import Collection, Request
+from vggnet.data.files import walk_folder
 from vggnet.data.matching import TrainedOn, load_to_evaluate
 from vggnet.data.sources import load_collection
 from vggnet.data.storage import load_configured, load_dataset
@@ -337,6 +338,17 @@ def test_pipes_devices_and_links_cost_one_file_each(tmp_path: Path) -> None:
     found = load_dataset(folder, skip_bad=True)
     assert len(found.train) + len(found.test) == 24
     assert "dog/above (a second way to the same folder)" in " ".join(found.warnings)
+
+
+@pytest.mark.skipif(not os.path.ismount("/proc"), reason="only Linux shows processes as files")
+def test_virtual_file_systems_are_not_searched(tmp_path: Path) -> None:
+    """They are refused at once, and left out where a link leads to one."""
+    with pytest.raises(DataError, match="/proc shows the system's processes or devices"):
+        load_collection(Path("/proc"), Request())
+    (tmp_path / "link").symlink_to("/proc/self")
+    tree = walk_folder(tmp_path)
+    assert (tree.files, tree.folders) == ((), ())
+    assert tree.hidden == ("link (processes or devices of the system)",)
 
 
 def test_a_thousand_levels_of_folders(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_receptive_field_is_what_the_gradient_reaches(stages: object) -> None:
         assert reached.sum() > 0.5 * side**2
 
 
-def test_the_most_exciting_images_are_found(mnist: Dataset) -> None:
+def test_the_maximally_activating_images_are_found(mnist: Dataset) -> None:
     """They are those with the largest value in a channel's map, at that place."""
     config = ModelConfig(stages=((4,), (8,)), hidden=(8,))
     card = ModelCard(classes=tuple("0123456789"), image_shape=(1, 28, 28))
@@ -56,8 +56,8 @@ def test_the_most_exciting_images_are_found(mnist: Dataset) -> None:
         stages = trace(model.network, model.preprocess(torch.tensor(others))).stages
     for stage, values in zip(view.stages, stages, strict=True):
         assert np.allclose(stage.maps, values[5], atol=1e-5)
-        assert len(stage.excited) == 2
-        for one in stage.excited:
+        assert len(stage.top_activations) == 2
+        for one in stage.top_activations:
             peaks = values[:, one.channel].amax((1, 2))
             assert list(one.images) == peaks.topk(3).indices.tolist()
             for image, place in zip(one.images, one.places, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -40,7 +40,7 @@ Plain = Annotated[dict[str, Any], AfterValidator(_check_plain)]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True
     )
 

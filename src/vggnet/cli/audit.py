@@ -15,12 +15,8 @@ from vggnet.errors import DataError
 
 if TYPE_CHECKING:
     from vggnet.config import DataConfig
-    from vggnet.data.audit import AuditedImages, LabelIssue
+    from vggnet.data.audit import AuditedImages
     from vggnet.report.audit import Fault
-
-_FOLDS = 4
-_STEPS = 500
-"""Training steps of each fold, at least: what a few thousand images need."""
 
 _MOST_SHOWN = 300
 """Faults on the sheet; the table has all."""
@@ -96,8 +92,12 @@ def _find_copies(found: AuditedImages) -> list[Fault]:
 def _find_labels(
     found: AuditedImages, data: DataConfig, device: str, threads: int | None
 ) -> list[Fault]:
+    from vggnet.engine.device import computing
     from vggnet.report.audit import Fault
+    from vggnet.run.cross_validation import find_label_issues
 
+    with computing("fp32", threads):
+        issues = find_label_issues(found, data, device)
     return [
         Fault(
             "probably wrong label",
@@ -105,39 +105,8 @@ def _find_labels(
             f"{found.names[issue.index]}: labelled {found.classes[issue.label]}, looks like "
             f"{found.classes[issue.suggestion]}",
         )
-        for issue in judge_labels(found, data, device, threads)
+        for issue in issues
     ]
-
-
-def judge_labels(
-    found: AuditedImages, data: DataConfig, device: str, threads: int | None
-) -> list[LabelIssue]:
-    """Cross-validate networks, and rank the images that they contradict."""
-    import numpy as np
-
-    from vggnet.data.audit import rank_label_issues
-    from vggnet.data.dataset import Dataset
-    from vggnet.data.progress import track
-    from vggnet.engine.device import computing
-    from vggnet.engine.session import Session
-    from vggnet.recipes import resolve_config
-    from vggnet.run import fit_to_data
-    from vggnet.run.cross_validation import cross_validate
-
-    examples = found.examples
-    dataset = Dataset(examples.source, found.classes, examples, examples, "")
-    # A fold must never have fewer images than a batch.
-    size = min(128, max(2, len(examples) // 8))
-    epochs = max(1.0, _STEPS * size / (len(examples) * (_FOLDS - 1) / _FOLDS))
-    train = {"epochs": epochs, "global_batch_size": size, "device": device}
-    settings = {"data": data.model_dump(), "train": train}
-    config = fit_to_data(resolve_config(settings), dataset, Session())
-    probabilities = np.zeros((len(examples), len(found.classes)), np.float32)
-    with computing("fp32", threads):
-        folds = cross_validate(examples, config, _FOLDS)
-        for held, predicted in track(folds, "training", _FOLDS):
-            probabilities[held] = predicted
-    return rank_label_issues(probabilities, examples.labels)
 
 
 def _summarize(found: AuditedImages, faults: list[Fault]) -> list[str]:

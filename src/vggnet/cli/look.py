@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from vggnet.inference.predict import Classifier
 
 _CHANNELS = 8
-"""Channels of each stage whose most exciting images are shown."""
+"""Channels of each stage whose maximally activating images are shown."""
 
-_EXCITING = 6
+_IMAGES = 6
 """Images for each of them."""
 
 _SEARCHED_PIXELS = 4e6
@@ -38,7 +38,7 @@ def look(
     dataset: Annotated[
         str | None,
         typer.Option(
-            help="Dataset or folder in which to find the images that excite channels; default: "
+            help="Dataset or folder in which to find the maximally activating images; default: "
             "the one the model was trained on, if it is on this machine."
         ),
     ] = None,
@@ -48,7 +48,7 @@ def look(
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Show what a network looks at: filters, feature maps, receptive fields, exciting images."""
+    """Show a network's filters, feature maps, receptive fields and maximally activating images."""
     from vggnet.artifacts.atomic import write_file
     from vggnet.artifacts.outputs import HTML, check_output
     from vggnet.engine.device import computing
@@ -69,9 +69,9 @@ def look(
         count = max(1, int(_SEARCHED_PIXELS / shown[0].size))
         others = test.images[:: -(-len(test) // count)]
     else:
-        warn("without the model's dataset there are no images to excite channels (--dataset)")
+        warn("without the model's dataset there are no maximally activating images (--dataset)")
     with computing("fp32", threads):
-        view = run(classifier, shown, others, _CHANNELS, _EXCITING)
+        view = run(classifier, shown, others, _CHANNELS, _IMAGES)
     name = Path(dataset or classifier.trained_on.dataset or "").name
     source = f"{len(others):,} test images of {name}" if others is not None else ""
     page = render_look(view, others, f"vggnet look {model.name}", source)

@@ -30,7 +30,7 @@ from vggnet.data.image_cost import (
 from vggnet.data.memory import MemoryBudget
 from vggnet.errors import ImageError
 
-FORMATS = {
+FORMATS: dict[str, tuple[str, ...]] = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "WEBP": (".webp",),
@@ -41,7 +41,7 @@ FORMATS = {
 }
 """What is read, under Pillow's names, with the suffixes that files of it have."""
 
-SUFFIXES = tuple(suffix for group in FORMATS.values() for suffix in group)
+SUFFIXES: tuple[str, ...] = tuple(suffix for group in FORMATS.values() for suffix in group)
 
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image that is decoded by default; Pillow's own limit."""

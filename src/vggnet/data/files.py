@@ -28,6 +28,9 @@ _MAX_TEXT_BYTES = 10_000_000
 
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini"}
 
+_VIRTUAL = ("/proc", "/sys")
+"""Where Linux shows its processes and devices as files, whose links lead to every other folder."""
+
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # Windows has no such flag, and no pipes among files
@@ -218,10 +221,11 @@ def is_hidden(base: str) -> bool:
 def walk_folder(path: Path) -> Tree:
     """List all files below a folder.
 
-    Links are followed, but no folder is entered twice, so a link loop ends.
+    Links are followed, but no folder is entered twice, so a link loop ends. Virtual file systems
+    are left out: one has hundreds of thousands of files that are no images.
 
     Raises:
-        DataError: A folder may not be read.
+        DataError: A folder may not be read, or the path is in a virtual file system.
     """
     files: list[File] = []
     folders: list[str] = []
@@ -229,6 +233,9 @@ def walk_folder(path: Path) -> Tree:
     waiting = [(str(path), "")]
     top = path.stat()
     entered = {(top.st_dev, top.st_ino)}
+    virtual = {Path(name).stat().st_dev for name in _VIRTUAL if os.path.ismount(name)}
+    if top.st_dev in virtual:
+        raise DataError(f"{path} shows the system's processes or devices; name a folder of files")
     while waiting:
         place, prefix = waiting.pop()
         with os.scandir(place) as entries:
@@ -240,6 +247,8 @@ def walk_folder(path: Path) -> Tree:
                     files.append(_entry_file(entry, name))
                 elif (identity := _identity(entry)) in entered:
                     hidden.append(f"{name} (a second way to the same folder)")
+                elif identity[0] in virtual:
+                    hidden.append(f"{name} (processes or devices of the system)")
                 else:
                     entered.add(identity)
                     folders.append(name)

@@ -1,4 +1,4 @@
-"""What a network looks at: filters, feature maps, receptive fields, images that excite channels."""
+"""What a network looks at: filters, feature maps, receptive fields, maximally activating images."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Excited:
-    """The images that excite a channel most, and where."""
+class TopActivations:
+    """The images that activate a channel most, and where."""
 
     channel: int
     images: tuple[int, ...]
@@ -61,8 +61,8 @@ class StageView:
     maps: Floats
     """The feature map of the image, (C, S, S)."""
     field: Field
-    excited: tuple[Excited, ...]
-    """For the channels that the image excites most; empty without a set of images."""
+    top_activations: tuple[TopActivations, ...]
+    """For the channels that the image activates most; empty without a set of images."""
 
 
 @dataclass(frozen=True)
@@ -98,19 +98,23 @@ def fields(network: nn.Module) -> Iterator[Field]:
 def look(
     classifier: Classifier, image: Pixels, others: Pixels | None, channels: int, most: int
 ) -> View:
-    """Run a network on an image, and on others to find what excites its channels.
+    """Run a network on an image, and on others to find what activates its channels most.
 
     Args:
         classifier: The model.
         image: uint8, (C, H, W).
         others: uint8, (N, C, H, W).
-        channels: Of each stage, the number of channels to find exciting images for.
+        channels: Of each stage, the number of channels to find maximally activating images for.
         most: Images for each channel.
     """
     network = classifier.network
     maps = [one[0].cpu() for one in _stages(classifier, image[np.newaxis])]
     chosen = [one.amax((1, 2)).topk(min(channels, len(one))).indices for one in maps]
-    found = [()] * len(maps) if others is None else _find_exciting(classifier, others, chosen, most)
+    found = (
+        [()] * len(maps)
+        if others is None
+        else _find_top_activations(classifier, others, chosen, most)
+    )
     first = next(one for one in network.modules() if isinstance(one, nn.Conv2d))
     size, (height, width) = network.config.image_size, image.shape[1:]
     return View(
@@ -119,8 +123,8 @@ def look(
         str(classifier.predict(image[np.newaxis])[0].label),
         ((size - height) // 2, (size - width) // 2),
         tuple(
-            StageView(one.numpy(), field, excited)
-            for one, field, excited in zip(maps, fields(network), found, strict=True)
+            StageView(one.numpy(), field, top)
+            for one, field, top in zip(maps, fields(network), found, strict=True)
         ),
     )
 
@@ -130,9 +134,9 @@ def _stages(classifier: Classifier, images: Pixels) -> tuple[torch.Tensor, ...]:
     return trace(classifier.network, classifier.preprocess(pixels)).stages
 
 
-def _find_exciting(
+def _find_top_activations(
     classifier: Classifier, others: Pixels, chosen: list[torch.Tensor], most: int
-) -> list[tuple[Excited, ...]]:
+) -> list[tuple[TopActivations, ...]]:
     """Return, for each stage, the images with the largest values in the chosen channels."""
     peaks: list[list[torch.Tensor]] = [[] for _ in chosen]
     places: list[list[torch.Tensor]] = [[] for _ in chosen]
@@ -150,7 +154,7 @@ def _find_exciting(
         at = torch.cat(where)
         found.append(
             tuple(
-                Excited(
+                TopActivations(
                     int(channel),
                     tuple(images.tolist()),
                     tuple(divmod(int(at[image, number]), side) for image in images),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from vggnet.inference.explain import Explanation, explain
 from vggnet.inference.inputs import see_images
 from vggnet.inference.predictions import Predictions
 from vggnet.kernels import accelerate
+from vggnet.model.vgg import VGG
 
 _log = logging.getLogger(__name__)
 
@@ -67,17 +68,17 @@ class Classifier:
         kernels: str = "auto",
         path: Path | None = None,
     ) -> None:
-        self.device = choose_device(device)
+        self.device: torch.device = choose_device(device)
         self.card: ModelCard = model.card
         if not self.card.calibration:
             _log.info("the model's file has no calibration: probabilities are a plain softmax")
-        self.network = model.network
+        self.network: VGG = model.network
         self.path = path
         self._kernels = kernels
         place(self.network, self.device)
         self._replica = accelerate(self.network, kernels).eval()
         self._preprocessing = model.preprocessing
-        self.preprocess = model.preprocessing.on(self.device)
+        self.preprocess: Callable[[Tensor], Tensor] = model.preprocessing.on(self.device)
         """Pixels (N, C, H, W) to the network's input, on the device."""
 
     @property

@@ -60,8 +60,8 @@ def render_look(view: View, others: Pixels | None, title: str, source: str) -> s
     ]
     for number, stage in enumerate(view.stages, 1):
         sections.append(_render_maps(stage, number))
-        if others is not None and stage.excited:
-            sections.append(_render_excited(view, stage, others, source))
+        if others is not None and stage.top_activations:
+            sections.append(_render_activating(view, stage, others, source))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
@@ -112,17 +112,17 @@ def _render_maps(stage: StageView, number: int) -> str:
     )
 
 
-def _render_excited(view: View, stage: StageView, others: Pixels, source: str) -> str:
+def _render_activating(view: View, stage: StageView, others: Pixels, source: str) -> str:
     rows = []
-    for one in stage.excited:
+    for one in stage.top_activations:
         tiles = "".join(
             _tile(to_rgb(others[image]), _box(view, stage.field, *place))
             for image, place in zip(one.images, one.places, strict=True)
         )
         rows.append(f'<div class="row"><span>no. {one.channel}</span>{tiles}</div>')
     return (
-        f"<p>Of {escape(source)}: those that excite some of these channels most, and where."
-        f'</p><div class="rows">{"".join(rows)}</div>'
+        f"<p>The maximally activating images of some of these channels, from {escape(source)}, and "
+        f'where.</p><div class="rows">{"".join(rows)}</div>'
     )
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -128,7 +128,7 @@ def _leave(terminals: list[int]) -> None:
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]

@@ -1,7 +1,8 @@
 """A folder for Hugging Face's Hub: weights, configuration, model card.
 
 The card starts with YAML metadata (https://huggingface.co/docs/hub/model-cards). Its values
-are written as JSON, which is valid YAML. Class and dataset names are escaped in its text.
+are written as JSON, which is valid YAML once the characters in `_NOT_IN_YAML` are escaped. Class
+and dataset names are escaped in its text.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ _TASK = "image-classification"
 
 _HUB_NAMES = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}
 """Names of datasets on the Hub."""
+
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+"""Characters that JSON allows in a string, and that YAML refuses or takes for the end of a line
+(https://yaml.org/spec/1.1, sections 4.1.1 and 4.1.4)."""
 
 
 def check_hub_folder(folder: Path, source: Path) -> None:
@@ -174,9 +179,16 @@ def _head(model: EndToEndModel) -> str:
             ],
         }
         values["model-index"] = [{"name": _title(model), "results": [measured]}]
-    return "\n".join(
-        f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()
-    )
+    return "\n".join(f"{key}: {_to_yaml(value)}" for key, value in values.items())
+
+
+def _to_yaml(value: Any) -> str:
+    """Return a value in one line; characters outside the basic plane stay as they are.
+
+    In JSON's own escape they would be two surrogates, which YAML does not join.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _title(model: EndToEndModel) -> str:
