@@ -86,8 +86,9 @@ def _describe_check(found: dict[str, Any]) -> str:
     images = f"{found['images']:,} {found['source']}"
     worst = f"largest difference {found['worst'] or 0:.1e}"
     if "runtime" not in found:
-        sizes = ", ".join(map(str, BATCH_SIZES))
-        return f"{images} at batch sizes {sizes}: same classes, {worst}"
+        *small, large = BATCH_SIZES
+        sizes = f"batch size {large}, fewer at {', '.join(map(str, small))}"
+        return f"{images} at {sizes}: same classes, {worst}"
     weights = {32: "weights in float", 16: "weights in 16 bits", 8: "weights in 8 bits"}
     if found["runtime"] is None:
         missing = "C compiler" if found["format"] == "c" else "Node.js or browser"
