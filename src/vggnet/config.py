@@ -284,8 +284,8 @@ class TrainConfig(_Section):
     """Fraction of steps used for linear warm-up."""
 
     growth_fraction: Fraction | None = 0.0
-    """Fraction of steps in which images grow from half their size to all of it; default of the
-    recipe fast: 0.75 for MNIST, else 0."""
+    """Fraction of steps in which training images grow from half their height and width; default of
+    the recipe fast: 0.75 for MNIST, else 0."""
 
     average_decay: Fraction = 0.0
     """EMA decay of the weights; 0 disables averaging."""

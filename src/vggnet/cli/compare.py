@@ -29,8 +29,9 @@ _PLAIN = r"[A-Za-z0-9._=,/:+-]{1,200}"
 _MEASURED = (
     *("train_device", "train_precision", "train_kernels", "train_threads", "train_epochs"),
     *("train_min_steps", "train_minutes", "train_patience", "train_keep"),
+    "train_growth_fraction",
 )
-"""Settings that a comparison varies itself."""
+"""Settings that a comparison chooses itself."""
 _LOCAL = (
     *("devices", "threads", "min_seconds", "sweep", "data_data_dir"),
     *("output", "price", "force", "as_json"),

@@ -78,9 +78,8 @@ class FullTrainings:
 def _choose(plan: ComparisonPlan, goal: Goal) -> list[tuple[Setting, Config]]:
     """Return the trainings of a goal.
 
-    The recipe as it is on every device, and the article's in fp32 with PyTorch's own
-    kernels, as the article had it. Without another device, the recipe runs with each
-    CPU thread count.
+    The recipe runs unchanged on every device, or with each CPU thread count if there is no other
+    device. The article's recipe runs in fp32 with PyTorch's own kernels.
     """
     own, article = goal.recipe, goal.article
     only_cpu = all(device.type == "cpu" for device in plan.devices)

@@ -137,7 +137,7 @@ def plan_comparison(
     chosen = choose_devices(devices)
     dataset = load_configured(config.data)
     config = fit_to_data(config, dataset, Session())
-    # The steps of a row should all take as long.
+    # Steps of a row take equally long only with images of one size.
     train_settings = config.train.model_copy(update={"growth_fraction": 0.0})
     config = config.model_copy(update={"train": train_settings})
     if goal:
