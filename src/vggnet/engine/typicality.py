@@ -121,14 +121,15 @@ class LayerStatistics(BaseModel):
         return self
 
     @cached_property
-    def _factors(self) -> tuple[Tensor, Tensor]:
-        """Whitening matrices, (K, D, D), and the logarithms of their determinants, (K,)."""
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Whitening matrices, (K D, D), whitened means, (K, D), and log determinants, (K,)."""
         packed, size = self.whitening.tensor, self.means.shape[1]
         factors = torch.zeros(len(packed), size, size)
         rows, columns = torch.tril_indices(size, size)
         factors[:, rows, columns] = packed
         diagonals = factors.diagonal(dim1=1, dim2=2).abs().clamp(min=1e-6)
-        return factors, diagonals.log().sum(1)
+        means = (factors @ self.means.tensor[:, :, None])[:, :, 0]
+        return factors.flatten(0, 1), means, diagonals.log().sum(1)
 
     def distance(self, values: Tensor) -> Tensor:
         """Return how far values (N, F) are from the nearest class, (N,).
@@ -136,10 +137,9 @@ class LayerStatistics(BaseModel):
         That is twice the negative log density, but for a constant.
         """
         inside = (values / self.unit - self.center.tensor) @ self.directions.tensor
-        factors, volumes = self._factors
-        differences = inside[:, None] - self.means.tensor
-        whitened = torch.einsum("kde,nke->nkd", factors.expand(len(self.means.tensor), -1, -1),
-                                differences)  # fmt: skip
+        factors, means, volumes = self._factors
+        # One product for all classes: differences from each mean would take four times as long.
+        whitened = (inside @ factors.T).unflatten(1, (-1, means.shape[1])) - means
         return (whitened.square().sum(2) - 2 * volumes).amin(1)
 
 
@@ -257,9 +257,10 @@ def _fit_layer(values: Tensor, labels: Tensor, own: bool) -> LayerStatistics:
     values = values / unit
     center = values.mean(0)
     centered = values - center
-    covariance = centered.T @ centered / len(values)
+    single = centered.float()  # which takes half as long, and is rounded to 16 bits anyway
     count = min(DIRECTIONS, len(center))
-    directions = torch.linalg.eigh(covariance).eigenvectors[:, -count:]
+    vectors = torch.linalg.eigh(single.T @ single / len(values)).eigenvectors
+    directions = vectors[:, -count:].double()
     inside = centered @ directions
     means = torch.stack([inside[labels == one].mean(0) for one in range(int(labels.max()) + 1)])
     rest = inside - means[labels]
