@@ -8,7 +8,9 @@ The script starts a server on a free port and sends requests from this process:
    many requests to `/healthz`, which computes nothing, and to a plain app of FastAPI and ONNX
    Runtime, if `--onnx` names the exported model. The app shrinks the image to 28×28 pixels and
    runs the network: no search for the drawing, no batches, no limits;
-2. images over three times as many connections as the server's queue holds. Some must get 503, all
+2. images over 20 connections, in rounds that alternate with the same while 200 other connections
+   send their headers one byte at a time, and connect again when the server closes them;
+3. images over three times as many connections as the server's queue holds. Some must get 503, all
    others 200.
 
 It also reports the CPU time per request and the memory of the server with its workers. Clients
@@ -24,6 +26,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -37,6 +41,8 @@ from vggnet.data.known import load_test
 from vggnet.serve.limits import Limits
 
 CONNECTIONS = 32
+GOOD, SLOW = 20, 200
+"""Connections beside slow ones, and slow ones."""
 ROUNDS = 5
 PLAIN_APP = """
 import io, socket, sys
@@ -104,6 +110,28 @@ async def ask(url: str, request: bytes, count: int, connections: int, load: Load
     started = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(connections)))
     load.seconds += time.perf_counter() - started
+
+
+@asynccontextmanager
+async def slow_connections(url: str) -> AsyncIterator[None]:
+    """Keep connections busy that never finish their headers."""
+    address = urlsplit(url)
+
+    async def trickle() -> None:
+        while True:
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection(address.hostname, address.port)
+                writer.write(b"GET / HTTP/1.1\r\nX-Slow: ")
+                while not writer.is_closing():
+                    writer.write(b"x")
+                    await asyncio.sleep(0.5)
+
+    tasks = [asyncio.create_task(trickle()) for _ in range(SLOW)]
+    await asyncio.sleep(1)
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def read_status(reader: asyncio.StreamReader) -> int:
@@ -185,6 +213,11 @@ async def measure(server: Server, plain: Server | None, requests: int) -> dict[s
     for _ in range(ROUNDS):
         for name, (one, request) in targets.items():
             await one.ask(request, requests // ROUNDS, CONNECTIONS, loads[name])
+    loads |= {"without": Load(), "with": Load()}
+    for _ in range(ROUNDS):
+        await server.ask(image, requests // ROUNDS, GOOD, loads["without"])
+        async with slow_connections(server.url):
+            await server.ask(image, requests // ROUNDS, GOOD, loads["with"])
     overload = Load()
     await server.ask(image, requests, TOO_MANY, overload)
     return {
@@ -200,6 +233,8 @@ def render(result: dict[str, dict[str, object]]) -> str:
         "predict": f"`/predict`, {CONNECTIONS} connections",
         "nothing": f"`/healthz`, {CONNECTIONS} connections",
         "plain": f"plain FastAPI and ONNX Runtime, {CONNECTIONS} connections",
+        "without": f"`/predict`, {GOOD} connections",
+        "with": f"`/predict`, {GOOD} connections beside {SLOW} slow ones",
         "overload": f"`/predict`, {TOO_MANY} connections",
     }
     keys = ("requests", "statuses", "requests_per_second", "cpu_ms", "p50_ms", "p99_ms")
@@ -211,8 +246,9 @@ def render(result: dict[str, dict[str, object]]) -> str:
     memory = result["memory_mib"]
     return f"""# Serving under load
 
-Images of 280×280 pixels as PNG, health checks and a plain app in {ROUNDS} alternating rounds, then
-an overload. Clients and servers share the machine. Quantiles are of responses with status 200; CPU
+Images of 280×280 pixels as PNG, health checks and a plain app in {ROUNDS} alternating rounds; then
+images with and without slow connections, in as many; then an overload. Clients and servers share
+the machine. Quantiles are of responses with status 200; CPU
 time is the server's with its workers, per request.
 
 | | requests | statuses | requests/s | CPU, ms | p50, ms | p99, ms |

@@ -27,9 +27,11 @@ from vggnet.data.batches import Batches
 from vggnet.data.dataset import Dataset, LabeledImages
 from vggnet.engine.device import computing
 from vggnet.engine.fit import TrainState, build_state, fit
+from vggnet.engine.schedule import count_steps
 from vggnet.engine.session import Session
 from vggnet.model.vgg import build_network
 from vggnet.recipes import resolve_config
+from vggnet.run.preflight import complete_training
 
 CPU = torch.device("cpu")
 SMALL = ModelConfig(stages=((8,), (8,)), hidden=(8,), dropout=0.0)
@@ -235,6 +237,14 @@ def test_images_of_a_workload(mnist: Dataset) -> None:
     setting = make_row(global_batch_size=50_000).setting
     counts = [Workload(setting, resolve_config(), mnist, steps).images for steps in (1, 2, 3)]
     assert counts == [50_000, 60_000, 110_000]
+
+
+def test_a_cold_start_takes_the_steps_of_its_row(mnist: Dataset) -> None:
+    """The recipe's minimum of steps does not apply to `vggnet train` with a row's settings."""
+    settings = Workload(make_row().setting, resolve_config(), mnist, 5).settings()
+    images = len(mnist.train)
+    epochs = complete_training(settings, images, has_validation=False).train.epochs
+    assert count_steps(epochs, -(-images // settings.train.global_batch_size)) == 5
 
 
 @pytest.mark.parametrize(

@@ -96,10 +96,10 @@ class Workload:
         return replace(self, steps=steps)
 
     def settings(self) -> Config:
-        """Return the complete configuration for `vggnet train`."""
+        """Return the complete configuration for `vggnet train`, for exactly these steps."""
         setting = self.setting
         per_epoch = -(-len(self.dataset.train) // setting.global_batch_size)
-        train = {**setting.model_dump(), "epochs": self.steps / per_epoch}
+        train = {**setting.model_dump(), "epochs": self.steps / per_epoch, "min_steps": 0}
         return self.config.model_copy(update={"train": self.config.train.model_copy(update=train)})
 
     @contextmanager

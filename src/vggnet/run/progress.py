@@ -9,10 +9,12 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
+from vggnet.config import Config
 from vggnet.data.collection import list_names
 from vggnet.engine.device import name_device
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
+from vggnet.engine.schedule import side_at
 from vggnet.run.plan import Plan, Reporter
 from vggnet.run.results import TrainResult
 
@@ -46,7 +48,8 @@ def describe_start(plan: Plan) -> str:
     )
     return (
         f"{config.model.name} on {plan.dataset.name}: recipe {config.recipe}, "
-        f"{_duration(plan)} of {len(plan.train):,} images{held_out}, on {name_device(plan.device)}"
+        f"{_duration(plan)} of {len(plan.train):,} images{_growth(config)}{held_out}, "
+        f"on {name_device(plan.device)}"
         + (f" with {plan.threads} thread{'s' if plan.threads > 1 else ''}" if cpu else "")
         + (f", {processes} processes" if processes > 1 else "")
         + (f"\nresumed after step {plan.first_step:,} of {plan.folder}" if plan.first_step else "")
@@ -85,6 +88,13 @@ def _duration(plan: Plan) -> str:
         return f"{train.minutes:g} minute{'s' if train.minutes != 1 else ''}"
     epochs = f"{train.epochs:.4g} {'epoch' if train.epochs == 1 else 'epochs'}"
     return f"{epochs} ({steps:,} steps: --min-steps)" if steps <= train.min_steps else epochs
+
+
+def _growth(config: Config) -> str:
+    """Return the smallest size of the training images if they grow, in words."""
+    full = config.model.image_size
+    least = side_at(0.0, config.train.growth_fraction or 0.0, full, config.model.downsampling)
+    return f" that grow from {least} to {full} pixels" if least < full else ""
 
 
 def _list_recalls(found: Evaluation, classes: tuple[str, ...]) -> str:
