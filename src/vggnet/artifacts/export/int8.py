@@ -79,6 +79,10 @@ def export_int8(
 def quantize(source: Path, target: Path, pixels: Pixels) -> None:
     """Write an ONNX file with 8-bit weights, one scale per channel, and 8-bit activations.
 
+    The weights use 7 of their bits: processors without VNNI add two products in 16 bits, which
+    saturate with larger weights. That cost 0.29 points of the test accuracy on an AVX2 machine
+    (99.10 instead of 99.39 %; 99.38 with 7 bits), and a file may run on another machine.
+
     Args:
         source: The exported file, in float.
         target: The quantized file.
@@ -109,6 +113,7 @@ def quantize(source: Path, target: Path, pixels: Pixels) -> None:
             Images(),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
+            reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             op_types_to_quantize=_QUANTIZED,
