@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from vggnet.artifacts.plots import (
     render_sheet,
 )
 from vggnet.artifacts.run_folder import RunFolder, find_newest
+from vggnet.artifacts.summary import summarize
 from vggnet.engine.evaluate import Evaluation
 from vggnet.engine.fit import EpochResult
 from vggnet.errors import ConfigError, OutputError
@@ -121,6 +123,51 @@ def test_images_are_drawn(tmp_path: Path) -> None:
         with Image.open(tmp_path / f"{name}.png") as image:
             assert min(image.size) >= 200
             assert len(image.convert("L").getcolors() or []) > 1
+
+
+@pytest.mark.usefixtures("drawing")
+def test_errors_of_many_classes_are_drawn_without_a_matrix(tmp_path: Path) -> None:
+    """That of 100,000 classes would take 80 GB."""
+    names = [f"class number {number} with a name that is very long" for number in range(100_000)]
+    for count, name in ((50, "errors"), (0, "none")):
+        logits = np.zeros((60, 100_000), np.float32)
+        logits[np.arange(60), np.r_[np.arange(count) * 2, np.arange(count, 60)]] = 1
+        render_confusion_matrix(tmp_path / name, Evaluation(logits, np.arange(60)), names)
+        with Image.open(tmp_path / name) as image:
+            assert 100 < min(image.size) <= max(image.size) < 2_000
+
+
+@pytest.mark.usefixtures("drawing")
+def test_the_curve_of_many_steps_is_drawn(tmp_path: Path) -> None:
+    """A million noisy values, of which matplotlib could not draw a line, and a single one."""
+    for count in (1, 1_000_000):
+        losses = np.random.default_rng(0).random(count).tolist()
+        long = replace(RESULT, step=count, step_losses=losses, step_accuracies=losses)
+        render_curves(tmp_path / "curves.png", [long], [None], EVALUATION, 0.1)
+        with Image.open(tmp_path / "curves.png") as image:
+            assert min(image.size) > 400
+
+
+@pytest.mark.parametrize("classes", [1_000, 1_001])
+def test_the_summary_has_a_matrix_of_up_to_1000_classes(classes: int) -> None:
+    """Of more it has the errors, the most frequent first, and null in place of the matrix."""
+    logits = np.zeros((5, classes), np.float32)
+    logits[np.arange(5), [0, 1, 1, 1, 999]] = 1
+    found = summarize(
+        Evaluation(logits, np.array([0, 2, 2, 1, 0])), tuple(map(str, range(classes)))
+    )
+    if classes <= 1_000:
+        assert "confused_pairs" not in found
+        assert [row[:3] for row in found["confusion_matrix"][:3]] == [
+            [1, 0, 0],
+            [0, 1, 0],
+            [0, 2, 0],
+        ]
+    else:
+        assert found["confusion_matrix"] is None
+        pairs = {"true": [2, 0], "predicted": [1, 999], "images": [2, 1]}
+        assert found["confused_pairs"] == pairs
+    assert found["per_class"][2]["count"] == 2
 
 
 @pytest.mark.usefixtures("drawing")

@@ -86,6 +86,16 @@ def test_a_folder_of_a_thousand_colour_images(vggnet: Command, tmp_path: Path) -
     assert "cross: 278 to train on" in vggnet("data", "verify", "shapes").out
 
 
+@pytest.mark.usefixtures("drawing")
+def test_a_sheet_of_many_classes_shows_some(vggnet: Command) -> None:
+    """The first 100 are drawn, and a warning says so: matplotlib draws no more than 322 rows."""
+    labels = np.repeat(np.arange(102), 2)
+    np.savez("many.npz", x_train=np.zeros((204, 8, 8), np.uint8), y_train=labels)
+    done = vggnet("data", "show", "many.npz")
+    assert (done.code, done.out) == (0, "many.png\n")
+    assert "many.png shows the first 100 of 102 classes" in done.err
+
+
 def test_a_run_on_a_changed_folder_is_not_resumed(vggnet: Command, tmp_path: Path) -> None:
     """A run can no longer be resumed after an image of its folder changes."""
     folder = draw(tmp_path / "shapes", 30)

@@ -158,6 +158,22 @@ def test_folders_within_a_class_are_read(tmp_path: Path) -> None:
     assert load_dataset(tmp_path).classes == ("cat", "dog")
 
 
+def test_classes_that_each_hold_one_folder(tmp_path: Path) -> None:
+    """As in Tiny ImageNet, where each class has `images`: the outer folders are the classes."""
+    for name in ("n01", "n02", "n03"):
+        write(tmp_path / name, {"images": 3, f"more of {name}": 2})
+    assert load_dataset(tmp_path).classes == ("n01", "n02", "n03")
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(2, 4), (4, 2)])
+def test_folders_of_the_same_names_are_found(tmp_path: Path, outer: int, inner: int) -> None:
+    """Whether the outer or the inner folders are more, the message names two that are alike."""
+    for number in range(outer):
+        write(tmp_path / f"part {number}", {f"class {at}": 1 for at in range(inner)})
+    with pytest.raises(DataError, match=r"^part 0 and part 1 .* names \(class 0, class 1"):
+        load_dataset(tmp_path)
+
+
 def test_which_of_two_levels_are_the_classes(vggnet: Callable[..., Outcome]) -> None:
     """Classes in shards and groups of classes look alike: the option says which, here and later.
 

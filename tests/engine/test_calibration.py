@@ -40,6 +40,15 @@ def test_a_wrong_temperature_is_found(classes: int, factor: float) -> None:
     assert after.uncalibrated.loss == before.loss
 
 
+def test_many_logits_are_fitted_in_parts() -> None:
+    """The same images thrice, too many logits for one part, give the same two numbers."""
+    logits, labels = draw(500, 1_000, 0)
+    once = fit_calibration(3 * logits, labels)
+    thrice = fit_calibration(np.tile(3 * logits, (3, 1)), np.tile(labels, 3))
+    assert thrice.scale == pytest.approx(once.scale, rel=0.05)
+    assert thrice.scale == pytest.approx(1 / 3, rel=0.1)
+
+
 def test_images_without_an_error_give_finite_numbers() -> None:
     """Of 500 images that are all right, 1 in 502 counts as wrong."""
     labels = np.arange(500) % 10

@@ -58,6 +58,16 @@ def test_other_images_are_found(typicality: Typicality) -> None:
     assert (typicality.rank([torch.zeros(5, 30), torch.zeros(5, 100)]) < 0.01).all()
 
 
+def test_images_are_ranked_alike_in_any_number() -> None:
+    """A thousand images of 40 classes are ranked in parts, as if each came alone."""
+    values = [torch.rand(1_000, 100, generator=torch.Generator().manual_seed(0))]
+    found = fit_typicality(values, np.arange(1_000) % 40, values)
+    ranks = found.rank(values)
+    some = [0, 408, 409, 410, 999]
+    alone = [found.rank([values[0][[at]]])[0] for at in some]
+    assert ranks[some] == pytest.approx(alone, abs=0.002)
+
+
 def test_it_survives_a_file(typicality: Typicality) -> None:
     """What JSON returns ranks images as before."""
     again = Typicality.model_validate(json.loads(typicality.model_dump_json()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -126,7 +127,7 @@ class ModelCard(_Record):
     @classmethod
     def _distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(classes)) < len(classes):
-            twice = next(name for name in classes if classes.count(name) > 1)
+            twice, _ = Counter(classes).most_common(1)[0]
             raise ValueError(f"two classes have the same name, {twice[:100]!r}")
         return classes
 

@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 """From Okabe and Ito's palette for color-blind readers."""
 
+_MOST_IN_MATRIX = 200
+"""Classes up to which there is a matrix: the names of more overlap."""
+
+_MOST_PAIRS = 40
+"""Pairs of classes that are drawn in place of a matrix."""
+
+_MOST_NAME = 40
+"""Characters of a class's name beside a bar."""
+
+_GROUPS = 2_000
+"""Points of a curve, which is 480 pixels wide; matplotlib cannot draw a million."""
+
 _AS_WRITTEN: dict[str, Any] = {"parse_math": False}
 """For text that contains a name: the class "cost_$ or cost_^$" is not a formula."""
 
@@ -70,16 +82,22 @@ def render_curves(
 
 
 def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequence[str]) -> None:
-    """Draw counts of true and predicted classes; colors show the errors only."""
+    """Draw counts of true and predicted classes; colors show the errors only.
+
+    Of more than 200 classes the most frequent errors are drawn, as bars.
+    """
+    draw = _draw_matrix if len(classes) <= _MOST_IN_MATRIX else _draw_pairs
+    save_figure(draw(evaluation, classes), path)
+
+
+def _draw_matrix(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
     matrix = evaluation.confusion_matrix
     mistakes = matrix.astype(float)
     np.fill_diagonal(mistakes, 0)
     many = len(classes)
     side = min(20.0, 2.2 + 0.55 * many)
     fonts = Fonts("".join(classes))
-    shown = [
-        name if fonts.can_draw(name) else f"no. {number}" for number, name in enumerate(classes)
-    ]
+    shown = fonts.name_classes(classes)
     turned = 90 if max(map(len, shown)) > 3 else 0
     figure = build_figure(side, side, layout="constrained" if turned else None)
     if not turned:
@@ -104,13 +122,45 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
                 )
     axes.set_xticks(range(many), shown, rotation=turned, fontsize=size, **fonts.style)
     axes.set_yticks(range(many), shown, fontsize=size, **fonts.style)
-    title = f"{evaluation.count - evaluation.correct:,} errors in {evaluation.count:,} images"
+    title = _count_errors(evaluation)
     if shown != list(classes):
         title += "\n(no.: a class whose name no font has)"
     axes.set(xlabel="predicted", ylabel="true", title=title)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    save_figure(figure, path)
+    return figure
+
+
+def _draw_pairs(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
+    """Draw the most frequent errors, each with its true and its predicted class."""
+    pairs = evaluation.confused_pairs[:_MOST_PAIRS].tolist()
+    names = [
+        f"{_shorten(classes[true])}, predicted {_shorten(classes[predicted])}"
+        for true, predicted, _ in pairs
+    ]
+    fonts = Fonts("".join(names))
+    figure = build_figure(10, 1.5 + 0.25 * len(pairs))
+    axes = figure.subplots()
+    bars = axes.barh(range(len(pairs)), [images for *_, images in pairs], color=ORANGE)
+    axes.bar_label(bars, padding=3)
+    axes.set_yticks(range(len(pairs)), map(fonts.replace, names), fontsize=9, **fonts.style)
+    axes.set_title(
+        f"{_count_errors(evaluation)}\nThe {len(pairs)} most frequent kinds of error of "
+        f"{len(evaluation.confused_pairs):,}; there are {len(classes):,} classes, too many for a "
+        "matrix"
+    )
+    axes.set_xlabel("images")
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _count_errors(evaluation: Evaluation) -> str:
+    return f"{evaluation.count - evaluation.correct:,} errors in {evaluation.count:,} images"
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _MOST_NAME else f"{name[: _MOST_NAME - 1]}…"
 
 
 def render_reliability(path: Path, evaluation: Evaluation) -> None:
@@ -244,9 +294,12 @@ class Fonts:
                 break
         self.style["fontfamily"] = families
 
-    def can_draw(self, text: str) -> bool:
-        """Return whether all characters have a font."""
-        return self._missing.isdisjoint(text)
+    def name_classes(self, names: Sequence[str]) -> list[str]:
+        """Return the names, with "no. 3" for those that have a character that no font has."""
+        return [
+            name if self._missing.isdisjoint(name) else f"no. {number}"
+            for number, name in enumerate(names)
+        ]
 
     def replace(self, text: str) -> str:
         """Return a text with "?" for characters that no font has."""
@@ -275,13 +328,20 @@ def build_figure(
 
 
 def _draw_curve(axes: Axes, values: npt.NDArray[np.float64], label: str) -> None:
-    """Draw the value of each step as a thin line, and the running mean over it."""
-    steps = np.arange(1, len(values) + 1)
+    """Draw the value of each step as a thin line, and the running mean over it.
+
+    Of many steps, the line joins the lowest and the highest value of each group of steps.
+    """
+    size = -(-len(values) // _GROUPS)
+    starts = np.arange(0, len(values), size)
+    ends = [np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts)]
+    axes.plot(
+        np.repeat(starts + 1, 2), np.stack(ends, 1).ravel(), color=BLUE, alpha=0.2, linewidth=0.7
+    )
     width = max(1, len(values) // 40)
-    kernel = np.ones(width) / width
-    axes.plot(steps, values, color=BLUE, alpha=0.2, linewidth=0.7)
-    mean = np.convolve(values, kernel, mode="valid")
-    axes.plot(steps[width - 1 :], mean, color=BLUE, label=label)
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    steps = np.arange(len(values), width - 1, -size)
+    axes.plot(steps, (sums[steps] - sums[steps - width]) / width, color=BLUE, label=label)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

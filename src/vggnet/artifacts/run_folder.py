@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -144,18 +144,8 @@ class RunFolder:
             OutputError: They cannot be written.
         """
         epochs = [_row(*pair) for pair in zip(results, validations, strict=True)]
-        steps = [
-            {"step": step, "loss": f"{loss:.6f}", "accuracy": f"{accuracy:.6f}"}
-            for result in results
-            for step, loss, accuracy in zip(
-                range(result.step - len(result.step_losses) + 1, result.step + 1),
-                result.step_losses,
-                result.step_accuracies,
-                strict=True,
-            )
-        ]
-        self._write_csv("metrics.csv", epochs)
-        self._write_csv("steps.csv", steps)
+        self._write_csv("metrics.csv", list(epochs[0]), (row.values() for row in epochs))
+        self._write_csv("steps.csv", ("step", "loss", "accuracy"), _rows_of_steps(results))
         if self._events:
             try:
                 _write_events(self._events, epochs[-1])
@@ -164,11 +154,12 @@ class RunFolder:
                     f"cannot write TensorBoard events in {self.path}: {error.strerror or error}"
                 ) from None
 
-    def _write_csv(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+    def _write_csv(
+        self, name: str, columns: Sequence[str], rows: Iterable[Iterable[object]]
+    ) -> None:
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+        csv.writer(text).writerows([columns])
+        csv.writer(text).writerows(rows)
         write_file(self.path / name, text.getvalue().encode())
 
 
@@ -240,6 +231,15 @@ def _lock(path: Path) -> int | None:
     except OSError:
         pass  # a file system without locks, which only protect from a mistake
     return descriptor
+
+
+def _rows_of_steps(results: Sequence[EpochResult]) -> Iterator[tuple[object, ...]]:
+    """Yield number, loss and accuracy of each step: as a list, a million would take 0.5 GB."""
+    for result in results:
+        first = result.step - len(result.step_losses) + 1
+        pairs = zip(result.step_losses, result.step_accuracies, strict=True)
+        for step, (loss, accuracy) in enumerate(pairs, first):
+            yield step, f"{loss:.6f}", f"{accuracy:.6f}"
 
 
 def _row(result: EpochResult, validation: Evaluation | Score | None) -> dict[str, Any]:

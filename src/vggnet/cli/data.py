@@ -31,6 +31,9 @@ ImageSize = Annotated[
     typer.Option(min=8, max=1024, help="Height and width to resize your own images to."),
 ]
 
+_MOST_CLASSES = 100
+"""Rows of a sheet: matplotlib draws no more than 322."""
+
 app.command()(audit)
 
 
@@ -107,7 +110,7 @@ def show(
     image_size: ImageSize = None,
     force: options.Force = False,
 ) -> None:
-    """Draw the first eight images of every class."""
+    """Draw the first eight images of every class, of up to 100 classes."""
     import numpy as np
 
     from vggnet.artifacts.outputs import PNG, check_output
@@ -117,14 +120,17 @@ def show(
         check_output(output, PNG, [Path(name)], force)
     dataset = _load(name, source, image_size)
     examples = dataset.train if split == "train" else dataset.test
+    shown = min(len(dataset.classes), _MOST_CLASSES)
     chosen = np.concatenate(
-        [np.flatnonzero(examples.labels == number)[:8] for number in range(len(dataset.classes))]
+        [np.flatnonzero(examples.labels == number)[:8] for number in range(shown)]
     )
     captions = [f"{dataset.classes[examples.labels[index]]} · no. {index}" for index in chosen]
     path = output or Path(f"{dataset.name}.png")
     check_output(path, PNG, [Path(name)], force)
     title = f"{dataset.name}, {split}: the first eight images of each class"
     render_sheet(path, examples.images[chosen], captions, title)
+    if shown < len(dataset.classes):
+        warn(f"{path} shows the first {shown} of {len(dataset.classes):,} classes")
     say(str(path))
 
 

@@ -125,10 +125,11 @@ def _build_table(found: Evaluation, classes: tuple[str, ...]) -> Table:
     columns = ("class", "images", "precision %", "recall %", "F1 %", "most often predicted as")
     for column in columns:
         table.add_column(column, justify="left" if column in (columns[0], columns[-1]) else "right")
+    errors: dict[int, tuple[int, int]] = {}
+    for true, predicted, images in found.confused_pairs.tolist():
+        errors.setdefault(true, (predicted, images))  # the most frequent comes first
     for index, row in enumerate(found.per_class(classes)):
-        wrong = found.confusion_matrix[index].copy()
-        wrong[index] = 0
-        other = int(wrong.argmax())
+        other, times = errors.get(index, (0, 0))
         table.add_row(
             printable(str(row["class"])),
             f"{row['count']:,}",
@@ -136,7 +137,7 @@ def _build_table(found: Evaluation, classes: tuple[str, ...]) -> Table:
                 f"{100 * float(row[key]):.2f}" if row["count"] else "–"
                 for key in ("precision", "recall", "f1")
             ),
-            f"{printable(classes[other])} ({wrong[other]} times)" if wrong[other] else "",
+            f"{printable(classes[other])} ({times} times)" if times else "",
         )
     return table
 

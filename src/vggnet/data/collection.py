@@ -180,23 +180,25 @@ def arrange(
         own_test = True
         warnings.append(f"{source} has no test split: its validation split is the test set")
     if not own_test:
-        for label, name in enumerate(classes):
-            members = np.flatnonzero(labels == label)
+        ends = np.cumsum(np.bincount(labels, minlength=len(classes)))
+        by_class = np.split(np.argsort(labels, kind="stable"), ends)[:-1]
+        for members, name in zip(by_class, classes, strict=True):
             splits[members[_choose_held_out(len(members), name)]] = TEST
-    used = [
-        label
-        for label in range(len(classes))
-        if len(present := set(splits[labels == label].tolist()))
-        and (not common_classes or {TRAIN, TEST} <= present)
-    ]
-    if left := [name for label, name in enumerate(classes) if label not in used]:
+    is_used, in_train, in_test = (
+        np.bincount(labels[which], minlength=len(classes)) > 0
+        for which in (slice(None), splits == TRAIN, splits == TEST)
+    )
+    if common_classes:
+        is_used = in_train & in_test
+    used = np.flatnonzero(is_used)
+    if left := [classes[label] for label in np.flatnonzero(~is_used).tolist()]:
         warnings.append(f"classes that not every split has were left out: {list_names(left)}")
-    chosen = np.flatnonzero(np.isin(labels, used))
+    chosen = np.flatnonzero(is_used[labels])
     order = chosen[np.argsort(splits[chosen], kind="stable")]
     return Rows(
         order=order,
         labels=np.searchsorted(used, labels[order]),
-        classes=tuple(classes[label] for label in used),
+        classes=tuple(classes[label] for label in used.tolist()),
         train_size=int((splits[order] == TRAIN).sum()),
         test_size=int((splits[order] == TEST).sum()),
         own_test=own_test,

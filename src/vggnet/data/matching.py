@@ -135,12 +135,11 @@ def relabel(
     nameless = trained_on.dataset is None and len(classes) == len(trained_on.classes)
     if nameless or tuple(classes) == trained_on.classes:
         return examples
-    if strange := [name for name in classes if name not in trained_on.classes]:
+    numbers = {name: number for number, name in enumerate(trained_on.classes)}
+    if strange := [name for name in classes if name not in numbers]:
         raise DataError(
             f"{examples.source} has classes that the model does not know: {', '.join(strange)}; "
             f"it knows {', '.join(trained_on.classes)}"
         )
-    numbers = np.array([trained_on.classes.index(name) for name in classes])
-    return LabeledImages(
-        examples.images, numbers[examples.labels], len(trained_on.classes), examples.source
-    )
+    labels = np.array([numbers[name] for name in classes])[examples.labels]
+    return LabeledImages(examples.images, labels, len(trained_on.classes), examples.source)

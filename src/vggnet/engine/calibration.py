@@ -33,6 +33,9 @@ _RESAMPLES = 1_000
 _MOST_WEIGHTS = 30_000
 """Weights of images in the resamples that are computed at a time: more leave the caches."""
 
+_AT_ONCE = 1 << 20
+"""Values that are computed with at a time."""
+
 _LBFGS = eager(torch.optim.LBFGS)
 
 
@@ -62,6 +65,16 @@ def to_probabilities(logits: Tensor, calibration: Calibration | None) -> Tensor:
     return (calibration.adjust(logits) if calibration else logits).softmax(1)
 
 
+def rows_at_once(count: int, width: int) -> list[slice]:
+    """Return the parts in which to compute with an array (count, width) of logits, say.
+
+    Temporary arrays take several times the memory of the logits, which is gigabytes for
+    10,000 images and 10,000 classes.
+    """
+    size = max(1, _AT_ONCE // width)
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
 def fit_calibration(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> Calibration:
     """Minimize the negative log-likelihood of images that were not trained on.
 
@@ -76,28 +89,42 @@ def fit_calibration(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int6
         DataError: The images decide nothing; the message says why.
     """
     _check_informative(logits, labels)
-    count, num_classes = logits.shape
-    distances = torch.from_numpy(logits).double()
-    distances = distances.amax(1, keepdim=True) - distances
-    unit = 1 / distances.mean()  # so that the same start suits logits of any size
-    distances *= unit
-    targets = torch.full((count, num_classes), 1 / (count + 2) / num_classes).double()
-    targets[torch.arange(count), torch.from_numpy(labels)] += (count + 1) / (count + 2)
+    count = len(labels)
+    parts = [
+        (torch.from_numpy(logits[rows]), torch.from_numpy(labels[rows]))
+        for rows in rows_at_once(*logits.shape)
+    ]
+    # So that the same start suits logits of any size.
+    unit = logits.size / torch.stack([_to_distances(part).sum() for part, _ in parts]).sum()
     logarithms = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = _LBFGS([logarithms], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> float:
         optimizer.zero_grad()
-        scale, curvature = logarithms.exp()
-        value = F.cross_entropy(-distances * (scale + curvature * distances), targets)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value.item()
+        total = 0.0
+        for part, of_part in parts:
+            distances, (scale, curvature) = unit * _to_distances(part), logarithms.exp()
+            value = F.cross_entropy(
+                -distances * (scale + curvature * distances),
+                of_part,
+                reduction="sum",
+                label_smoothing=1 / (count + 2),
+            )
+            (value / count).backward()  # type: ignore[no-untyped-call]
+            total += value.item() / count
+        return total
 
     optimizer.step(loss)
     scale, curvature = (logarithms.detach().exp() * torch.stack([unit, unit**2])).tolist()
     if not (math.isfinite(scale + curvature) and scale > 0):
         raise DataError("the fit did not converge")
     return Calibration(scale=scale, curvature=curvature, images=count)
+
+
+def _to_distances(logits: Tensor) -> Tensor:
+    """Return the distance of each logit to the largest one of its image, float64."""
+    exact = logits.double()
+    return exact.amax(1, keepdim=True) - exact
 
 
 def _check_informative(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> None:

@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from vggnet.data.batches import Batches
 from vggnet.data.dataset import is_imbalanced
-from vggnet.engine.calibration import Calibration, Reliability, to_probabilities
+from vggnet.engine.calibration import Calibration, Reliability, rows_at_once, to_probabilities
 from vggnet.engine.session import Session
+
+Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,17 @@ class Evaluation:
     @cached_property
     def predictions(self) -> npt.NDArray[np.int64]:
         """Most probable class of each image, (N,)."""
-        found: npt.NDArray[np.int64] = self.logits.argmax(axis=1)
+        found: Counts = self.logits.argmax(axis=1)
         return found
 
     @cached_property
     def probabilities(self) -> npt.NDArray[np.float32]:
         """Calibrated probabilities, (N, num_classes)."""
-        return to_probabilities(torch.from_numpy(self.logits), self.calibration).numpy()
+        found = np.empty_like(self.logits)
+        for rows in rows_at_once(*self.logits.shape):
+            logits = torch.from_numpy(self.logits[rows])
+            found[rows] = to_probabilities(logits, self.calibration).numpy()
+        return found
 
     @property
     def correct(self) -> int:
@@ -73,20 +79,21 @@ class Evaluation:
     @property
     def is_imbalanced(self) -> bool:
         """Whether accuracy hides how some classes do."""
-        return is_imbalanced(self.confusion_matrix.sum(axis=1))
+        images, _, _ = self._counts
+        return is_imbalanced(images)
 
     @property
     def balanced_accuracy(self) -> float:
         """Mean recall of the classes that have images, 0 to 1."""
-        counts = self.confusion_matrix.sum(axis=1)
-        return float((self.confusion_matrix.diagonal()[counts > 0] / counts[counts > 0]).mean())
+        images, _, right = self._counts
+        return float((right[images > 0] / images[images > 0]).mean())
 
     @property
     def macro_f1(self) -> float:
         """Mean F1 of the classes that have images or are predicted, 0 to 1."""
-        matrix = self.confusion_matrix
-        sums = matrix.sum(axis=0) + matrix.sum(axis=1)
-        return float((2 * matrix.diagonal()[sums > 0] / sums[sums > 0]).mean())
+        images, predicted, right = self._counts
+        sums = images + predicted
+        return float((2 * right[sums > 0] / sums[sums > 0]).mean())
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
@@ -107,16 +114,24 @@ class Evaluation:
     @cached_property
     def loss(self) -> float:
         """Mean negative log-likelihood in nats, without label smoothing."""
-        logits = torch.from_numpy(self.logits).double()
-        if self.calibration:
-            logits = self.calibration.adjust(logits)
-        return F.cross_entropy(logits, torch.from_numpy(self.labels)).item()
+        total = 0.0
+        for rows in rows_at_once(*self.logits.shape):
+            logits = torch.from_numpy(self.logits[rows]).double()
+            if self.calibration:
+                logits = self.calibration.adjust(logits)
+            labels = torch.from_numpy(self.labels[rows])
+            total += F.cross_entropy(logits, labels, reduction="sum").item()
+        return total / self.count
 
     @cached_property
     def brier(self) -> float:
         """Brier score: squared errors of an image's probabilities, summed; 0 to 2, 0 is best."""
         of_label = self.probabilities[np.arange(self.count), self.labels]
-        return float((np.square(self.probabilities).sum(axis=1) - 2 * of_label + 1).mean())
+        parts = [
+            np.square(self.probabilities[rows]).sum(axis=1)
+            for rows in rows_at_once(*self.logits.shape)
+        ]
+        return float((np.concatenate(parts) - 2 * of_label + 1).mean())
 
     @cached_property
     def reliability(self) -> Reliability:
@@ -124,11 +139,37 @@ class Evaluation:
         return Reliability(self.probabilities.max(axis=1), self.predictions == self.labels)
 
     @cached_property
-    def confusion_matrix(self) -> npt.NDArray[np.int64]:
-        """Number of images of class [row] that were classified as [column]."""
+    def confusion_matrix(self) -> Counts:
+        """Number of images of class [row] that were classified as [column].
+
+        It takes 8 bytes × num_classes²; `confused_pairs` does not grow with the classes.
+        """
         classes = self.logits.shape[1]
         counts = np.bincount(self.labels * classes + self.predictions, minlength=classes**2)
         return counts.reshape(classes, classes)
+
+    @cached_property
+    def confused_pairs(self) -> Counts:
+        """True class, predicted class and number of images of each kind of error, (M, 3).
+
+        The most frequent come first. There are at most as many as errors.
+        """
+        classes = self.logits.shape[1]
+        wrong = self.predictions != self.labels
+        kinds = self.labels[wrong] * classes + self.predictions[wrong]
+        found, counts = np.unique(kinds, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return np.stack([*np.divmod(found[order], classes), counts[order]], axis=1)
+
+    @cached_property
+    def _counts(self) -> tuple[Counts, Counts, Counts]:
+        """Images of each class, images classified as it, and those of both, (num_classes,) each."""
+        right = self.labels[self.predictions == self.labels]
+        images, predicted, both = (
+            np.bincount(one, minlength=self.logits.shape[1])
+            for one in (self.labels, self.predictions, right)
+        )
+        return images, predicted, both
 
     def worst_mistakes(self, most: int) -> npt.NDArray[np.int64]:
         """Return the indices of up to `most` errors, the most confident first."""
@@ -138,21 +179,17 @@ class Evaluation:
 
     def per_class(self, classes: tuple[str, ...]) -> list[dict[str, str | int | float]]:
         """Return each class's name, count, precision, recall and F1 (0 where undefined)."""
-        matrix = self.confusion_matrix
-        rows: list[dict[str, str | int | float]] = []
-        for index, name in enumerate(classes):
-            right = int(matrix[index, index])
-            count, predicted = int(matrix[index].sum()), int(matrix[:, index].sum())
-            rows.append(
-                {
-                    "class": name,
-                    "count": count,
-                    "precision": right / predicted if predicted else 0.0,
-                    "recall": right / count if count else 0.0,
-                    "f1": 2 * right / (count + predicted) if count + predicted else 0.0,
-                }
-            )
-        return rows
+        columns = (one.tolist() for one in self._counts)
+        return [
+            {
+                "class": name,
+                "count": count,
+                "precision": right / predicted if predicted else 0.0,
+                "recall": right / count if count else 0.0,
+                "f1": 2 * right / (count + predicted) if count + predicted else 0.0,
+            }
+            for name, count, predicted, right in zip(classes, *columns, strict=True)
+        ]
 
 
 @torch.no_grad()
@@ -164,12 +201,13 @@ def evaluate(network: nn.Module, batches: Batches, session: Session) -> Evaluati
     """
     training = network.training
     network.eval()
-    parts = [network(batch.images).float() for batch in batches.in_order()]
-    network.train(training)
-    logits = torch.zeros(len(batches.labels), parts[0].shape[1], device=batches.labels.device)
-    for number, part in enumerate(parts):
-        start = number * batches.batch_size
+    logits = torch.empty(0)
+    for number, batch in enumerate(batches.in_order()):
+        part, start = network(batch.images).float(), number * batches.batch_size
+        if not number:
+            logits = part.new_zeros(len(batches.labels), part.shape[1])
         logits[start : start + batches.batch_size][session.rank :: session.world_size] = part
+    network.train(training)
     return Evaluation(session.all_reduce(logits).cpu().numpy(), batches.labels.cpu().numpy())
 
 

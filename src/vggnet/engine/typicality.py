@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from vggnet.architectures import read_layer
 from vggnet.config import ModelConfig
+from vggnet.engine.calibration import rows_at_once
 from vggnet.engine.features import Trace
 from vggnet.errors import DataError
 
@@ -138,9 +139,13 @@ class LayerStatistics(BaseModel):
         """
         inside = (values / self.unit - self.center.tensor) @ self.directions.tensor
         factors, means, volumes = self._factors
-        # One product for all classes: differences from each mean would take four times as long.
-        whitened = (inside @ factors.T).unflatten(1, (-1, means.shape[1])) - means
-        return (whitened.square().sum(2) - 2 * volumes).amin(1)
+        nearest = []
+        for rows in rows_at_once(len(inside), means.numel()):
+            # One product for all classes: differences from each mean would take four times as long.
+            product = inside[rows] @ factors.T
+            whitened = product.view(len(product), -1, means.shape[1]) - means
+            nearest.append((whitened.square().sum(2) - 2 * volumes).amin(1))
+        return torch.cat(nearest)
 
 
 class Typicality(BaseModel):

@@ -104,7 +104,8 @@ def _adapt_classes(
     found: dict[str, Tensor], wanted: dict[str, Tensor], last: str, old: list[str], new: list[str]
 ) -> int:
     """Put the rows of classes with the same name into the new last layer; return their number."""
-    pairs = [(old.index(name), at) for at, name in enumerate(new) if name in old]
+    places = {name: at for at, name in enumerate(old)}
+    pairs = [(places[name], at) for at, name in enumerate(new) if name in places]
     for kind in ("weight", "bias"):
         rows = wanted[f"{last}.{kind}"].clone()
         for theirs, ours in pairs:

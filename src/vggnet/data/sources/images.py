@@ -237,17 +237,12 @@ def _find_classes(top: _Level, class_folders: str | None) -> list[_Level]:
         DataError: It says nothing, and two folders share at least two names.
     """
     below = {name: top.inner(name).enter() for name in top.folders}
-    owners = defaultdict(list)
-    for name, level in below.items():
-        for inner in level.folders:
-            owners[inner].append(name)
-    pairs = (pair for names in owners.values() for pair in itertools.combinations(names, 2))
-    shared = Counter(pairs).most_common(1)
-    if not shared or shared[0][1] < 2 or class_folders == "outer":
+    alike = _find_alike({name: sorted(level.folders) for name, level in below.items()})
+    if not alike or class_folders == "outer":
         return [top]
     if class_folders == "inner":
         return list(below.values())
-    one, other = shared[0][0]
+    one, other = alike
     common = sorted(below[one].folders.keys() & below[other].folders, key=natural_key)
     raise DataError(
         f"{one} and {other} in {top.path} hold folders of the same names ({list_names(common)}), "
@@ -255,6 +250,41 @@ def _find_classes(top: _Level, class_folders: str | None) -> list[_Level]:
         f"train and test, or train on one of them with --dataset {top.path}/{one}; if they are "
         "the classes, pass --class-folders outer; if the inner folders are, --class-folders inner"
     )
+
+
+def _find_alike(outer: Mapping[str, Sequence[str]]) -> tuple[str, str] | None:
+    """Return two folders that hold at least two folders of the same names, if there are any.
+
+    Pairs are formed of the outer or of the inner names, whichever are fewer: 10,000 classes that
+    each hold a folder `images` have one inner name, and 50 million pairs.
+
+    Args:
+        outer: The folders, and the sorted names of those in them.
+    """
+    counts = Counter(itertools.chain.from_iterable(outer.values()))
+    shared = {name: [one for one in held if counts[one] > 1] for name, held in outer.items()}
+    owners = defaultdict(list)
+    for name, held in shared.items():
+        for one in held:
+            owners[one].append(name)
+    if len(outer) <= len(owners):
+        found = _find_repeated_pair(owners)
+        return found and found[0]
+    found = _find_repeated_pair(shared)
+    return found and found[1]
+
+
+def _find_repeated_pair(
+    groups: Mapping[str, Sequence[str]],
+) -> tuple[tuple[str, str], tuple[str, str]] | None:
+    """Return two members that are together in two groups, and the groups."""
+    first: dict[tuple[str, str], str] = {}
+    for group, members in groups.items():
+        for pair in itertools.combinations(members, 2):
+            if pair in first:
+                return pair, (first[pair], group)
+            first[pair] = group
+    return None
 
 
 def _read_table(table: File, images: list[File]) -> tuple[list[tuple[str, File]], list[str]]:
