@@ -28,7 +28,10 @@ MIN_IMAGES = 200
 BINS = 15
 """Bins of the calibration error, as in the literature."""
 
-_RESAMPLES = 1_000
+_RESAMPLES, _FEWEST_RESAMPLES = 1_000, 100
+_MOST_DRAWN = 100_000_000
+"""Images in all resamples. Of more than 100,000 images there are fewer resamples: 1,000 of a
+million images take half a minute, and the interval is narrow."""
 
 _MOST_WEIGHTS = 30_000
 """Weights of images in the resamples that are computed at a time: more leave the caches."""
@@ -171,9 +174,10 @@ class Reliability:
         gaps, generator = self._gaps, np.random.default_rng(seed)
         count = len(gaps)
         at_once = max(1, _MOST_WEIGHTS // count)
+        resamples = max(_FEWEST_RESAMPLES, min(_RESAMPLES, _MOST_DRAWN // count))
         resampled = [
-            _errors(gaps, _resample(count, min(at_once, _RESAMPLES - first), generator))
-            for first in range(0, _RESAMPLES, at_once)
+            _errors(gaps, _resample(count, min(at_once, resamples - first), generator))
+            for first in range(0, resamples, at_once)
         ]
         low, high = np.quantile(np.concatenate(resampled), (0.025, 0.975))
         return max(0.0, 2 * self.error - high), max(0.0, 2 * self.error - low)
