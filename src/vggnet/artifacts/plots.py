@@ -144,12 +144,15 @@ def _draw_pairs(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
     bars = axes.barh(range(len(pairs)), [images for *_, images in pairs], color=ORANGE)
     axes.bar_label(bars, padding=3)
     axes.set_yticks(range(len(pairs)), map(fonts.replace, names), fontsize=9, **fonts.style)
-    axes.set_title(
-        f"{_count_errors(evaluation)}\nThe {len(pairs)} most frequent kinds of error of "
-        f"{len(evaluation.confused_pairs):,}; there are {len(classes):,} classes, too many for a "
-        "matrix"
+    figure.suptitle(  # centered above the names, too
+        f"{_count_errors(evaluation)}\nThe {len(pairs)} most frequent of "
+        f"{len(evaluation.confused_pairs):,} kinds of error; a matrix cannot show {len(classes):,} "
+        "classes",
+        fontsize=12,
     )
     axes.set_xlabel("images")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
     return figure
