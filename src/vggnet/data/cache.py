@@ -263,10 +263,12 @@ def evict(keep: Path, limit: int = LIMIT) -> None:
         limit: Bytes.
     """
     for folder in keep.parent.iterdir():
-        if folder.is_dir() and not (folder / _DESCRIPTION).exists():
-            changed = max((file.stat().st_mtime for file in folder.iterdir()), default=0)
-            if time.time() - changed > _ABANDONED:
-                shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process completes or deletes it meanwhile
+            if folder.is_dir() and not (folder / _DESCRIPTION).exists():
+                files = (file.stat().st_mtime for file in folder.iterdir())
+                changed = max(files, default=folder.stat().st_mtime)
+                if time.time() - changed > _ABANDONED:
+                    shutil.rmtree(folder, ignore_errors=True)
     size = 0
     for entry in list_entries():
         size += entry.size
