@@ -151,7 +151,7 @@ def _draw_pairs(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
         fontsize=12,
     )
     axes.set_xlabel("images")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params("x", integer=True)
     axes.margins(y=0.01)
     axes.invert_yaxis()
     axes.spines[["top", "right"]].set_visible(False)
