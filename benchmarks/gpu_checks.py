@@ -74,7 +74,7 @@ class Context:
         return self.device.type == "cuda"
 
     def is_short(self, recipe: str, precision: str = "fp32") -> bool:
-        """Whether to do a few steps only: a CPU takes minutes to an hour for most."""
+        """Whether to do a few steps only: on a CPU, others than `fast` in fp32 take too long."""
         return self.quick or not (self.is_cuda or (recipe, precision) == ("fast", "fp32"))
 
     @property

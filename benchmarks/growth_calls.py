@@ -139,7 +139,7 @@ def prepare_predicting(sizes: Sizes, folder: Path, session: Session) -> Call:
     """Predict each file of a folder, as `vggnet predict` does."""
     write_images(replace(sizes, classes=1), folder)
     side, names = math.isqrt(sizes.pixels), tuple(f"class {at}" for at in range(sizes.classes))
-    card = ModelCard(classes=names, picture=(1, side, side))
+    card = ModelCard(classes=names, image_shape=(1, side, side))
     model = Classifier(LoadedModel(build_network(make_config(sizes).model, 0).eval(), card), "cpu")
 
     def predict() -> None:

@@ -2,9 +2,9 @@
 
     python benchmarks/page_speed.py mnist_vggnet.html --output benchmarks/results/page_speed
 
-The page is opened from disk in Chromium, without a window. Its own worker gets digits drawn at the
-size of the page's pad, one after the other: each time the whole answer (preparation, network and
-feature maps), and the preparation alone, in alternating rounds. That includes sending a drawing to
+The page is opened from disk in Chromium, without a window. Its own worker gets digits of 280×280
+pixels, one after the other, and gives the whole answer (preparation, network and feature maps) or
+the preparation alone, in alternating rounds. That includes sending a drawing to
 the worker and the answer back, not the painting on the screen.
 """
 
@@ -71,10 +71,12 @@ def main() -> None:
     parser.add_argument("page", type=Path, help="made by vggnet export MODEL --format html")
     options = parser.parse_args()
     drawings = [b64encode(one.tobytes()).decode() for one in draw_digits()]
-    found = next(path for name in BROWSERS if (path := shutil.which(name)))
+    browsers = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not browsers:
+        parser.error(f"needs a browser: {', '.join(BROWSERS)}")
     with sync_playwright() as driver:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=found, args=arguments)
+        browser = driver.chromium.launch(executable_path=browsers[0], args=arguments)
         page = browser.new_page()
         page.goto(options.page.resolve().as_uri())
         given = {"side": SIDE, "drawings": drawings, "rounds": ROUNDS}

@@ -27,7 +27,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -119,19 +119,22 @@ async def slow_connections(url: str) -> AsyncIterator[None]:
 
     async def trickle() -> None:
         while True:
-            with suppress(OSError):
+            with suppress(ConnectionError):
                 _, writer = await asyncio.open_connection(address.hostname, address.port)
-                writer.write(b"GET / HTTP/1.1\r\nX-Slow: ")
-                while not writer.is_closing():
-                    writer.write(b"x")
-                    await asyncio.sleep(0.5)
+                with closing(writer):
+                    writer.write(b"GET / HTTP/1.1\r\nX-Slow: ")
+                    while not writer.is_closing():
+                        writer.write(b"x")
+                        await asyncio.sleep(0.5)
 
     tasks = [asyncio.create_task(trickle()) for _ in range(SLOW)]
     await asyncio.sleep(1)
-    yield
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def read_status(reader: asyncio.StreamReader) -> int:

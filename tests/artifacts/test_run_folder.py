@@ -139,7 +139,7 @@ def test_errors_of_many_classes_are_drawn_without_a_matrix(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("drawing")
 def test_the_curve_of_many_steps_is_drawn(tmp_path: Path) -> None:
-    """A million noisy values, of which matplotlib could not draw a line, and a single one."""
+    """Of a million noisy values, and of a single one."""
     for count in (1, 1_000_000):
         losses = np.random.default_rng(0).random(count).tolist()
         long = replace(RESULT, step=count, step_losses=losses, step_accuracies=losses)

@@ -88,7 +88,7 @@ def test_a_folder_of_a_thousand_colour_images(vggnet: Command, tmp_path: Path) -
 
 @pytest.mark.usefixtures("drawing")
 def test_a_sheet_of_many_classes_shows_some(vggnet: Command) -> None:
-    """The first 100 are drawn, and a warning says so: matplotlib draws no more than 322 rows."""
+    """The first 100 are drawn, and a warning says so."""
     labels = np.repeat(np.arange(102), 2)
     np.savez("many.npz", x_train=np.zeros((204, 8, 8), np.uint8), y_train=labels)
     done = vggnet("data", "show", "many.npz")

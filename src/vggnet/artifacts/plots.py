@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"
 """From Okabe and Ito's palette for color-blind readers."""
 
-_MOST_IN_MATRIX = 200
+_MOST_CLASSES = 200
 """Classes up to which there is a matrix: the names of more overlap."""
 
 _MOST_PAIRS = 40
@@ -33,7 +33,7 @@ _MOST_NAME = 40
 """Characters of a class's name beside a bar."""
 
 _GROUPS = 2_000
-"""Points of a curve, which is 480 pixels wide; matplotlib cannot draw a million."""
+"""Groups of steps in a curve, which is 480 pixels wide; a line through a million takes 2 s."""
 
 _AS_WRITTEN: dict[str, Any] = {"parse_math": False}
 """For text that contains a name: the class "cost_$ or cost_^$" is not a formula."""
@@ -86,7 +86,7 @@ def render_confusion_matrix(path: Path, evaluation: Evaluation, classes: Sequenc
 
     Of more than 200 classes the most frequent errors are drawn, as bars.
     """
-    draw = _draw_matrix if len(classes) <= _MOST_IN_MATRIX else _draw_pairs
+    draw = _draw_matrix if len(classes) <= _MOST_CLASSES else _draw_pairs
     save_figure(draw(evaluation, classes), path)
 
 
@@ -97,7 +97,9 @@ def _draw_matrix(evaluation: Evaluation, classes: Sequence[str]) -> Figure:
     many = len(classes)
     side = min(20.0, 2.2 + 0.55 * many)
     fonts = Fonts("".join(classes))
-    shown = fonts.name_classes(classes)
+    shown = [
+        name if fonts.can_draw(name) else f"no. {number}" for number, name in enumerate(classes)
+    ]
     turned = 90 if max(map(len, shown)) > 3 else 0
     figure = build_figure(side, side, layout="constrained" if turned else None)
     if not turned:
@@ -297,12 +299,9 @@ class Fonts:
                 break
         self.style["fontfamily"] = families
 
-    def name_classes(self, names: Sequence[str]) -> list[str]:
-        """Return the names, with "no. 3" for those that have a character that no font has."""
-        return [
-            name if self._missing.isdisjoint(name) else f"no. {number}"
-            for number, name in enumerate(names)
-        ]
+    def can_draw(self, text: str) -> bool:
+        """Return whether all characters have a font."""
+        return self._missing.isdisjoint(text)
 
     def replace(self, text: str) -> str:
         """Return a text with "?" for characters that no font has."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from vggnet.engine.evaluate import Evaluation
 
-MOST_IN_MATRIX = 1_000
+_MOST_CLASSES = 1_000
 """Classes up to which the whole confusion matrix is written: it grows with their square."""
 
 
@@ -29,13 +29,13 @@ def describe_probabilities(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def describe_confusions(evaluation: Evaluation) -> dict[str, Any]:
+def _describe_confusions(evaluation: Evaluation) -> dict[str, Any]:
     """Return the confusion matrix, or of more than 1,000 classes the errors in it.
 
     These are the numbers of the true and the predicted class and the images of each kind of
     error, the most frequent first.
     """
-    if evaluation.logits.shape[1] <= MOST_IN_MATRIX:
+    if evaluation.logits.shape[1] <= _MOST_CLASSES:
         return {"confusion_matrix": evaluation.confusion_matrix.tolist()}
     columns = evaluation.confused_pairs.T.tolist()
     pairs = dict(zip(("true", "predicted", "images"), columns, strict=True))
@@ -58,5 +58,5 @@ def summarize(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any
         "uncalibrated": describe_probabilities(evaluation.uncalibrated),
         "classes": list(classes),
         "per_class": evaluation.per_class(classes),
-        **describe_confusions(evaluation),
+        **_describe_confusions(evaluation),
     }

@@ -32,7 +32,7 @@ ImageSize = Annotated[
 ]
 
 _MOST_CLASSES = 100
-"""Rows of a sheet: matplotlib draws no more than 322."""
+"""Rows of a sheet, which is then 20,000 pixels high."""
 
 app.command()(audit)
 

@@ -54,7 +54,7 @@ class Evaluation:
     @cached_property
     def predictions(self) -> npt.NDArray[np.int64]:
         """Most probable class of each image, (N,)."""
-        found: Counts = self.logits.argmax(axis=1)
+        found: npt.NDArray[np.int64] = self.logits.argmax(axis=1)
         return found
 
     @cached_property

@@ -43,8 +43,8 @@ class Workers:
     def __init__(self, count: int, limits: Limits) -> None:
         self._count, self._limits = count, limits
         self._processes: set[Process] = set()
-        self._idle: list[Process] = []
-        self._count_idle = asyncio.Semaphore(0)  # unlike a queue, it serves in order
+        self._idle: asyncio.Queue[Process] = asyncio.Queue()
+        self._turn = asyncio.Lock()  # bodies wait in order; a queue alone lets later ones pass
         self._restarts: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Workers:
@@ -92,7 +92,7 @@ class Workers:
         except BaseException:
             self._replace(process)
             raise
-        self._offer(process)
+        self._idle.put_nowait(process)
         if "ended" in fields:
             if fields["ended"] == -_OUT_OF_TIME:
                 raise InputError("reading the body takes too long")
@@ -106,8 +106,8 @@ class Workers:
     async def _take(self) -> Process:
         try:
             async with asyncio.timeout(self._limits.wait_seconds):
-                await self._count_idle.acquire()
-                return self._idle.pop()
+                async with self._turn:
+                    return await self._idle.get()
         except TimeoutError:
             raise OverloadedError from None
 
@@ -125,11 +125,7 @@ class Workers:
         )
         self._processes.add(process)
         await _receive(process)
-        self._offer(process)
-
-    def _offer(self, process: Process) -> None:
-        self._idle.append(process)
-        self._count_idle.release()
+        self._idle.put_nowait(process)
 
     def _replace(self, process: Process) -> None:
         """End a process, and start another one in its place."""
