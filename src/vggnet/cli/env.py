@@ -23,7 +23,10 @@ def env(as_json: Json = False) -> None:
         print(json.dumps(found))
         return
     devices = found.pop("devices")
-    rows = [(key.replace("_", " "), str(value)) for key, value in found.items()]
+    rows = [
+        (key.replace("_", " "), "unknown" if value is None else str(value))
+        for key, value in found.items()
+    ]
     rows += [(f"device {kind}", text) for kind, text in devices.items()]
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
