@@ -25,6 +25,7 @@ from pathlib import Path
 
 from growth_calls import CALLS, Sizes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator, ScalarFormatter
 from measuring import build_parser, render_machine, write_report
 
 from vggnet.artifacts.plots import BLUE, GREY, ORANGE, build_figure, save_figure
@@ -36,6 +37,9 @@ STEEP = 1.1
 
 SECONDS, MIB = 0.2, 32
 """Least time and memory of the largest task from which an exponent follows."""
+
+LONG = 15
+"""Seconds after which a case gets no further round: long calls vary less."""
 
 COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -49,13 +53,13 @@ CASES: list[tuple[str, str, list[int], dict[str, int]]] = [
     ("confusion_matrix.png", "images", IMAGES, {}),
     ("mistakes.png", "images", IMAGES, {}),
     ("test.json", "images", IMAGES, {}),
-    ("training, 4 steps", "pixels", PIXELS, {"images": 256}),
+    ("training, 6 steps", "pixels", PIXELS, {"images": 256}),
     ("evaluation", "pixels", PIXELS, {"images": 256}),
     ("predicting a folder", "pixels", PIXELS, {"images": 256}),
     ("mistakes.png", "pixels", PIXELS, {"images": 256}),
-    ("training, 4 steps", "depth", [2, 4, 8, 16, 32], {}),
+    ("training, 6 steps", "depth", [2, 4, 8, 16, 32], {}),
     ("evaluation", "depth", [2, 4, 8, 16, 32], {}),
-    ("training, 4 steps", "classes", CLASSES, {}),
+    ("training, 6 steps", "classes", CLASSES, {}),
     ("evaluation", "classes", CLASSES, {"images": 10_000}),
     ("reading a folder", "classes", CLASSES, {"images": 20_000}),
     ("predicting a folder", "classes", CLASSES, {}),
@@ -66,7 +70,7 @@ CASES: list[tuple[str, str, list[int], dict[str, int]]] = [
     ("test.json", "classes", CLASSES, {"images": 10_000}),
     ("metrics.csv, steps.csv", "steps", IMAGES, {}),
     ("curves.png", "steps", IMAGES, {}),
-    ("training, 4 steps", "processes", [1, 2, 4], {"pixels": 56**2}),
+    ("training, 6 steps", "processes", [1, 2, 4], {"pixels": 56**2}),
 ]
 """What is called, which size varies, its values, and the sizes that are not `Sizes`' defaults."""
 
@@ -161,8 +165,11 @@ class Series:
 
 
 def run_case(call: str, axis: str, values: list[int], fixed: dict[str, int], rounds: int) -> Series:
-    """Measure all values of a case, in rounds."""
-    found = [[start(call, Sizes(**fixed, **{axis: one})) for one in values] for _ in range(rounds)]
+    """Measure all values of a case, in rounds of which none starts after `LONG` seconds."""
+    found: list[list[dict[str, float]]] = []
+    started = time.perf_counter()
+    while not found or (len(found) < rounds and time.perf_counter() - started < LONG):
+        found.append([start(call, Sizes(**fixed, **{axis: one})) for one in values])
     figures = {
         key: [[one[at][key] for one in found] for at in range(len(values))] for key in found[0][0]
     }
@@ -187,6 +194,10 @@ def plot(path: Path, found: list[Series]) -> None:
                 shown = [max(least, value) for value in one.median(key)]
                 axes.plot(one.values, shown, markersize=5, **styles[one.call])
             axes.spines[["top", "right"]].set_visible(False)
+            if size in ("depth", "processes"):  # less than a decade or two: name the values
+                axes.set_xticks(next(one.values for one in found if one.axis == size))
+                axes.xaxis.set_major_formatter(ScalarFormatter())
+                axes.xaxis.set_minor_locator(NullLocator())
     panels[0, 0].set_ylabel("CPU seconds")
     panels[1, 0].set_ylabel("added memory, MiB")
     for axes in panels.flat:
@@ -212,11 +223,11 @@ def render(found: list[Series], rounds: int) -> str:
     return f"""\
 # How time and memory grow
 
-One call in a process of its own, on one thread; the median of {rounds} rounds. Values are given for
-each size, the smallest first. The exponent is the slope between the two largest sizes in log-log:
-1 is linear. It is left out where the largest task takes less than {SECONDS} s or adds less than
-{MIB} MiB, since fixed costs hide it then. Peak: of the whole process, with its inputs and PyTorch,
-at the largest size. Processes are summed.
+One call in a process of its own, on one thread, up to {rounds} times (median). Values are given for
+each size, the smallest first. The exponent is the slope between the two largest sizes in
+log-log: 1 is linear. It is left out where the largest task takes less than {SECONDS} s or adds less
+than {MIB} MiB, since fixed costs hide it then. Peak: of the whole process, with its inputs and
+PyTorch, at the largest size. Processes are summed.
 
 | call | size | CPU s | exponent | added MiB | exponent | peak MiB |
 |---|---|---|---|---|---|---|
@@ -234,7 +245,7 @@ Exponents above {STEEP}:
 
 def main() -> None:
     parser = build_parser(__doc__)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5, help="most rounds of a case")
     parser.add_argument("--only", help="measure the calls with this text in their name")
     parser.add_argument("--child", nargs=2, help="for the script itself")
     options = parser.parse_args()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from vggnet.data.preprocessing import Preprocessing
 from vggnet.data.storage import load_dataset
 from vggnet.engine.calibration import fit_calibration
 from vggnet.engine.evaluate import Evaluation, evaluate
-from vggnet.engine.fit import EpochResult, TrainState, build_state, fit
+from vggnet.engine.fit import EpochResult, build_state, fit
 from vggnet.engine.session import Session
 from vggnet.engine.typicality import fit_typicality
 from vggnet.inference.predict import Classifier
@@ -33,7 +32,7 @@ from vggnet.inference.reading import Reading
 from vggnet.model.vgg import build_network
 from vggnet.recipes import resolve_config
 
-CPU, BATCH, WARM_UP, STEPS = torch.device("cpu"), 32, 2, 6
+CPU, BATCH, STEPS = torch.device("cpu"), 32, 6
 
 DIFFERENT = 100
 """Image files that are made; the others are links to them."""
@@ -92,16 +91,9 @@ def make_batches(sizes: Sizes, size: int, session: Session) -> Batches:
 
 
 def prepare_training(sizes: Sizes, folder: Path, session: Session) -> Call:
-    """Take four steps of 32 images, after two to warm up."""
+    """Take six steps of 32 images."""
     config, batches = make_config(sizes), make_batches(sizes, BATCH, session)
     state = build_state(build_network(config.model, 0), config.train, CPU, session)
-
-    def stop(state: TrainState) -> None:
-        if state.step == WARM_UP:
-            raise InterruptedError
-
-    with contextlib.suppress(InterruptedError):
-        next(fit(state, batches, stop))
     return lambda: list(fit(state, batches))
 
 
@@ -200,7 +192,7 @@ def prepare_curves(sizes: Sizes, folder: Path, session: Session) -> Call:
 
 
 CALLS: dict[str, Callable[[Sizes, Path, Session], Call]] = {
-    "training, 4 steps": prepare_training,
+    "training, 6 steps": prepare_training,
     "start of an epoch": prepare_epoch,
     "evaluation": prepare_evaluating,
     "reading a folder": prepare_reading,

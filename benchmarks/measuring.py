@@ -65,10 +65,10 @@ def render_machine(threads: int | None = None, environment: dict[str, Any] | Non
     The environment is this process's unless the figures are from another one.
     """
     found = environment or describe_environment()
-    cores = f"{found['usable_cores']} cores"
+    cores = _count(found["usable_cores"], "core")
     return f"""\
 - machine: {found["cpu"]}, {found["cpu_isa"]}, \
-{f"{threads} threads on {cores}" if threads else cores}, {found["memory_gib"]} GiB
+{f"{_count(threads, 'thread')} on {cores}" if threads else cores}, {found["memory_gib"]} GiB
 - versions: vggnet {found["vggnet"]}, torch {found["torch"]}, Python {found["python"]}, \
 {found["system"]}
 - measured: {datetime.now(UTC):%Y-%m-%d} by `{command_line()}`
@@ -95,3 +95,7 @@ def write_report(output: Path | None, text: str, figures: dict[str, Any]) -> Non
         output.parent.mkdir(parents=True, exist_ok=True)
         output.with_suffix(".md").write_text(text, encoding="utf-8")
         output.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
