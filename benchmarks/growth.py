@@ -144,11 +144,15 @@ class Series:
         return [statistics.median(rounds) for rounds in self.figures[figure]]
 
     def exponent(self, figure: str) -> float | None:
-        """Return the slope between the two largest values in log-log; None if it says nothing."""
-        (low, high), least = self.median(figure)[-2:], MIB if figure == "added" else SECONDS
-        if high < least or low <= 0:
+        """Return the slope at the largest size in log-log; None if it says nothing.
+
+        It starts from the next size that is at most a quarter: between neighbors, noise decides.
+        """
+        found, least = self.median(figure), MIB if figure == "added" else SECONDS
+        start = max(at for at, value in enumerate(self.values) if 4 * value <= self.values[-1])
+        if found[-1] < least or found[start] <= 0:
             return None
-        return math.log(high / low) / math.log(self.values[-1] / self.values[-2])
+        return math.log(found[-1] / found[start]) / math.log(self.values[-1] / self.values[start])
 
     def row(self) -> str:
         """Return a row of the table."""
@@ -224,10 +228,10 @@ def render(found: list[Series], rounds: int) -> str:
 # How time and memory grow
 
 One call in a process of its own, on one thread, up to {rounds} times (median). Values are given for
-each size, the smallest first. The exponent is the slope between the two largest sizes in
-log-log: 1 is linear. It is left out where the largest task takes less than {SECONDS} s or adds less
-than {MIB} MiB, since fixed costs hide it then. Peak: of the whole process, with its inputs and
-PyTorch, at the largest size. Processes are summed.
+each size, the smallest first. The exponent is the slope in log-log between the largest size and the
+next one of at most a quarter: 1 is linear. It is left out where the largest task takes less than
+{SECONDS} s or adds less than {MIB} MiB, since fixed costs hide it then. Peak: of the whole process,
+with its inputs and PyTorch, at the largest size. Processes are summed.
 
 | call | size | CPU s | exponent | added MiB | exponent | peak MiB |
 |---|---|---|---|---|---|---|
