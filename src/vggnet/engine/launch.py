@@ -51,8 +51,9 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
         rdzv_endpoint="localhost:0",
         max_restarts=max_restarts,
         local_addr="localhost",
-        signals_to_handle=",".join(signals),
     )
+    if hasattr(config, "signals_to_handle"):  # torch 2.9 always handles all four
+        config.signals_to_handle = ",".join(signals)
     try:
         elastic_launch(config, sys.executable)(*arguments)
     except ChildFailedError as error:

@@ -7,6 +7,7 @@ LOCAL_WORLD_SIZE). Without them there is one process, and every operation here d
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -187,6 +188,20 @@ def explain_lost_connection(advice: str = "") -> Iterator[None]:
         raise ConnectionLostError(f"{message}. {advice}".rstrip(". ")) from None
 
 
+@contextmanager
+def _silence_stdout() -> Iterator[None]:
+    """Drop what C++ code prints: gloo of torch 2.9 prints two lines, which --json must not have."""
+    sys.stdout.flush()
+    saved, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(nowhere)
+
+
 def _join(session: Session, timeout: float) -> Store:
     """Join the other processes, and return the store that they share.
 
@@ -199,7 +214,7 @@ def _join(session: Session, timeout: float) -> Store:
     if nccl and session.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(session.local_rank)  # else all processes open a context on GPU 0
     try:
-        with explain_lost_connection():
+        with explain_lost_connection(), _silence_stdout():
             store = _own_keys(next(rendezvous("env://", timeout=_START_TIMEOUT))[0])
             distributed.init_process_group(
                 "cpu:gloo,cuda:nccl" if nccl else "gloo",
