@@ -283,9 +283,9 @@ class TrainConfig(_Section):
     warmup_fraction: Fraction = 0.0
     """Fraction of steps used for linear warm-up."""
 
-    growth_fraction: Fraction | None = 0.0
-    """Fraction of steps in which training images grow from half their height and width; default of
-    the recipe fast: 0.75 for MNIST, else 0."""
+    growth_fraction: Fraction = 0.0
+    """Fraction of steps in which training images grow from half their height and width; 0.75 in the
+    recipe fast on MNIST."""
 
     average_decay: Fraction = 0.0
     """EMA decay of the weights; 0 disables averaging."""

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from vggnet.artifacts.model_card import build_card
 from vggnet.artifacts.model_file import LoadedModel
 from vggnet.config import Config, list_keywords
-from vggnet.data.dataset import Dataset, LabeledImages
+from vggnet.data.dataset import ARRAYS, Dataset, LabeledImages
 from vggnet.data.sources.arrays import Numbers, Pixels, scale_pixels, shape_images
 from vggnet.engine.device import choose_device, computing, own_random_numbers
 from vggnet.engine.environment import describe_environment
@@ -115,7 +115,8 @@ class VGGClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _config(self) -> Config:
         given = {name: value for name in _SETTINGS if (value := getattr(self, name)) is not None}
-        return resolve_config({"recipe": self.recipe}, nest_settings(given))
+        data = {"dataset": ARRAYS}
+        return resolve_config({"recipe": self.recipe, "data": data}, nest_settings(given))
 
     def _train(self, dataset: Dataset) -> Classifier:
         config = fit_to_data(self._config(), dataset, Session())

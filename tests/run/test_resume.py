@@ -136,7 +136,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, mnist: Dataset) -> Iterator
             (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte") for stem in ("train", "t10k")
         )
     ]
-    entry = CatalogEntry("few", "MNIST", mnist.classes, *splits, "as MNIST", growth_fraction=0.75)
+    entry = CatalogEntry("few", "MNIST", mnist.classes, *splits, "as MNIST")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(CATALOG, "few", entry)
         yield SharedRuns(folder)

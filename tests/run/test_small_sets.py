@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -15,10 +14,8 @@ import pytest
 import vggnet as library
 from conftest import Outcome
 from vggnet.data.dataset import Dataset, LabeledImages, hold_out_tenth
-from vggnet.engine.session import Session
 from vggnet.errors import RunFinishedError
 from vggnet.recipes import resolve_config
-from vggnet.run import fit_to_data
 
 Command = Callable[..., Outcome]
 SMALL = ("--stages", "8/8", "--hidden", "8", "--threads", "1", "--dataset", "few.npz")
@@ -160,15 +157,19 @@ def test_a_time_limit_ends_the_schedule_and_survives_an_interruption() -> None:
         library.train(resume=result.folder)
 
 
-def test_only_mnist_grows(mnist: Dataset) -> None:
-    """The recipe fast lets images of MNIST grow, and neither others nor arrays, unless asked to."""
-    arrays = dataclasses.replace(mnist, name="arrays")
-    asked = {"train": {"growth_fraction": 0.5}}
-    for dataset, recipe, layer, expected in (
-        (mnist, "fast", {}, 0.75),
-        (mnist, "best", {}, 0.0),
-        (arrays, "fast", {}, 0.0),
-        (arrays, "fast", asked, 0.5),
+def test_only_mnist_grows() -> None:
+    """The recipe fast lets images of MNIST grow, and trains longer on others, unless told to."""
+    for layer, epochs, growth in (
+        ({}, 0.55, 0.75),
+        ({"data": {"dataset": "mnist"}, "train": {"epochs": 2}}, 2, 0.75),
+        ({"data": {"dataset": "fashion-mnist"}}, 0.7, 0.0),
+        ({"data": {"dataset": "few.npz"}, "train": {"growth_fraction": 0.5}}, 0.7, 0.5),
+        ({"recipe": "finetune"}, 0.7, 0.0),
+        ({"recipe": "best"}, 40, 0.0),
     ):
-        config = fit_to_data(resolve_config({"recipe": recipe}, layer), dataset, Session())
-        assert config.train.growth_fraction == expected
+        train = resolve_config(layer).train
+        assert (train.epochs, train.growth_fraction) == (epochs, growth)
+    with np.load("few.npz") as arrays:
+        given = arrays["x_train"], arrays["y_train"]
+    result = library.train(given, model=TINY, min_steps=1, reporter=library.Reporter())
+    assert result.config.train.growth_fraction == 0.0

@@ -82,7 +82,6 @@ _ENTRIES = (
         ),
         licence="CC BY-SA 3.0, Yann LeCun and Corinna Cortes",
         bundled=True,
-        growth_fraction=0.75,
     ),
     CatalogEntry(
         name="fashion-mnist",

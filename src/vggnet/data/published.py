@@ -60,8 +60,6 @@ class CatalogEntry:
     """Whether images are stored column by column."""
     first_label: int = 0
     """The label that means class 0."""
-    growth_fraction: float = 0.0
-    """`TrainConfig.growth_fraction` that loses no accuracy here with the recipe fast."""
     characters: bool = True
     """Whether images are written characters, white on black."""
 

@@ -262,7 +262,7 @@ def _lr_of(state: TrainState, step: int) -> float:
 
 def _side_of(state: TrainState) -> int:
     """Return the height and width of the images of the next step."""
-    model, growth = state.network.config, state.config.growth_fraction or 0.0
+    model, growth = state.network.config, state.config.growth_fraction
     return side_at(_done(state, state.step), growth, model.image_size, model.downsampling)
 
 

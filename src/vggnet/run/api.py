@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 from vggnet.artifacts.run_folder import RunFolder
 from vggnet.config import SECTIONS, Config, list_keywords
-from vggnet.data.dataset import Dataset
+from vggnet.data.dataset import ARRAYS, Dataset
 from vggnet.engine.device import computing, own_random_numbers
 from vggnet.engine.environment import describe_environment
 from vggnet.engine.session import Session, explain_lost_connection, open_session
@@ -71,8 +71,10 @@ def train(
     layer = nest_settings(settings, inspect.signature(train).parameters) | (
         {} if recipe is None else {"recipe": recipe}
     )
-    if isinstance(dataset, str | Path):
-        layer["data"] = {**layer.get("data", {}), "dataset": str(dataset)}
+    if dataset is not None:
+        named = str(dataset) if isinstance(dataset, str | Path) else ARRAYS
+        named = dataset.name if isinstance(dataset, Dataset) else named
+        layer["data"] = {**layer.get("data", {}), "dataset": named}
     config = resolve_config({"recipe": DEFAULT_RECIPE}, layer)
     given = _read_given(dataset, test, config)
     options = Options(

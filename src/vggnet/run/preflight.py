@@ -9,7 +9,6 @@ import torch
 from vggnet.artifacts.model_file import check_suffix
 from vggnet.artifacts.outputs import MODEL, check_output
 from vggnet.config import Config, check_text
-from vggnet.data.catalog import CATALOG
 from vggnet.data.dataset import Dataset, LabeledImages, hold_out, hold_out_tenth
 from vggnet.data.storage import dataset_name, is_path, load_configured
 from vggnet.engine.device import check_precision, choose_device
@@ -106,12 +105,7 @@ def fit_to_data(config: Config, dataset: Dataset, session: Session) -> Config:
     if dataset.validation is not None or not is_path(config.data.dataset):
         values["validation_size"] = config.data.validation_size or 0
     data = config.data.model_copy(update=values)
-    train = config.train
-    if train.growth_fraction is None:
-        known = dataset.name == config.data.dataset and dataset.name in CATALOG
-        growth = CATALOG[dataset.name].growth_fraction if known else 0.0
-        train = train.model_copy(update={"growth_fraction": growth})
-    return config.model_copy(update={"model": model, "data": data, "train": train})
+    return config.model_copy(update={"model": model, "data": data})
 
 
 def complete_training(config: Config, images: int, has_validation: bool) -> Config:

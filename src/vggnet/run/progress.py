@@ -93,7 +93,7 @@ def _duration(plan: Plan) -> str:
 def _growth(config: Config) -> str:
     """Return the smallest size of the training images if they grow, in words."""
     full = config.model.image_size
-    least = side_at(0.0, config.train.growth_fraction or 0.0, full, config.model.downsampling)
+    least = side_at(0.0, config.train.growth_fraction, full, config.model.downsampling)
     return f" that grow from {least} to {full} pixels" if least < full else ""
 
 

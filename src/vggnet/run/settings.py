@@ -63,7 +63,7 @@ class Settings(TypedDict, total=False):
     weight_decay: float
     sched: Literal["constant", "linear"]
     warmup_fraction: float
-    growth_fraction: float | None
+    growth_fraction: float
     average_decay: float
     smoothing: float
     class_weights: Literal["none", "balanced"]
