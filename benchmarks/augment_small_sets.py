@@ -110,6 +110,7 @@ def validate(name: str, dataset: Dataset, images: int, steps: int, seed: int) ->
     augment, change = CANDIDATES[name]
     own: dict[str, dict[str, Any]] = {
         "model": {"width": 0.5},
+        "data": {"dataset": dataset.name},
         "augment": augment,
         "train": {"seed": seed, "threads": 1},
     }

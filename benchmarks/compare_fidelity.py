@@ -124,7 +124,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--trainings", type=int, default=5)
     options = parser.parse_args()
-    overheads = measure_overhead(resolve_config(), options.steps, options.rounds)
+    config = resolve_config({"train": {"growth_fraction": 0.0}})  # as `compare` does
+    overheads = measure_overhead(config, options.steps, options.rounds)
     found = compare_twice(options.steps, options.repeats, options.trainings)
     rows = "".join(
         f"| {one.setting} | {render_spread(one.first, 2)} | {render_spread(one.second, 2)} "

@@ -109,7 +109,11 @@ def train(
     width: float,
 ) -> tuple[VGG, float]:
     """Train a network, and return it with the CPU seconds."""
-    own = {"model": {"width": width}, "train": {"seed": seed, "threads": 1}}
+    own = {
+        "model": {"width": width},
+        "data": {"dataset": dataset.name},
+        "train": {"seed": seed, "threads": 1},
+    }
     config = fit_to_data(resolve_config({"recipe": recipe}, own), dataset, Session())
     config = complete_training(config, len(examples), False)
     network, pretrained = build_network(config.model, seed), tuple[str, ...]()
@@ -163,7 +167,7 @@ def render_rows(runs: dict[tuple[str, int, str], list[Run]]) -> Iterator[str]:
 def measure_freezing(dataset: Dataset, rounds: int = 7, steps: int = 20) -> dict[str, list[float]]:
     """Return the CPU seconds of some steps of vgg-mini, with frozen convolutions and without."""
     examples = dataset.train.take(np.arange(96 * steps), "some images")
-    settings = {"train": {"epochs": 1, "threads": 1}}
+    settings = {"train": {"epochs": 1, "threads": 1, "growth_fraction": 0.0}}
     config = fit_to_data(resolve_config({"recipe": "fast"}, settings), dataset, Session())
 
     def measure(frozen: int) -> float:

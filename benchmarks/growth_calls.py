@@ -81,6 +81,7 @@ def make_config(sizes: Sizes) -> Config:
         "image_size": math.isqrt(sizes.pixels),
     }
     train = {"global_batch_size": BATCH, "epochs": STEPS * BATCH / sizes.images}
+    train["growth_fraction"] = 0.0
     return resolve_config({"model": model, "train": train})
 
 

@@ -71,6 +71,7 @@ def train(dataset: Dataset, steps: int) -> tuple[float, str]:
         "train": {
             "global_batch_size": size,
             "epochs": steps * size / len(dataset.train),
+            "growth_fraction": 0.0,
             "kernels": "torch",
         },
     }

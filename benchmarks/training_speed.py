@@ -75,7 +75,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--kernels", choices=["auto", "winograd", "torch"], default="auto")
     options = parser.parse_args()
-    config = resolve_config({"train": {"kernels": options.kernels, "epochs": 1}})
+    settings = {"kernels": options.kernels, "epochs": 1, "growth_fraction": 0.0}
+    config = resolve_config({"train": settings})
     size = config.train.global_batch_size
     train = load_dataset("mnist").train.take(np.arange(options.steps * size), "some")
     with computing("fp32", usable_cores()):

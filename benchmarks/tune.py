@@ -60,9 +60,10 @@ def read_settings(text: str) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def read_candidate(recipe: str, text: str, seed: int) -> Config:
+def read_candidate(recipe: str, dataset: str, text: str, seed: int) -> Config:
     """Return the recipe's configuration with a candidate's settings and a seed."""
-    return resolve_config({"recipe": recipe}, read_settings(text), {"train": {"seed": seed}})
+    own = {"data": {"dataset": dataset}, "train": {"seed": seed}}
+    return resolve_config({"recipe": recipe}, read_settings(text), own)
 
 
 def validate(config: Config, dataset: Dataset, options: argparse.Namespace) -> dict[str, float]:
@@ -167,7 +168,8 @@ def main() -> None:
         for candidate in options.candidates:
             if (candidate, seed) in done:
                 continue
-            found = validate(read_candidate(options.recipe, candidate, seed), dataset, options)
+            config = read_candidate(options.recipe, options.dataset, candidate, seed)
+            found = validate(config, dataset, options)
             with options.output.open("a") as file:
                 line = {**asked, "candidate": candidate, "seed": seed, **found}
                 file.write(json.dumps(line) + "\n")

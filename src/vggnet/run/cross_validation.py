@@ -42,7 +42,7 @@ def find_label_issues(
     # A fold must never have fewer images than a batch.
     size = min(_BATCH_SIZE, max(2, len(examples) // 8))
     epochs = max(1.0, _STEPS * size / (len(examples) * (_FOLDS - 1) / _FOLDS))
-    train = {"epochs": epochs, "global_batch_size": size, "device": device}
+    train = {"epochs": epochs, "global_batch_size": size, "device": device, "growth_fraction": 0.0}
     config = fit_to_data(
         resolve_config({"data": data.model_dump(), "train": train}), dataset, Session()
     )
