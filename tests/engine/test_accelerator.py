@@ -70,7 +70,12 @@ def configure(recipe: str) -> Config:
     """Return a recipe for a small network, four steps an epoch and one and a half epochs."""
     small = {
         "model": {"stages": "8/8,16", "hidden": "16"},
-        "train": {"epochs": 1.5, "global_batch_size": 32, "kernels": "torch"},
+        "train": {
+            "epochs": 1.5,
+            "global_batch_size": 32,
+            "kernels": "torch",
+            "growth_fraction": 0.0,
+        },
     }
     given = RECIPES[recipe]
     merged = {name: {**small.get(name, {}), **given.get(name, {})} for name in ("model", "train")}
