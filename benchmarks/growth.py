@@ -198,7 +198,7 @@ def plot(path: Path, found: list[Series]) -> None:
                 shown = [max(least, value) for value in one.median(key)]
                 axes.plot(one.values, shown, markersize=5, **styles[one.call])
             axes.spines[["top", "right"]].set_visible(False)
-            if size in ("depth", "processes"):  # less than a decade or two: name the values
+            if size in ("depth", "processes"):  # too few for powers of ten: name the values
                 axes.set_xticks(next(one.values for one in found if one.axis == size))
                 axes.xaxis.set_major_formatter(ScalarFormatter())
                 axes.xaxis.set_minor_locator(NullLocator())

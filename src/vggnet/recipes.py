@@ -59,10 +59,10 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 DEFAULT_RECIPE = "fast"
 
 _ON_DATASETS: dict[tuple[str, str], dict[str, Any]] = {
-    # Small images at first, and fewer of them: that costs clothes a point, but digits nothing.
+    # Images that grow, and fewer of them, cost no accuracy here, but a point on clothes.
     ("fast", "mnist"): {"epochs": 0.55, "growth_fraction": 0.75},
 }
-"""Settings for training by which a recipe differs on a dataset."""
+"""Training settings of a recipe that differ on one dataset."""
 
 
 def resolve_config(*layers: Mapping[str, Any]) -> Config:
@@ -78,13 +78,13 @@ def resolve_config(*layers: Mapping[str, Any]) -> Config:
     recipe, dataset = DEFAULT_RECIPE, DataConfig().dataset
     for layer in layers:
         recipe = layer.get("recipe", recipe)
-        data = layer.get("data")
-        dataset = data.get("dataset", dataset) if isinstance(data, Mapping) else dataset
+        if isinstance(data := layer.get("data"), Mapping):
+            dataset = data.get("dataset", dataset)
     if not isinstance(recipe, str) or recipe not in RECIPES:
         raise ConfigError(f"unknown recipe {recipe!r}; {suggest(str(recipe), RECIPES)}")
     merged: dict[str, Any] = {"recipe": recipe, **RECIPES[recipe]}
-    if found := _ON_DATASETS.get((recipe, str(dataset))):
-        merged["train"] = {**merged["train"], **found}
+    if isinstance(dataset, str) and (own := _ON_DATASETS.get((recipe, dataset))):
+        merged["train"] = {**merged["train"], **own}
     for layer in layers:
         for key, value in layer.items():
             if key not in SECTIONS:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vggnet.data.catalog import CATALOG
-from vggnet.data.collection import TEST, Request
+from vggnet.data.collection import TEST, Request, list_names
 from vggnet.data.dataset import LabeledImages
 from vggnet.data.known import load_test
 from vggnet.data.sources.arrays import fit_images
@@ -138,8 +138,8 @@ def relabel(
     numbers = {name: number for number, name in enumerate(trained_on.classes)}
     if strange := [name for name in classes if name not in numbers]:
         raise DataError(
-            f"{examples.source} has classes that the model does not know: {', '.join(strange)}; "
-            f"it knows {', '.join(trained_on.classes)}"
+            f"{examples.source} has classes that the model does not know: {list_names(strange)}; "
+            f"it knows {list_names(trained_on.classes)}"
         )
     labels = np.array([numbers[name] for name in classes])[examples.labels]
     return LabeledImages(examples.images, labels, len(trained_on.classes), examples.source)

@@ -72,9 +72,9 @@ def train(
         {} if recipe is None else {"recipe": recipe}
     )
     if dataset is not None:
-        named = str(dataset) if isinstance(dataset, str | Path) else ARRAYS
-        named = dataset.name if isinstance(dataset, Dataset) else named
-        layer["data"] = {**layer.get("data", {}), "dataset": named}
+        name_or_path = dataset.name if isinstance(dataset, Dataset) else dataset
+        own = str(name_or_path) if isinstance(name_or_path, str | Path) else ARRAYS
+        layer["data"] = {**layer.get("data", {}), "dataset": own}
     config = resolve_config({"recipe": DEFAULT_RECIPE}, layer)
     given = _read_given(dataset, test, config)
     options = Options(
